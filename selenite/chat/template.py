@@ -1,0 +1,182 @@
+"""Conversations to text and to token ids, through a chat template (jinja2, sandboxed).
+
+The K2 template stands in ``templates/k2.jinja``; templates of other models, as Hugging Face
+tokenizer folders carry them, work unchanged. ``encode_conversation`` gives the special tokens
+that the template writes their ids, and never those that a message, tool or name spells.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from selenite.errors import TokenizerError
+from selenite.types import Message, ToolSpec
+
+if TYPE_CHECKING:
+    from selenite.chat.tokenizer import Tokenizer
+
+
+def k2_template() -> str:
+    """The source of the K2 template."""
+    return files("selenite.chat").joinpath("templates/k2.jinja").read_text(encoding="utf-8")
+
+
+def render(
+    template: str,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec] = (),
+    *,
+    add_generation_prompt: bool = False,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """The conversation as text, special tokens by name.
+
+    ``variables`` are further names for the template (``bos_token``). Raises ``TokenizerError``
+    when the template is malformed or refuses the conversation.
+    """
+    conversation = [_message_entry(message) for message in messages]
+    offered = [_tool_entry(tool) for tool in tools]
+    return _render(template, conversation, offered, add_generation_prompt, variables or {})
+
+
+def encode_conversation(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec] = (),
+    *,
+    add_generation_prompt: bool = False,
+) -> list[int]:
+    """Token ids of the conversation under the tokenizer's own template.
+
+    Where a message spells a special token, a place-holder stands for it while the template runs,
+    so every special token in the rendering was written by the template. (A template that glues
+    two parts of the input together with nothing between could still form one; K2's does not.)
+    """
+    if tokenizer.chat_template is None:
+        raise TokenizerError(
+            "the tokenizer has no chat template; add chat_template.jinja to its folder"
+        )
+    specials = tokenizer.special_tokens
+    conversation: Any = [_message_entry(message) for message in messages]
+    offered: Any = [_tool_entry(tool) for tool in tools]
+    mask = _Mask(specials, json.dumps([conversation, offered], ensure_ascii=False))
+    text = _render(
+        tokenizer.chat_template,
+        [mask.hide(entry) for entry in conversation],
+        [mask.hide(entry) for entry in offered],
+        add_generation_prompt,
+        {},
+    )
+    ids: list[int] = []
+    for part in mask.special_pattern.split(text):
+        if part in specials:
+            ids.append(specials[part])
+        elif part:
+            ids.extend(tokenizer.encode(mask.show(part)))
+    return ids
+
+
+class _Mask:
+    """Replaces special tokens in untrusted strings by words that occur nowhere in them."""
+
+    def __init__(self, specials: Mapping[str, int], untrusted: str) -> None:
+        longest_first = sorted(specials, key=len, reverse=True)
+        self.special_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        salt = 0
+        while f"hidden{salt}x" in untrusted:
+            salt += 1
+        # Letters and digits only, so that no escaping in a template can alter them.
+        self._words = {name: f"hidden{salt}x{index}x" for index, name in enumerate(longest_first)}
+        self._names = {word: name for name, word in self._words.items()}
+        self._word_pattern = re.compile("|".join(map(re.escape, self._names)))
+
+    def hide(self, value: Any) -> Any:
+        """``value`` (JSON-like) with every special token in its strings and keys replaced."""
+        if isinstance(value, str):
+            return self.special_pattern.sub(lambda match: self._words[match[0]], value)
+        if isinstance(value, dict):
+            return {self.hide(key): self.hide(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [self.hide(entry) for entry in value]
+        return value
+
+    def show(self, text: str) -> str:
+        """The inverse of ``hide`` on rendered text."""
+        return self._word_pattern.sub(lambda match: self._names[match[0]], text)
+
+
+def _message_entry(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: OpenAI's shape."""
+    entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name is not None:
+        entry["name"] = message.name
+    if message.tool_call_id is not None:
+        entry["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    return entry
+
+
+def _tool_entry(tool: ToolSpec) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def _render(
+    template: str,
+    conversation: list[Any],
+    tools: list[Any],
+    add_generation_prompt: bool,
+    variables: Mapping[str, Any],
+) -> str:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    try:
+        return environment.from_string(template).render(
+            messages=conversation,
+            tools=tools or None,
+            add_generation_prompt=add_generation_prompt,
+            **variables,
+        )
+    except TemplateError as error:
+        raise TokenizerError(
+            f"the chat template cannot render this conversation ({error}); mend the conversation, "
+            "or the template in the tokenizer's folder"
+        ) from error
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as is: jinja2's own filter escapes ``<`` and ``>`` for HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _refuse(message: str) -> NoReturn:
+    """What templates call to reject a conversation."""
+    raise TemplateError(message)
