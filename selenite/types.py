@@ -85,6 +85,6 @@ class Completion:
     prompt_token_ids: list[int]
     token_ids: list[int]  # as sampled, the end token included
     text: str  # a view of token_ids
-    logprobs: list[float]  # of each sampled token, in the distribution it was sampled from
+    logprobs: list[float]  # of each sampled token in the model's own distribution (temperature 1)
     finish_reason: FinishReason
     metadata: dict[str, Any] = field(default_factory=dict)

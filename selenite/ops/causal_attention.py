@@ -1,0 +1,114 @@
+"""Causal attention over packed documents: the fast path of training, on torch's flash kernels.
+
+Documents of one length are computed in one call, so nothing is padded and no mask is built. The
+kernel returns the log-sum-exp, which bounds each head's largest logit from above; the exact
+maximum costs one more product of queries and keys, by blocks and without gradient.
+
+Letters: ``C`` documents of one length, ``L`` that length.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selenite.ops.attention_context import Attended, AttentionContext
+
+SUPPORTS: frozenset[str] = frozenset()
+
+_QUERY_BLOCK = 128
+# Float32 logits held at once by the exact maximum: 4 MB, so that the pass over them stays in cache.
+_BLOCK_ELEMENTS = 1 << 20
+
+
+def attend_causal(
+    q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, context: AttentionContext, scale: float
+) -> Attended:
+    """``attend_reference`` for a context without pages or optional fields."""
+    N, W = q_TNH.shape[1], v_TMW.shape[2]
+    outs, lses, rows, maxima = [], [], [], []
+    for rows_CL in _rows_by_length(context.segments, q_TNH.device):
+        q_CNLH, k_CNLH, v_CNLH = _gather(q_TNH, k_TMH, v_TMW, rows_CL)
+        out_CNLH, lse_CNL = _flash(q_CNLH, k_CNLH, v_CNLH, scale)
+        outs.append(out_CNLH[..., :W].transpose(1, 2).reshape(-1, N, W))
+        lses.append(lse_CNL.detach().transpose(1, 2).reshape(-1, N))
+        rows.append(rows_CL.reshape(-1))
+        if context.stats.max_logit == "exact":
+            maxima.append(max_logit(q_CNLH.detach(), k_CNLH.detach(), scale))
+    order_T = torch.cat(rows).argsort()
+    lse_TN = torch.cat(lses)[order_T]
+    statistic = None
+    if context.stats.max_logit is not None:
+        exact = context.stats.max_logit == "exact"
+        statistic = torch.stack(maxima).amax(0) if exact else lse_TN.amax(0)
+    return Attended(
+        out_TNW=torch.cat(outs)[order_T],
+        max_logit_N=statistic,
+        lse_TN=lse_TN if context.stats.lse else None,
+    )
+
+
+def _rows_by_length(
+    segments: tuple[tuple[int, int, int], ...], device: torch.device
+) -> list[Tensor]:
+    """Rows of the documents of each length: one int64 ``[C, L]`` per length."""
+    starts: dict[int, list[int]] = {}
+    for start, stop, first_position in segments:
+        assert first_position == 0, (start, first_position)
+        starts.setdefault(stop - start, []).append(start)
+    return [
+        torch.tensor(first, device=device)[:, None] + torch.arange(length, device=device)
+        for length, first in starts.items()
+    ]
+
+
+def _gather(
+    q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, rows_CL: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values as ``[C, N, L, H]``: the CPU kernel wants one head count and width.
+
+    Padding the values' width with zeros adds columns of zeros to the output, cut off afterwards.
+    """
+    group = q_TNH.shape[1] // k_TMH.shape[1]
+    missing = q_TNH.shape[2] - v_TMW.shape[2]
+    assert missing >= 0, (q_TNH.shape, v_TMW.shape)
+    k, v = k_TMH[rows_CL].transpose(1, 2), F.pad(v_TMW[rows_CL], (0, missing)).transpose(1, 2)
+    if group > 1:
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    return q_TNH[rows_CL].transpose(1, 2), k, v
+
+
+def _flash(q_CNLH: Tensor, k_CNLH: Tensor, v_CNLH: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Output and float32 log-sum-exp ``[C, N, L]`` of torch's flash kernel for the device."""
+    if q_CNLH.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q_CNLH, k_CNLH, v_CNLH, 0.0, True, scale=scale
+        )
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        q_CNLH, k_CNLH, v_CNLH, 0.0, True, scale=scale
+    )
+    return out, lse
+
+
+@torch.no_grad()
+def max_logit(q_CNLH: Tensor, k_CNLH: Tensor, scale: float) -> Tensor:
+    """Exact maximum of the causal softmax input of each head, float32 ``[N]``.
+
+    Blocks of queries against the keys up to the block's end, a running maximum over blocks; the
+    products are float32 whatever the input (bf16 logits of size 50 would be off by 0.1).
+    """
+    C, N, L, H = q_CNLH.shape
+    q_XLH = (q_CNLH.float() * scale).reshape(C * N, L, H)
+    k_XHL = k_CNLH.float().reshape(C * N, L, H).transpose(1, 2)
+    best_X = torch.full((C * N,), -torch.inf, device=q_XLH.device)
+    for start in range(0, L, _QUERY_BLOCK):
+        stop = min(start + _QUERY_BLOCK, L)
+        future = torch.ones(stop - start, stop - start, dtype=torch.bool, device=q_XLH.device)
+        step = max(1, _BLOCK_ELEMENTS // ((stop - start) * stop))
+        for x in range(0, C * N, step):
+            logits = torch.bmm(q_XLH[x : x + step, start:stop], k_XHL[x : x + step, :, :stop])
+            logits[..., start:].masked_fill_(future.triu(1), -torch.inf)
+            block = best_X[x : x + step]
+            torch.maximum(block, logits.amax((1, 2)), out=block)
+    return best_X.view(C, N).amax(0)

@@ -1,0 +1,22 @@
+"""The one place where the model multiplies by a weight matrix.
+
+Activations carry the compute dtype; weights are float32 masters and are cast at the call, so that
+a bf16 step and a float32 step run the same code.
+
+Letters: ``I`` inputs, ``O`` outputs.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """``x W^T + b`` in the dtype of ``x``; leading dimensions of ``x`` are free.
+
+    In batch-invariant mode (float32) the rows are independent bit for bit because MKL's
+    conditional reproducibility is on (``runtime.enable_batch_invariant``).
+    """
+    bias = None if bias_O is None else bias_O.to(x_TI.dtype)
+    return F.linear(x_TI, weight_OI.to(x_TI.dtype), bias)

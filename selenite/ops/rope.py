@@ -1,0 +1,84 @@
+"""Rotary position embedding, with YaRN's frequency scaling (arXiv 2104.09864, 2309.00071).
+
+The table is computed once in float32 and indexed by position, so that a position's angles are
+the same bits wherever they are used.
+
+Letters: ``C`` rotary pairs (half the rotary width), ``J`` positions in the table.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RopeTable:
+    """Cosines and sines of every position; written once by the model, read by attention."""
+
+    cos_JC: Tensor  # float32
+    sin_JC: Tensor  # float32
+    interleaved: bool  # pairs are (2i, 2i+1); else (i, i + C)
+
+    def rotate(self, x_TNH: Tensor, positions_T: Tensor) -> Tensor:
+        """Rotates each head of each row by its position; same shape and dtype as ``x``."""
+        cos_T1C = self.cos_JC[positions_T][:, None]
+        sin_T1C = self.sin_JC[positions_T][:, None]
+        x = x_TNH.float()
+        if self.interleaved:
+            a, b = x[..., 0::2], x[..., 1::2]
+        else:
+            a, b = x.chunk(2, dim=-1)
+        rotated_a, rotated_b = a * cos_T1C - b * sin_T1C, b * cos_T1C + a * sin_T1C
+        if self.interleaved:
+            out = torch.stack((rotated_a, rotated_b), dim=-1).flatten(-2)
+        else:
+            out = torch.cat((rotated_a, rotated_b), dim=-1)
+        return out.to(x_TNH.dtype)
+
+
+def inverse_frequencies(width: int, theta: float) -> Tensor:
+    """``theta ** (-2c / width)`` for each rotary pair ``c``; float32 ``[C]``."""
+    return 1.0 / theta ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
+
+
+def yarn_inverse_frequencies(
+    width: int,
+    theta: float,
+    factor: float,
+    original_max_positions: int,
+    beta_fast: float,
+    beta_slow: float,
+) -> Tensor:
+    """YaRN: fast pairs keep their frequency, slow ones are divided by ``factor``; ``[C]``.
+
+    The two are blended over the pairs that turn between ``beta_slow`` and ``beta_fast`` times
+    within the original context. With both betas equal, as in Kimi K2, the blend is a step.
+    """
+
+    def pair_with_turns(turns: float) -> float:
+        length = original_max_positions / (turns * 2 * math.pi)
+        return width * math.log(length) / (2 * math.log(theta))
+
+    low = max(math.floor(pair_with_turns(beta_fast)), 0)
+    high = min(math.ceil(pair_with_turns(beta_slow)), width - 1)
+    pairs_C = torch.arange(width // 2, dtype=torch.float32)
+    ramp_C = ((pairs_C - low) / max(high - low, 0.001)).clamp(0, 1)
+    base_C = inverse_frequencies(width, theta)
+    return base_C / factor * ramp_C + base_C * (1 - ramp_C)
+
+
+def yarn_mscale(factor: float, mscale: float) -> float:
+    """YaRN's attention multiplier ``0.1 * mscale * ln(factor) + 1`` (1 without extension)."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def rope_table(
+    inverse_C: Tensor, num_positions: int, interleaved: bool, scale: float = 1.0
+) -> RopeTable:
+    """The table for positions below ``num_positions``; ``scale`` multiplies cosines and sines."""
+    angles_JC = torch.arange(num_positions, dtype=torch.float32)[:, None] * inverse_C[None]
+    return RopeTable(angles_JC.cos() * scale, angles_JC.sin() * scale, interleaved)

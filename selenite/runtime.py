@@ -1,0 +1,195 @@
+"""What this machine can do and what is used of it, each choice with its reason.
+
+Device, compute dtype, threads, seeds, the batch-invariant switch, and the measured peak that
+model FLOPs utilisation is counted against. ``selenite doctor`` prints what is decided here.
+The one ground-floor module that touches torch.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from selenite.clock import Clock, SystemClock
+from selenite.errors import ConfigError, UnsupportedError
+
+DTypeName = Literal["auto", "bfloat16", "float32"]
+
+# (rows, inputs, outputs) of the products whose best median is this machine's peak: two large
+# squares, and the feed-forward shapes of the small dense presets.
+PEAK_SHAPES = ((2048, 2048, 2048), (4096, 4096, 4096), (8192, 512, 1408), (4096, 576, 1536))
+
+_batch_invariant = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A choice and why it was made."""
+
+    value: str
+    reason: str
+
+
+def choose_device(requested: str = "auto") -> Decision:
+    """``cuda`` where there is one, else ``cpu``; raises ``ConfigError`` for one that is absent."""
+    has_cuda = torch.cuda.is_available()
+    if requested == "auto":
+        if has_cuda:
+            return Decision("cuda", f"found {torch.cuda.get_device_name()}")
+        return Decision("cpu", "no CUDA device is visible")
+    if requested.startswith("cuda") and not has_cuda:
+        raise ConfigError(f"device={requested}: no CUDA device is visible; use device=cpu or auto")
+    return Decision(requested, "requested")
+
+
+def choose_dtype(requested: DTypeName = "auto", device: str = "cpu") -> Decision:
+    """The compute dtype: bfloat16 where the processor multiplies it natively, else float32.
+
+    Master weights are float32 either way. Batch-invariant mode computes in float32.
+    """
+    if _batch_invariant:
+        if requested == "bfloat16":
+            raise ConfigError(
+                "dtype=bfloat16: batch-invariant mode computes in float32; use dtype=float32"
+            )
+        return Decision("float32", "batch-invariant mode")
+    if requested != "auto":
+        return Decision(requested, "requested")
+    if device.startswith("cuda"):
+        if torch.cuda.is_bf16_supported():
+            return Decision("bfloat16", "the GPU multiplies bfloat16 natively")
+        return Decision("float32", "the GPU has no bfloat16 products")
+    if torch.cpu._is_amx_tile_supported():
+        return Decision("bfloat16", "the processor has AMX bfloat16 tiles (amx_bf16)")
+    if torch.cpu._is_avx512_bf16_supported():
+        return Decision("bfloat16", "the processor has avx512_bf16")
+    return Decision("float32", "the processor has neither amx_bf16 nor avx512_bf16")
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype called ``bfloat16`` or ``float32``."""
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on (its affinity, not the machine's count)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def plan_threads(num_processes: int = 1) -> Decision:
+    """Threads of torch in each of ``num_processes`` processes: together never more than cores.
+
+    Two processes that each start a thread for every core wait for one another at each barrier and
+    can run ten times slower. ``OMP_NUM_THREADS`` is obeyed where it asks for fewer.
+    """
+    cores = usable_cores()
+    share = max(1, cores // num_processes)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and 0 < int(asked) < share:
+        return Decision(asked, f"OMP_NUM_THREADS={asked}")
+    return Decision(str(share), f"{cores} cores shared by {num_processes} process(es)")
+
+
+def apply_threads(num_processes: int = 1) -> Decision:
+    """Sets torch's thread count to the plan, and returns the plan."""
+    plan = plan_threads(num_processes)
+    torch.set_num_threads(int(plan.value))
+    return plan
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, numpy's and torch's generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def is_batch_invariant() -> bool:
+    """Whether a row's result is promised not to depend on the rows computed beside it."""
+    return _batch_invariant
+
+
+def enable_batch_invariant() -> None:
+    """Switches batch-invariant mode on for the rest of the process.
+
+    MKL reads ``MKL_CBWR`` at its first product and never again, so this must come before any
+    product of the process. A probe then checks that products really are invariant.
+
+    Raises:
+        UnsupportedError: products depend on the number of rows (the switch came too late, or
+            this torch has no MKL).
+    """
+    global _batch_invariant
+    if _batch_invariant:
+        return
+    os.environ["MKL_CBWR"] = "AUTO,STRICT"
+    _probe_invariance()
+    _batch_invariant = True
+
+
+def _probe_invariance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for inputs, outputs in ((256, 256), (24, 8), (128, 80)):
+        x = torch.randn(64, inputs, generator=generator)
+        weight = torch.randn(outputs, inputs, generator=generator)
+        full = F.linear(x, weight)
+        for rows in (1, 2, 3, 5, 8, 17, 33):
+            if not torch.equal(F.linear(x[:rows], weight), full[:rows]):
+                raise UnsupportedError(
+                    f"batch-invariant mode: a float32 product of {rows} rows differs from the same "
+                    "rows among 64. Either a product ran before the mode was switched on (switch "
+                    "it on first, or set MKL_CBWR=AUTO,STRICT in the environment), or this torch "
+                    f"has no MKL (has MKL: {torch.backends.mkl.is_available()})"
+                )
+
+
+def set_deterministic() -> None:
+    """Makes torch use deterministic algorithms, and fail where there is none."""
+    torch.use_deterministic_algorithms(True)
+
+
+def cpu_model() -> str:
+    """The processor's own name, from the operating system."""
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            names = [line.split(":", 1)[1].strip() for line in cpuinfo if "model name" in line]
+    except FileNotFoundError:
+        names = []
+    return names[0] if names else "unknown processor"
+
+
+def describe_machine() -> dict[str, str]:
+    """What a number was measured on: processor, cores, instruction sets, torch."""
+    return {
+        "cpu": cpu_model(),
+        "cores": str(usable_cores()),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "amx_bf16": str(torch.cpu._is_amx_tile_supported()),
+        "avx512_bf16": str(torch.cpu._is_avx512_bf16_supported()),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def measure_peak(dtype: torch.dtype, clock: Clock | None = None, repeats: int = 3) -> float:
+    """Peak of matrix products in FLOP/s: the best over ``PEAK_SHAPES`` of the median run."""
+    clock = clock or SystemClock()
+    best = 0.0
+    for rows, inputs, outputs in PEAK_SHAPES:
+        x = torch.randn(rows, inputs).to(dtype)
+        weight = torch.randn(outputs, inputs).to(dtype)
+        F.linear(x, weight)
+        seconds = []
+        for _ in range(repeats):
+            start = clock.now()
+            F.linear(x, weight)
+            seconds.append(clock.now() - start)
+        best = max(best, 2.0 * rows * inputs * outputs / statistics.median(seconds))
+    return best
