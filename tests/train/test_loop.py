@@ -107,8 +107,9 @@ def test_nan_names_the_last_checkpoint_which_is_intact(tmp_path: Path) -> None:
     task.on_batch = poison
     with pytest.raises(NonFiniteError, match=r"step 6\b.*the last checkpoint is .*step_00000004"):
         _train(task, tmp_path, 9, checkpoint_every=2)
-    resumed, whole = Regression(seed=7), Regression()
+    resumed = Regression(seed=7)
     _train(resumed, tmp_path, 9)
+    whole = Regression()
     _train(whole, tmp_path / "whole", 9)
     _assert_equal_modules(whole, resumed)
 
@@ -122,7 +123,7 @@ def test_resume_none_refuses_a_used_directory(tmp_path: Path) -> None:
 def test_going_back_to_an_older_checkpoint_sets_the_newer_aside(tmp_path: Path) -> None:
     _train(Regression(), tmp_path, 6, checkpoint_every=2, keep_last=3)
     checkpoints = tmp_path / "checkpoints"
-    resumed, whole = Regression(seed=7), Regression()
+    resumed = Regression(seed=7)
     _train(resumed, tmp_path, 3, resume=str(checkpoints / "step_00000002"))
     assert sorted(p.name for p in checkpoints.iterdir()) == [
         "step_00000002",
@@ -131,5 +132,6 @@ def test_going_back_to_an_older_checkpoint_sets_the_newer_aside(tmp_path: Path) 
         "step_00000006.superseded",
     ]
     assert [row["step"] for row in _rows(tmp_path)] == [0, 1, 2, 3]
+    whole = Regression()
     _train(whole, tmp_path / "whole", 3)
     _assert_equal_modules(whole, resumed)
