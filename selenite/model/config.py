@@ -51,9 +51,7 @@ class MoEConfig(Config):
                 f"num_experts={self.num_experts} must be a multiple of num_groups={self.num_groups}"
             )
         if self.topk_groups > self.num_groups:
-            raise ValueError(
-                f"topk_groups={self.topk_groups} exceeds num_groups={self.num_groups}"
-            )
+            raise ValueError(f"topk_groups={self.topk_groups} exceeds num_groups={self.num_groups}")
         if self.num_groups > 1 and self.num_experts // self.num_groups < 2:
             raise ValueError(
                 f"num_groups={self.num_groups}: a group is ranked by its two best experts, "

@@ -8,6 +8,7 @@ Letters: ``I`` inputs, ``O`` outputs.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,3 +21,8 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     """
     bias = None if bias_O is None else bias_O.to(x_TI.dtype)
     return F.linear(x_TI, weight_OI.to(x_TI.dtype), bias)
+
+
+def head_linear(x_TNI: Tensor, weight_NIO: Tensor) -> Tensor:
+    """Each head's rows times the head's own matrix: ``[T, N, O]`` in the dtype of ``x``."""
+    return torch.bmm(x_TNI.transpose(0, 1), weight_NIO.to(x_TNI.dtype)).transpose(0, 1)

@@ -1,0 +1,54 @@
+"""Cached entries of all layers in flat slots: the plain ``EntryStore`` of the decoder.
+
+Slots are filled with NaN until written, so that reading one by mistake cannot go unseen.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from selenite.model.config import ModelConfig
+
+
+def entry_shapes(
+    config: ModelConfig, layout: Literal["latent", "expanded"]
+) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the tensors that a slot of one layer holds."""
+    if config.attention == "mla" and layout == "latent":
+        return (config.kv_lora_rank,), (1, config.qk_rope_head_dim)
+    return (config.kv_heads, config.qk_dim), (config.kv_heads, config.v_dim)
+
+
+class EntryCache:
+    """Entries of ``num_slots`` slots in every layer (an ``EntryStore``)."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        num_slots: int,
+        dtype: torch.dtype,
+        layout: Literal["latent", "expanded"] = "expanded",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.layout: Literal["latent", "expanded"] = layout
+        shapes = entry_shapes(config, layout)
+        self._layers = [
+            tuple(
+                torch.full((num_slots, *shape), torch.nan, dtype=dtype, device=device)
+                for shape in shapes
+            )
+            for _ in range(config.num_layers)
+        ]
+
+    def write(self, layer: int, entry: tuple[Tensor, ...], slots_T: Tensor) -> None:
+        """Stores each row's entry in its slot; a slot of -1 stores nothing."""
+        kept = slots_T >= 0
+        for stored, rows in zip(self._layers[layer], entry, strict=True):
+            stored[slots_T[kept]] = rows[kept]
+
+    def read(self, layer: int) -> tuple[Tensor, ...]:
+        """The layer's entries by slot."""
+        return self._layers[layer]
