@@ -30,7 +30,7 @@ class QKClipReport:
     num_nonfinite: int  # heads whose maximum was +inf or NaN; they are left as they are
     min_gamma: float  # the strongest scaling; 1.0 when nothing was clipped
     max_logit: float  # over all layers and heads, as given
-    gamma_LN: Tensor  # noqa: N815 - the factor on each head's logits
+    gamma_LN: Tensor  # the factor on each head's logits
 
 
 class MaxLogit:
@@ -60,7 +60,10 @@ def clip_factors(max_logit_LN: Tensor, tau: float) -> Tensor:
     Heads with S = +inf or NaN keep 1: no scaling is right for them, and the trainer has already
     stopped at the loss that such logits give.
     """
-    gamma_LN = tau / max_logit_LN.float().clamp(min=tau)
+    max_logit_LN = max_logit_LN.float()
+    # A tensor, because `number / tensor` multiplies by a reciprocal and misses 1 by a bit.
+    tau_LN = torch.full_like(max_logit_LN, tau)
+    gamma_LN = tau_LN / max_logit_LN.maximum(tau_LN)
     return torch.where(max_logit_LN.isnan() | max_logit_LN.isposinf(), 1.0, gamma_LN)
 
 
