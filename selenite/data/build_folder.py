@@ -1,0 +1,86 @@
+"""A folder that appears whole or not at all: built under a temporary name, synced, renamed.
+
+Used by ``prepare.py``. Left-overs of builders that were killed are removed by the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenite.errors import StorageError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@contextmanager
+def build_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which becomes ``folder`` when the block ends well.
+
+    When another process finished the same folder meanwhile, that one stays. Raises
+    ``StorageError`` when the disk is full or cannot be written.
+    """
+    building = folder.with_name(f".building-{folder.name}-{os.getpid()}")
+    _remove_left_overs(folder)
+    try:
+        building.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield building
+        _sync(building)
+        _take_name(building, folder)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _unwritable(folder, error) from error
+        raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)  # gone already when it was renamed
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        error.errno,
+        f"cannot write ({error.strerror}); free space there or choose another cache folder",
+        str(folder),
+    )
+
+
+def _take_name(building: Path, folder: Path) -> None:
+    try:
+        building.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+def _remove_left_overs(folder: Path) -> None:
+    prefix = f".building-{folder.name}-"
+    for left in folder.parent.glob(f"{prefix}*"):
+        owner = left.name.removeprefix(prefix)
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return process != os.getpid()  # our own number: a builder before a restart
+
+
+def _sync(folder: Path) -> None:
+    """Brings files and names to disk, so that a power cut cannot leave a whole name of holes."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,205 @@
+"""Sources whose documents are rows: JSON lines, parquet tables and Hugging Face data sets.
+
+Rows are read in order until the byte limit is reached: they cannot be chosen without being read.
+The file of a row is its package, so that whole files can be held out. See ``sources.py``.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from selenite.config import Config
+from selenite.data.documents import Document, OnInvalidUtf8, ReadReport, SourceFile, decode
+from selenite.errors import DataError, MissingExtraError
+
+
+class JsonlSource(Config):
+    """One JSON object a line, plain or compressed (``.gz``, ``.zst``)."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    paths: tuple[str, ...] = Field(min_length=1)  # files or globs
+    text_field: str = "text"
+    on_invalid_utf8: OnInvalidUtf8 = "error"
+
+    def files(self) -> list[SourceFile]:
+        """The files, sorted; raises ``DataError`` for a pattern that matches none."""
+        return _expand(self.paths, self.kind)
+
+    def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
+        """Documents in the order of file and line, until ``max_bytes`` are reached."""
+        return _limit(self._rows(report), max_bytes, report)
+
+    def _rows(self, report: ReadReport) -> Iterator[Document]:
+        for file in self.files():
+            with _open_lines(file.file) as lines:
+                for number, line in _numbered(lines, file.file):
+                    place = f"{file.file}, line {number}"
+                    decoded = decode(line, place, self.on_invalid_utf8, report)
+                    if decoded is not None and decoded.strip():
+                        text = _text_of(_parse_json(decoded, place), self.text_field, place)
+                        yield Document(text, self.kind, file.package, f"{file.path}:{number}")
+
+
+class ParquetSource(Config):
+    """Parquet files with a column of text."""
+
+    kind: Literal["parquet"] = "parquet"
+    paths: tuple[str, ...] = Field(min_length=1)  # files or globs
+    text_field: str = "text"
+
+    def files(self) -> list[SourceFile]:
+        """The files, sorted; raises ``DataError`` for a pattern that matches none."""
+        return _expand(self.paths, self.kind)
+
+    def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
+        """Documents in the order of file and row, until ``max_bytes`` are reached."""
+        return _limit(self._rows(), max_bytes, report)
+
+    def _rows(self) -> Iterator[Document]:
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "train", "reading parquet files") from error
+        for file in self.files():
+            try:
+                table = parquet.ParquetFile(file.file)
+                names = table.schema_arrow.names
+                if self.text_field not in names:
+                    raise DataError(
+                        f"{file.file}: no column {self.text_field!r}; set text_field to one of "
+                        f"{names}"
+                    )
+                number = 0
+                for batch in table.iter_batches(columns=[self.text_field]):
+                    for value in batch.column(0).to_pylist():
+                        number += 1
+                        place = f"{file.file}, row {number}"
+                        text = _text_of({self.text_field: value}, self.text_field, place)
+                        yield Document(text, self.kind, file.package, f"{file.path}:{number}")
+            except pyarrow.ArrowException as error:
+                raise DataError(
+                    f"{file.file}: not a readable parquet file ({error}); write it again"
+                ) from error
+
+
+class HfSource(Config):
+    """A data set of the Hugging Face hub, streamed; needs the extra ``datasets`` and a network."""
+
+    kind: Literal["hf"] = "hf"
+    path: str
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None  # pin it: the cache key is this config alone
+    text_field: str = "text"
+
+    def files(self) -> list[SourceFile]:
+        """None on this machine: the cache key of this source is its config."""
+        return []
+
+    def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
+        """Documents in the order of rows, until ``max_bytes`` are reached."""
+        return _limit(self._rows(), max_bytes, report)
+
+    def _rows(self) -> Iterator[Document]:
+        try:
+            import datasets
+        except ImportError as error:
+            raise MissingExtraError("datasets", "datasets", f"the source {self.path!r}") from error
+        rows = datasets.load_dataset(
+            self.path, self.name, split=self.split, revision=self.revision, streaming=True
+        )
+        for number, row in enumerate(rows, start=1):
+            text = _text_of(row, self.text_field, f"{self.path}, row {number}")
+            yield Document(text, self.kind, self.path, f"{self.path}:{number}")
+
+
+def _expand(patterns: tuple[str, ...], source: str) -> list[SourceFile]:
+    found: dict[Path, SourceFile] = {}
+    for pattern in patterns:
+        names = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+        files = [Path(name) for name in names if Path(name).is_file()]
+        if not files:
+            raise DataError(f"{pattern}: no such file; mend the paths of the {source} source")
+        for file in files:
+            status = file.stat()
+            found[file] = SourceFile(
+                file, source, file.name.split(".")[0], file.name, status.st_size, status.st_mtime_ns
+            )
+    return [found[file] for file in sorted(found)]
+
+
+def _limit(
+    documents: Iterator[Document], max_bytes: int | None, report: ReadReport
+) -> Iterator[Document]:
+    """Passes on documents until their bytes reach the limit; empty ones are counted instead."""
+    total = 0
+    for document in documents:
+        if not document.text.strip():
+            report.empty += 1
+            continue
+        yield document
+        total += len(document.text.encode())
+        if max_bytes is not None and total >= max_bytes:
+            return
+
+
+@contextmanager
+def _open_lines(file: Path) -> Iterator[Iterable[bytes]]:
+    if file.suffix == ".gz":
+        with gzip.open(file, "rb") as lines:
+            yield lines
+    elif file.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError as error:
+            raise MissingExtraError("zstandard", "train", f"reading {file}") from error
+        with zstandard.open(file, "rb") as lines:
+            try:
+                yield lines
+            except zstandard.ZstdError as error:
+                raise _damaged(file, error) from error
+    else:
+        with file.open("rb") as lines:
+            yield lines
+
+
+def _numbered(lines: Iterable[bytes], file: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from enumerate(lines, start=1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file}: the compressed file is damaged ({error}); copy or write it again")
+
+
+def _parse_json(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{place}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
+        ) from error
+
+
+def _text_of(row: Any, field: str, place: str) -> str:
+    if not isinstance(row, dict) or field not in row:
+        keys = list(row) if isinstance(row, dict) else type(row).__name__
+        raise DataError(f"{place}: no field {field!r}; set text_field to one of {keys}")
+    if not isinstance(row[field], str):
+        raise DataError(
+            f"{place}: {field!r} holds {type(row[field]).__name__}, not text; mend the row or set "
+            "text_field"
+        )
+    return row[field]
