@@ -57,7 +57,7 @@ class CachedModel:
             model.config, num_sequences * max_len, model.compute_dtype, layout, self.device
         )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def extend(self, tokens: dict[int, list[int]]) -> Tensor:
         """Appends tokens to some sequences; hidden states ``[T, D]`` of the new rows in order."""
         flat: list[int] = []
@@ -91,7 +91,7 @@ class CachedModel:
         return self.model(on_device(flat), positions_T, context).hidden_TD
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(
     model: Transformer,
     prompts: Sequence[Sequence[int]],

@@ -1,0 +1,129 @@
+"""What a model costs, from its dimensions alone: parameters, FLOPs and cache bytes.
+
+Nothing is built, so a trillion-parameter config is counted in microseconds. The tests compare
+with the parameters of real modules and with published counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from selenite.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by where they are; the router's balancing bias is a buffer and not counted."""
+
+    embedding: int
+    head: int  # 0 when tied
+    attention: int  # norms of the latents included
+    dense_ffn: int
+    routers: int
+    routed_experts: int
+    shared_experts: int
+    norms: int
+    active_routed_experts: int  # of the routed experts, those that one token uses
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.embedding + self.head + self.without_embeddings
+
+    @property
+    def without_embeddings(self) -> int:
+        """All but embedding and head: how Moonlight and Kimi K2 state their sizes."""
+        shared = self.attention + self.dense_ffn + self.routers + self.shared_experts + self.norms
+        return shared + self.routed_experts
+
+    @property
+    def active_without_embeddings(self) -> int:
+        """Parameters that one token uses, but embedding and head."""
+        return self.without_embeddings - self.routed_experts + self.active_routed_experts
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token uses, embedding and head included."""
+        return self.active_without_embeddings + self.embedding + self.head
+
+
+def count_parameters(config: ModelConfig) -> ParameterCount:
+    """Parameters of a model of these dimensions."""
+    D, L = config.hidden_size, config.num_layers
+    moe_layers = sum(config.is_moe_layer(layer) for layer in range(L))
+    expert = active = routed = shared = routers = 0
+    if config.moe is not None:
+        expert = 3 * D * config.moe.expert_hidden_size
+        routed = moe_layers * config.moe.num_experts * expert
+        active = moe_layers * config.moe.experts_per_token * expert
+        shared = moe_layers * config.moe.num_shared_experts * expert
+        routers = moe_layers * config.moe.num_experts * D
+    return ParameterCount(
+        embedding=config.vocab_size * D,
+        head=0 if config.tie_embeddings else config.vocab_size * D,
+        attention=L * (_attention_matrices(config) + _latent_norms(config)),
+        dense_ffn=(L - moe_layers) * 3 * D * config.ffn_hidden_size,
+        routers=routers,
+        routed_experts=routed,
+        shared_experts=shared,
+        norms=(2 * L + 1) * D,
+        active_routed_experts=active,
+    )
+
+
+def _attention_matrices(config: ModelConfig) -> int:
+    D, N = config.hidden_size, config.num_heads
+    if config.attention == "gqa":
+        return D * config.qk_dim * 2 * (N + config.kv_heads)
+    if config.q_lora_rank is None:
+        query = D * N * config.qk_dim
+    else:
+        query = config.q_lora_rank * (D + N * config.qk_dim)
+    key_value = D * (config.kv_lora_rank + config.qk_rope_head_dim)
+    key_value += config.kv_lora_rank * N * (config.qk_nope_head_dim + config.v_head_dim)
+    return query + key_value + N * config.v_head_dim * D
+
+
+def _latent_norms(config: ModelConfig) -> int:
+    return config.kv_lora_rank + (config.q_lora_rank or 0)
+
+
+def matrix_parameters(config: ModelConfig) -> int:
+    """Parameters that one token is multiplied by: active matrices and the head, not the embedding
+    look-up and not the gains of norms."""
+    count = count_parameters(config)
+    gains = count.norms + config.num_layers * _latent_norms(config)
+    head = config.vocab_size * config.hidden_size
+    return count.active_without_embeddings - gains + head
+
+
+def forward_flops_per_token(config: ModelConfig, mean_context: float) -> float:
+    """FLOPs of one token's forward pass: 2 per matrix parameter, plus attention.
+
+    Args:
+        config: the model.
+        mean_context: keys that a token sees on average; half the sequence length for causal
+            attention over whole sequences.
+    """
+    attention = 2 * config.num_layers * config.num_heads * (config.qk_dim + config.v_dim)
+    return 2.0 * matrix_parameters(config) + attention * mean_context
+
+
+def training_flops_per_token(config: ModelConfig, seq_len: int) -> float:
+    """FLOPs of one token's forward and backward pass: 6 per matrix parameter, plus the causal half
+    of attention. Recomputation is not counted, so that it shows as lost utilisation."""
+    return 3.0 * forward_flops_per_token(config, seq_len / 2)
+
+
+def cache_bytes_per_token(
+    config: ModelConfig,
+    layout: Literal["latent", "expanded"] = "latent",
+    bytes_per_value: int = 2,
+) -> int:
+    """Bytes that a cached token takes over all layers (the layout matters for MLA only)."""
+    if config.attention == "mla" and layout == "latent":
+        values = config.kv_lora_rank + config.qk_rope_head_dim
+    else:
+        values = config.kv_heads * (config.qk_dim + config.v_dim)
+    return config.num_layers * values * bytes_per_value
