@@ -1,0 +1,123 @@
+"""``LLM``: a model directory, ready to write text.
+
+from selenite import LLM, SamplingParams
+llm = LLM("runs/nano/model")
+print(llm.generate("def fibonacci(n):", SamplingParams(max_tokens=64))[0].text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from selenite import runtime
+from selenite.chat.tokenizer import Tokenizer
+from selenite.errors import ConfigError, TokenizerError
+from selenite.model.decode import decode
+from selenite.model.hf_adapter import load_pretrained
+from selenite.types import Completion, SamplingParams
+
+Prompt = str | Sequence[int]
+
+
+class LLM:
+    """A model and its tokenizer, on the plain cached decoder.
+
+    Args:
+        path: a model directory (``config.json``, safetensors, tokenizer), or a run directory of
+            ``selenite pretrain``, whose exported model is taken.
+        dtype: ``auto``, ``bfloat16`` or ``float32``.
+        batch_invariant: results do not depend on what is generated beside them, bit for bit;
+            must be asked for before anything else has computed in this process.
+
+    Raises:
+        CheckpointError: the directory is incomplete or damaged.
+        TokenizerError: the tokenizer is missing or has more tokens than the model.
+    """
+
+    def __init__(
+        self, path: str | Path, dtype: runtime.DTypeName = "auto", batch_invariant: bool = False
+    ) -> None:
+        if batch_invariant:
+            runtime.enable_batch_invariant()
+        runtime.apply_threads()
+        device = runtime.choose_device()
+        self.dtype = runtime.choose_dtype(dtype, device.value)
+        directory = model_directory(Path(path))
+        self.model = load_pretrained(directory).to(device.value)
+        self.model.cast(runtime.torch_dtype(self.dtype.value))
+        self.tokenizer = Tokenizer.load(directory)
+        if self.tokenizer.vocab_size > self.model.config.vocab_size:
+            raise TokenizerError(
+                f"{directory}: the tokenizer has {self.tokenizer.vocab_size} tokens but the model "
+                f"only {self.model.config.vocab_size}; use the tokenizer it was trained with"
+            )
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """Continues each prompt, all in one batch.
+
+        Args:
+            prompts: text (a document's beginning: the start token is put before it), token ids
+                (taken as they are), or a list of either.
+            sampling_params: one for all prompts, or one for each.
+
+        Raises:
+            ConfigError: a prompt too long for the model, or as many parameters as prompts are
+                missing.
+        """
+        batch = _as_batch(prompts)
+        params = _params_for(batch, sampling_params)
+        prompt_ids = [self._encode(prompt) for prompt in batch]
+        ends = frozenset({self.tokenizer.eos_id})
+        results = decode(self.model, prompt_ids, params, ends)
+        completions = []
+        for ids, result in zip(prompt_ids, results, strict=True):
+            assert result.finish_reason is not None
+            shown = [token for token in result.token_ids if token not in ends]
+            completions.append(
+                Completion(
+                    prompt_token_ids=ids,
+                    token_ids=result.token_ids,
+                    text=self.tokenizer.decode(shown),
+                    logprobs=result.logprobs,
+                    finish_reason=result.finish_reason,
+                )
+            )
+        return completions
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+        vocab_size = self.model.config.vocab_size
+        wrong = [token for token in prompt if not 0 <= token < vocab_size]
+        if wrong:
+            raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocab_size}")
+        return list(prompt)
+
+
+def model_directory(path: Path) -> Path:
+    """``path`` itself, or the exported model inside a run directory."""
+    exported = path / "model"
+    return exported if not (path / "config.json").is_file() and exported.is_dir() else path
+
+
+def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]
+
+
+def _params_for(
+    batch: list[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * len(batch)
+    if len(params) != len(batch):
+        raise ConfigError(
+            f"{len(params)} sampling parameters for {len(batch)} prompts: give one, or one each"
+        )
+    return list(params)
