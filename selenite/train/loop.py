@@ -21,6 +21,7 @@ from selenite.config import Config
 from selenite.errors import CheckpointError, NonFiniteError
 from selenite.log import JsonLines, Metric, MetricSink, TensorBoard
 from selenite.train.checkpoint import CheckpointStore
+from selenite.train.lock import exclusive
 from selenite.train.metrics import rates
 from selenite.train.monitor import SpikeMonitor
 from selenite.train.progress import Display
@@ -35,10 +36,9 @@ CHECKPOINTS = "checkpoints"
 
 
 class LoopConfig(Config):
-    """How long a run is, what it does on the way, and where it keeps its files."""
+    """What a run does on its way, and where it keeps its files."""
 
     out_dir: Path
-    steps: int = Field(gt=0)
     eval_every: int = Field(default=0, ge=0)
     """Steps between evaluations, besides the one before the first step and the one at the end;
     0: only these two. The same for samples and checkpoints (a checkpoint only at the end)."""
@@ -82,7 +82,7 @@ class Totals:
 
 
 @dataclass
-class _Run:
+class _RunState:
     """The loop's own state."""
 
     step: int = 0
@@ -104,19 +104,32 @@ class _Run:
 
 def run(
     task: Task[Any],
+    steps: int,
     config: LoopConfig,
     clock: Clock,
     display: Display,
     peak_flops: float | None = None,
 ) -> Outcome:
-    """Trains ``task`` to ``config.steps`` finished steps, or until a signal.
+    """Trains ``task`` to ``steps`` finished steps, or until a signal.
 
     Raises ``NonFiniteError`` (naming the last checkpoint), ``CheckpointError``, ``StorageError``.
     """
+    with exclusive(config.out_dir):
+        return _run(task, steps, config, clock, display, peak_flops)
+
+
+def _run(
+    task: Task[Any],
+    steps: int,
+    config: LoopConfig,
+    clock: Clock,
+    display: Display,
+    peak_flops: float | None,
+) -> Outcome:
     store = CheckpointStore(config.out_dir / CHECKPOINTS, config.keep_last)
-    run = _Run()
+    run = _RunState()
     checkpoint = _resume(task, config.resume, store, run)
-    if checkpoint is not None and run.step >= config.steps:
+    if checkpoint is not None and run.step >= steps:
         return Outcome(
             Status.ALREADY_FINISHED, run.step, run.totals, run.monitor.count, checkpoint, 0
         )
@@ -125,24 +138,24 @@ def run(
         sinks = _open_sinks(config, run.step if checkpoint else None, stack)
         stack.enter_context(display)
         if checkpoint is None:
-            _report(sinks, display, config, 0, {**task.evaluate(), **_sample_metrics(task)})
-        while run.step < config.steps and stop.received is None:
+            _report(sinks, display, steps, 0, {**task.evaluate(), **_sample_metrics(task)})
+        while run.step < steps and stop.received is None:
             metrics = _measured_step(task, run, clock, peak_flops, checkpoint)
-            if _is_due(config.eval_every, run.step, config.steps):
+            if _is_due(config.eval_every, run.step, steps):
                 metrics |= task.evaluate()
-            if _is_due(config.sample_every, run.step, config.steps):
+            if _is_due(config.sample_every, run.step, steps):
                 metrics |= _sample_metrics(task)
-            _report(sinks, display, config, run.step, metrics)
-            if _is_due(config.checkpoint_every, run.step, config.steps):
+            _report(sinks, display, steps, run.step, metrics)
+            if _is_due(config.checkpoint_every, run.step, steps):
                 checkpoint = store.save(run.step, task, run.state_dict())
-        if stop.received is not None and 0 < run.step < config.steps:
+        if stop.received is not None and 0 < run.step < steps:
             checkpoint = _save_unless_saved(store, checkpoint, task, run)
-    status = Status.FINISHED if run.step >= config.steps else Status.STOPPED
+    status = Status.FINISHED if run.step >= steps else Status.STOPPED
     exit_code = 0 if stop.received is None else 128 + stop.received
     return Outcome(status, run.step, run.totals, run.monitor.count, checkpoint, exit_code)
 
 
-def _resume(task: Task[Any], resume: str, store: CheckpointStore, run: _Run) -> Path | None:
+def _resume(task: Task[Any], resume: str, store: CheckpointStore, run: _RunState) -> Path | None:
     """Restores ``task`` and ``run``; returns the checkpoint that they came from, if any."""
     path: Path | None
     if resume == "latest":
@@ -167,7 +180,7 @@ def _resume(task: Task[Any], resume: str, store: CheckpointStore, run: _Run) -> 
 
 
 def _measured_step(
-    task: Task[Any], run: _Run, clock: Clock, peak_flops: float | None, checkpoint: Path | None
+    task: Task[Any], run: _RunState, clock: Clock, peak_flops: float | None, checkpoint: Path | None
 ) -> dict[str, Metric]:
     """One step with its rates; counts it into ``run``."""
     start = clock.now()
@@ -217,17 +230,17 @@ def _open_sinks(config: LoopConfig, resumed_step: int | None, stack: ExitStack) 
 def _report(
     sinks: Sequence[MetricSink],
     display: Display,
-    config: LoopConfig,
+    steps: int,
     step: int,
     metrics: Mapping[str, Metric],
 ) -> None:
     for sink in sinks:
         sink.write(step, metrics)
-    display.show(step, config.steps, metrics)
+    display.show(step, steps, metrics)
 
 
 def _save_unless_saved(
-    store: CheckpointStore, checkpoint: Path | None, task: Task[Any], run: _Run
+    store: CheckpointStore, checkpoint: Path | None, task: Task[Any], run: _RunState
 ) -> Path:
     """The checkpoint of this very step: the signal may have come just after it was written."""
     if checkpoint is not None and checkpoint.name == store.path_of(run.step).name:

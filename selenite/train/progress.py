@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -108,3 +109,39 @@ class LogLines:
         if self._shown_at is None or now - self._shown_at >= self._every or step == steps:
             self._shown_at = now
             logger.info("step %d/%d  %s", step, steps, one_line(self._latest))
+
+
+class CorpusBar:
+    """How far the preparation of a corpus is, one stage after the other; nothing if it is found
+    ready. On a terminal; elsewhere one line a stage in the log."""
+
+    def __init__(self, console: Console = CONSOLE) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._is_live = console.is_terminal
+        self._stages: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """``done`` of ``total`` units of ``stage`` are done (data/prepare.py)."""
+        if stage not in self._stages:
+            if self._is_live:
+                self._progress.start()
+            else:
+                logger.info("preparing the corpus: %s", stage)
+            self._stages[stage] = self._progress.add_task(f"corpus: {stage}", total=total)
+        self._progress.update(self._stages[stage], completed=done, total=total)

@@ -12,16 +12,17 @@ import torch
 from toys import Gan, Regression
 
 from selenite.clock import ManualClock
-from selenite.errors import CheckpointError, NonFiniteError
+from selenite.errors import CheckpointError, NonFiniteError, StorageError
+from selenite.train.lock import exclusive
 from selenite.train.loop import LoopConfig, Outcome, Status, run
 from selenite.train.progress import LogLines
 from selenite.train.task import Task
 
 
 def _train(task: Task, out_dir: Path, steps: int, **settings: object) -> Outcome:  # type: ignore[type-arg]
-    config = LoopConfig(out_dir=out_dir, steps=steps, tensorboard=False, **settings)  # type: ignore[arg-type]
+    config = LoopConfig(out_dir=out_dir, tensorboard=False, **settings)  # type: ignore[arg-type]
     clock = ManualClock()
-    return run(task, config, clock, LogLines(clock))
+    return run(task, steps, config, clock, LogLines(clock))
 
 
 def _rows(out_dir: Path) -> list[dict[str, object]]:
@@ -112,6 +113,12 @@ def test_nan_names_the_last_checkpoint_which_is_intact(tmp_path: Path) -> None:
     whole = Regression()
     _train(whole, tmp_path / "whole", 9)
     _assert_equal_modules(whole, resumed)
+
+
+def test_two_runs_cannot_share_a_directory(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(StorageError, match=r"another process.*out_dir"):
+        _train(Regression(), tmp_path, 2)
+    assert _train(Regression(), tmp_path, 2).status is Status.FINISHED
 
 
 def test_resume_none_refuses_a_used_directory(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""``selenite pretrain CONFIG [key=value ...]``: train a model from a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/nano.toml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings on top: optim.lr=3e-3 train.steps=100")
+    ] = None,
+) -> None:
+    """Train a model, or go on where an earlier call of the same command was interrupted."""
+    from selenite.clock import SystemClock
+    from selenite.config import load
+    from selenite.train.loop import Status
+    from selenite.train.pretrain import PretrainConfig, finished_summary, summary_lines
+    from selenite.train.pretrain import pretrain as run
+
+    settings = load(PretrainConfig, config, overrides or [])
+    out_dir = settings.train.out_dir
+    summary = finished_summary(settings)
+    if summary is not None:
+        typer.echo(f"{out_dir} is finished: {summary.steps:,} steps are done")
+    else:
+        outcome = run(settings, SystemClock())
+        if outcome.status is Status.STOPPED:
+            typer.echo(
+                f"stopped after step {outcome.step:,} of {settings.train.num_steps:,}; "
+                "the same command goes on from here"
+            )
+            raise typer.Exit(outcome.exit_code)
+        summary = finished_summary(settings)
+        assert summary is not None
+    for line in summary_lines(summary, out_dir):
+        typer.echo(line)

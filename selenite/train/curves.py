@@ -1,0 +1,161 @@
+"""The curves of a run, drawn from its ``metrics.jsonl``: panels for the report, one PNG.
+
+Drawn with two named inks that ``train/report.py`` turns into the page's own colours, so that the
+same drawing is readable on light and dark paper.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selenite.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#1b1f27"  # text and axes
+GRID = "#d9dde5"
+SERIES = ("#4c6fff", "#ff7a59")  # training, held out
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: what is drawn against the step."""
+
+    title: str
+    train: str | None  # metric of every step, drawn with a running mean
+    held_out: str | None = None  # metric of evaluations, drawn with points
+    log: bool = False
+    limit: str | None = None  # name of a number in ``limits`` that is drawn as a line
+
+
+PANELS = (
+    Panel("loss (nats per token)", "loss", "val_loss"),
+    Panel("bits per byte", "bits_per_byte", "val_bits_per_byte"),
+    Panel("learning rate", "lr"),
+    Panel("gradient norm, before clipping", "grad_norm", log=True),
+    Panel("largest attention logit", "max_logit", limit="tau"),
+    Panel("attention heads clipped", "clipped_heads"),
+    Panel("expert load, max / mean", "load_max_over_mean"),
+    Panel("tokens per second", "tokens_per_second"),
+)
+
+
+def check_matplotlib() -> None:
+    """Raises ``MissingExtraError`` where curves cannot be drawn; called before a run starts."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", "train", "drawing the report's curves") from error
+
+
+def panels_of(rows: Rows) -> list[Panel]:
+    """The panels that there is something to draw for."""
+    names = {name for row in rows for name in row}
+    return [p for p in PANELS if p.train in names or p.held_out in names]
+
+
+def svg(panel: Panel, rows: Rows, limits: Mapping[str, float]) -> str:
+    """One panel as an ``<svg>`` element with transparent paper; text stays text."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, str] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": panel.title,
+        "font.family": "sans-serif",
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+        _draw(figure.subplots(), panel, rows, limits)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save_png(path: Path, rows: Rows, limits: Mapping[str, float], title: str) -> None:
+    """All panels in one picture on white, two rows of four at most."""
+    from matplotlib.figure import Figure
+
+    panels = panels_of(rows)
+    columns = min(4, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns, 2.9 * lines + 0.4), layout="constrained")
+    figure.suptitle(title, color=INK, fontsize=13, fontweight="bold", x=0.01, ha="left")
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for ax, panel in zip(axes, panels, strict=False):
+        _draw(ax, panel, rows, limits)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def _draw(ax: Axes, panel: Panel, rows: Rows, limits: Mapping[str, float]) -> None:
+    ax.set_title(panel.title, loc="left", fontsize=10, color=INK, fontweight="bold")
+    if panel.train is not None:
+        steps, values = _series(rows, panel.train)
+        smooth = _running_mean(values, max(1, len(values) // 40))
+        is_noisy = smooth != values
+        ax.plot(steps, values, color=SERIES[0], alpha=0.3 if is_noisy else 1, linewidth=0.9)
+        if is_noisy:
+            ax.plot(steps, smooth, color=SERIES[0], linewidth=1.8, label="training")
+    if panel.held_out is not None:
+        steps, values = _series(rows, panel.held_out)
+        ax.plot(
+            steps, values, color=SERIES[1], linewidth=1.4, marker="o", markersize=4,
+            label="held out",
+        )  # fmt: skip
+        legend = ax.legend(frameon=False, fontsize=8)
+        for text in legend.get_texts():
+            text.set_color(INK)
+    _draw_limit(ax, panel, limits)
+    if panel.log:
+        ax.set_yscale("log")
+    ax.grid(color=GRID, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=INK, labelsize=8, length=0, which="both")
+    for side, spine in ax.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(GRID)
+    ax.set_xlabel("step", fontsize=8, color=INK)
+
+
+def _draw_limit(ax: Axes, panel: Panel, limits: Mapping[str, float]) -> None:
+    """A dashed line where it is near enough not to flatten the curve, else a note."""
+    if panel.limit is None or panel.limit not in limits:
+        return
+    limit = limits[panel.limit]
+    name = {"tau": "τ"}.get(panel.limit, panel.limit)
+    top = ax.get_ylim()[1]
+    if limit <= 4 * top:
+        ax.axhline(limit, color=SERIES[1], linewidth=1.2, linestyle=(0, (4, 3)))
+        ax.annotate(
+            f"{name} = {limit:g}", (1, limit), xycoords=("axes fraction", "data"), fontsize=8,
+            color=SERIES[1], ha="right", va="bottom",
+        )  # fmt: skip
+    else:
+        ax.annotate(
+            f"{name} = {limit:g}, far above", (1, 1), xycoords="axes fraction", fontsize=8,
+            color=SERIES[1], ha="right", va="top",
+        )  # fmt: skip
+
+
+def _series(rows: Rows, name: str) -> tuple[list[int], list[float]]:
+    pairs = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return [step for step, _ in pairs], [float(value) for _, value in pairs]
+
+
+def _running_mean(values: list[float], reach: int) -> list[float]:
+    """Mean over ``reach`` values on either side, fewer at the ends; no delay."""
+    if reach < 2:
+        return values
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]

@@ -1,0 +1,43 @@
+"""The numbers that follow from a pre-training config, each with its formula, for the start of a
+run: nothing about its size or cost has to be worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selenite.data.corpus import TokenCorpus
+from selenite.model.accounting import count_parameters, training_flops_per_token
+from selenite.train.pretrain_config import PretrainConfig
+
+
+def derived_numbers(
+    config: PretrainConfig, corpora: Sequence[TokenCorpus], peak_flops: float
+) -> list[str]:
+    """One line a number. ``peak_flops``: this machine's measured matrix-product peak in FLOP/s."""
+    train = config.train
+    count = count_parameters(config.model)
+    per_token = training_flops_per_token(config.model, train.seq_len)
+    tokens = train.num_steps * train.batch_tokens
+    in_corpus = sum(corpus.train.num_tokens for corpus in corpora)
+    held_out = sum(corpus.val.num_tokens for corpus in corpora)
+    steps = (
+        f"steps = {train.num_steps:,}, as set"
+        if train.tokens is None
+        else f"steps = ceil(train.tokens / train.batch_tokens) = ceil({train.tokens:,} / "
+        f"{train.batch_tokens:,}) = {train.num_steps:,}"
+    )
+    return [
+        steps,
+        f"micro-batches of a step = batch_tokens / micro_batch_tokens = {train.batch_tokens:,} / "
+        f"{train.micro_batch_tokens:,} = {train.micro_batches}",
+        f"tokens = steps x batch_tokens = {tokens:,}; tokens / corpus = {tokens:,} / "
+        f"{in_corpus:,} = {tokens / in_corpus:.2f} epochs",
+        f"held out: {held_out:,} tokens, of which an evaluation reads "
+        f"{min(train.eval_tokens, held_out):,}",
+        f"parameters = {count.total:,}, of which one token uses {count.active:,}; tokens / "
+        f"parameters used = {tokens / count.active:.2f}",
+        f"model FLOPs of a token = 6 x matrix parameters + causal attention = {per_token:.3e}; "
+        f"of the run = {per_token * tokens:.3e}",
+        f"at the measured peak of {peak_flops / 1e9:,.0f} GFLOP/s the run would take "
+        f"{per_token * tokens / peak_flops / 60:.1f} minutes",
+    ]

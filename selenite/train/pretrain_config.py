@@ -1,0 +1,128 @@
+"""The config of a pre-training run, and the numbers that follow from it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from selenite.config import Config
+from selenite.data.mixture import MixtureConfig
+from selenite.data.prepare import DataConfig
+from selenite.model.config import ModelConfig, preset
+from selenite.optim.build import OptimConfig
+from selenite.optim.schedule import ScheduleConfig
+from selenite.runtime import DTypeName
+from selenite.train.loop import LoopConfig
+
+
+class TrainConfig(LoopConfig):
+    """Length, batch and habits of the run. Exactly one of ``tokens`` and ``steps`` is given."""
+
+    tokens: int | None = Field(default=None, gt=0)
+    """Training tokens; the number of steps follows."""
+    steps: int | None = Field(default=None, gt=0)
+    seq_len: int = Field(default=1024, gt=0)
+    """The most tokens that attend to each other; longer documents are cut."""
+    batch_tokens: int = Field(default=32_768, gt=0)
+    """Tokens of one optimizer step."""
+    micro_batch_tokens: int = Field(default=8192, gt=0)
+    """Tokens of one forward and backward pass: memory grows with it, the result does not change."""
+    eval_tokens: int = Field(default=131_072, gt=0)
+    """Held-out tokens of one evaluation, the same every time."""
+    prompts: tuple[str, ...] = ("def ", "import ", "The ")
+    """Beginnings that the model continues at each ``sample_every``."""
+    sample_tokens: int = Field(default=48, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the initial weights and of the data's order."""
+    dtype: DTypeName = "auto"
+    """Of activations; weights and optimizer state are float32."""
+    device: str = "auto"
+    checkpoint_activations: bool = False
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    data_cache: Path = Path(".cache/corpora")
+    """Where tokenised corpora are kept and found again."""
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the run."""
+        if self.steps is not None:
+            return self.steps
+        assert self.tokens is not None
+        return math.ceil(self.tokens / self.batch_tokens)
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one optimizer step."""
+        return self.batch_tokens // self.micro_batch_tokens
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tokens is None) == (self.steps is None):
+            raise ValueError(
+                f"tokens={self.tokens}, steps={self.steps}: give exactly one, the other follows"
+            )
+        if self.batch_tokens % self.micro_batch_tokens:
+            below = max(1, self.batch_tokens // self.micro_batch_tokens) * self.micro_batch_tokens
+            raise ValueError(
+                f"batch_tokens={self.batch_tokens} must be a multiple of "
+                f"micro_batch_tokens={self.micro_batch_tokens}; batch_tokens={below} would do"
+            )
+        if self.seq_len > self.micro_batch_tokens:
+            raise ValueError(
+                f"seq_len={self.seq_len} exceeds micro_batch_tokens={self.micro_batch_tokens}: "
+                "a sequence lies within one micro-batch; lower seq_len or raise the other"
+            )
+        return self
+
+
+def _expand_preset(value: Any) -> Any:
+    """``"nano"``, or ``{preset = "nano", num_layers = 4}``, as the dimensions they stand for."""
+    if isinstance(value, str):
+        return preset(value)
+    if not isinstance(value, dict) or "preset" not in value:
+        return value
+    changes = dict(value)
+    name = changes.pop("preset")
+    dimensions: dict[str, Any] = preset(str(name)).model_dump(exclude_unset=True)
+    for key, change in changes.items():
+        old = dimensions.get(key)
+        if isinstance(old, dict) and isinstance(change, dict):
+            change = {**old, **change}
+        dimensions[key] = change
+    return dimensions
+
+
+class PretrainConfig(Config):
+    """A pre-training run: what ``selenite pretrain`` reads."""
+
+    model: Annotated[ModelConfig, BeforeValidator(_expand_preset)]
+    """A preset's name, a table with ``preset`` and changes to it, or all dimensions."""
+    train: TrainConfig
+    data: DataConfig | MixtureConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.seq_len > self.model.max_positions:
+            raise ValueError(
+                f"train.seq_len={self.train.seq_len} exceeds model.max_positions="
+                f"{self.model.max_positions}; lower the first or raise the second"
+            )
+        first = self.data.parts[0].data if isinstance(self.data, MixtureConfig) else self.data
+        wanted = first.tokenizer
+        if wanted.path is None and wanted.vocab_size > self.model.vocab_size:
+            raise ValueError(
+                f"data.tokenizer.vocab_size={wanted.vocab_size} exceeds model.vocab_size="
+                f"{self.model.vocab_size}: the last tokens have no row; make them equal"
+            )
+        warmup = self.schedule.warmup_steps
+        if warmup is not None and warmup >= self.train.num_steps:
+            raise ValueError(
+                f"schedule.warmup_steps={warmup} leaves nothing of the {self.train.num_steps} "
+                "steps; lower it, or set schedule.warmup_fraction instead"
+            )
+        return self

@@ -1,0 +1,167 @@
+"""Pre-training as a task of the loop: next-token loss, MuonClip, router balancing.
+
+The loss of a step is the mean over the trained targets of all its micro-batches. After the update
+come QK-Clip (Kimi K2, section 2.1), with the largest attention logits of the step's forward
+passes, and the routers' biases (DeepSeek-V3, section 2.1.2), with its expert loads.
+
+Letters: ``L`` layers (for loads: those with experts), ``N`` heads, ``E`` experts, ``T`` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from selenite.chat.tokenizer import Tokenizer
+from selenite.data.corpus import TokenCorpus
+from selenite.data.loader import Loader, evaluation_batches
+from selenite.data.packing import MicroBatch
+from selenite.model.decode import decode
+from selenite.model.transformer import Transformer
+from selenite.ops.attention_context import StatsRequest
+from selenite.ops.logprobs import token_logprobs
+from selenite.optim.balance import update_router_bias
+from selenite.optim.build import OptimConfig, build_optimizer
+from selenite.optim.qk_clip import MaxLogit, qk_clip
+from selenite.optim.schedule import Schedule
+from selenite.train.evaluate import bits_per_byte, evaluate
+from selenite.train.inputs import num_targets, to_inputs
+from selenite.train.pretrain_config import TrainConfig
+from selenite.train.task import Phase, Sample
+from selenite.types import SamplingParams
+
+
+class PretrainTask:
+    """A transformer on a corpus. ``model`` is initialised; the loader is at its beginning."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        corpora: Sequence[TokenCorpus],
+        loader: Loader,
+        optim: OptimConfig,
+        schedule: Schedule,
+        train: TrainConfig,
+        flops_per_token: float,
+    ) -> None:
+        self.model = model
+        self.modules: dict[str, nn.Module] = {"model": model}
+        self.phases = (
+            Phase("train", build_optimizer(model, optim), schedule.factor, optim.grad_clip),
+        )
+        self.identity: dict[str, Any] = {
+            "model": model.config.model_dump(mode="json"),
+            "tokenizer": corpora[0].tokenizer_fingerprint,
+            "optimizer": optim.name,
+        }
+        self._corpora = corpora
+        self._loader = loader
+        self._optim = optim
+        self._train = train
+        self._flops_per_token = flops_per_token
+        is_exact = optim.qk_clip_statistic == "exact"
+        self._stats = StatsRequest(max_logit="exact" if is_exact else "bound")
+        self._max_logit = MaxLogit()
+        self._load_LE: Tensor | None = None
+        self._batch: list[MicroBatch] = []
+        self._nats = torch.zeros((), dtype=torch.float64)
+
+    def next_batch(self) -> list[MicroBatch]:
+        self._batch = list(islice(self._loader, self._train.micro_batches))
+        self._load_LE = None
+        self._nats = torch.zeros((), dtype=torch.float64)
+        return self._batch
+
+    def loss(self, phase: Phase, micro_batch: MicroBatch, batch: Sequence[MicroBatch]) -> Tensor:
+        inputs = to_inputs(micro_batch, self._device, self._stats)
+        output = self.model(
+            inputs.tokens_T,
+            inputs.context.positions_T,
+            inputs.context,
+            checkpoint=self._train.checkpoint_activations,
+        )
+        assert output.max_logit_LN is not None
+        self._max_logit.update(output.max_logit_LN)
+        if output.load_LE is not None:
+            self._load_LE = output.load_LE + (0 if self._load_LE is None else self._load_LE)
+        nats = -token_logprobs(output.hidden_TD, self.model.head_weight, inputs.targets_T).sum()
+        self._nats += nats.detach().cpu()
+        return nats / sum(map(num_targets, batch))
+
+    def after_update(self, phase: Phase, step: int) -> Mapping[str, float]:
+        tokens = sum(len(micro_batch.tokens_T) for micro_batch in self._batch)
+        num_bytes = sum(micro_batch.num_bytes for micro_batch in self._batch)
+        metrics = {
+            "bits_per_byte": bits_per_byte(float(self._nats), num_bytes),
+            "tokens": float(tokens),
+            "flops": tokens * self._flops_per_token,
+        }
+        return metrics | self._clip() | self._balance()
+
+    def evaluate(self) -> Mapping[str, float]:
+        result = evaluate(self.model, self._validation())
+        return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
+
+    def samples(self) -> Sequence[Sample]:
+        prompts = self._train.prompts
+        if not prompts:
+            return []
+        tokenizer = self.tokenizer
+        prompt_ids = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
+        params = [
+            SamplingParams(temperature=0.8, max_tokens=self._train.sample_tokens, seed=number)
+            for number in range(len(prompts))
+        ]
+        decoded = decode(self.model, prompt_ids, params, frozenset({tokenizer.eos_id}))
+        return [
+            Sample(prompt, tokenizer.decode([i for i in one.token_ids if i != tokenizer.eos_id]))
+            for prompt, one in zip(prompts, decoded, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loader": self._loader.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._loader.load_state_dict(state["loader"])
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that all corpora share."""
+        return self._corpora[0].tokenizer
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embed.weight.device
+
+    def _validation(self) -> chain[MicroBatch]:
+        """The held-out head of each corpus, ``eval_tokens`` in all."""
+        share = max(1, self._train.eval_tokens // len(self._corpora))
+        return chain.from_iterable(
+            evaluation_batches(
+                corpus.val, self._train.micro_batch_tokens, self._train.seq_len, share
+            )
+            for corpus in self._corpora
+        )
+
+    def _clip(self) -> dict[str, float]:
+        max_logit_LN = self._max_logit.take()
+        if self._optim.qk_clip_tau is None:
+            return {"max_logit": float(max_logit_LN.max())}
+        report = qk_clip(self.model, max_logit_LN, self._optim.qk_clip_tau, self._optim.qk_clip_gqa)
+        return {"max_logit": report.max_logit, "clipped_heads": float(report.num_clipped)}
+
+    @torch.no_grad()
+    def _balance(self) -> dict[str, float]:
+        if self._load_LE is None:
+            return {}
+        load_LE = self._load_LE
+        routers = [buffer for name, buffer in self.model.named_buffers() if "router.bias" in name]
+        for bias_E, load_E in zip(routers, load_LE, strict=True):
+            update_router_bias(bias_E, load_E, self._optim.router_bias_speed)
+        # Of the layer that is balanced worst: 1 is perfect balance.
+        worst = (load_LE.amax(-1) / load_LE.float().mean(-1)).max()
+        return {"load_max_over_mean": float(worst)}
