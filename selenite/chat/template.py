@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selenite.errors import TokenizerError
@@ -147,11 +148,8 @@ def _render(
     add_generation_prompt: bool,
     variables: Mapping[str, Any],
 ) -> str:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
     try:
-        return environment.from_string(template).render(
+        return _compile(template).render(
             messages=conversation,
             tools=tools or None,
             add_generation_prompt=add_generation_prompt,
@@ -162,6 +160,14 @@ def _render(
             f"the chat template cannot render this conversation ({error}); mend the conversation, "
             "or the template in the tokenizer's folder"
         ) from error
+
+
+@lru_cache(maxsize=8)  # compiling takes longer than rendering
+def _compile(template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    return environment.from_string(template)
 
 
 def _to_json(

@@ -37,12 +37,7 @@ class TiktokenBackend:
         self._model_bytes = model_bytes
         ranks = _parse_ranks(model_bytes, origin)
         self.special_tokens = _special_tokens(len(ranks), special_tokens or {})
-        clash = set(self.special_tokens.values()) & set(ranks.values())
-        if clash:
-            raise TokenizerError(
-                f"{origin}: ids {sorted(clash)[:5]} are both merged and special tokens; the file "
-                "and the tokenizer_config.json beside it belong to different models"
-            )
+        _check_fit(ranks, self.special_tokens, origin)
         self._ranks = ranks
         self._encoding = tiktoken.Encoding(
             "kimi", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=self.special_tokens
@@ -89,9 +84,26 @@ def _special_tokens(num_merged: int, given: Mapping[str, int]) -> dict[str, int]
     named = {name: num_merged + offset for name, offset in SPECIAL_OFFSETS.items()}
     named = dict(given) or named
     by_id = {index: name for name, index in named.items()}
-    for index in range(num_merged, num_merged + NUM_RESERVED):
+    first = min(by_id)
+    for index in range(first, first + NUM_RESERVED):
         by_id.setdefault(index, f"<|reserved_token_{index}|>")
     return {name: index for index, name in sorted(by_id.items())}
+
+
+def _check_fit(ranks: Mapping[bytes, int], special_tokens: Mapping[str, int], origin: str) -> None:
+    clash = set(special_tokens.values()) & set(ranks.values())
+    if clash:
+        raise TokenizerError(
+            f"{origin}: ids {sorted(clash)[:5]} are both merged and special tokens; the file and "
+            "the tokenizer_config.json beside it belong to different models"
+        )
+    first = min(special_tokens.values())
+    if first != len(ranks):
+        raise TokenizerError(
+            f"{origin}: {len(ranks)} merged tokens, but the special tokens in "
+            f"tokenizer_config.json begin at {first}; the file was cut short or belongs to "
+            "another model: download it again"
+        )
 
 
 def _parse_ranks(model_bytes: bytes, origin: str) -> dict[bytes, int]:

@@ -88,7 +88,7 @@ class PackedStream:
     def _read_document(
         self, record: np.void, offset: int, count: int
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """``count`` tokens of a document from ``offset`` on, the targets, and the targets' bytes."""
+        """``count`` tokens of a document from ``offset`` on, their targets, and those' bytes."""
         start, length = int(record["start"]) + offset, int(record["length"])
         ends = offset + count == length
         # One token further than the window, where the document has one.
