@@ -23,7 +23,7 @@ help: ## this list
 
 quickstart: $(VENV)/.train ## install, train a small K2-style model on real text, let it write
 	$(BIN)/selenite pretrain configs/nano.toml
-	$(BIN)/selenite generate runs/nano "def "
+	$(BIN)/selenite generate runs/nano --prompt "def "
 
 install: $(VENV)/.dev ## everything, for work on the code
 

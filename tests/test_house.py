@@ -12,10 +12,13 @@ import venv
 from pathlib import Path
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from selenite.cli.main import app
 from selenite.config import Config, load
+from selenite.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -143,6 +146,19 @@ def commands(document: Path) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+def check_selenite(arguments: list[str]) -> None:
+    """The command takes these arguments, and a config these overrides; nothing is run."""
+    group = typer.main.get_command(app)
+    with group.make_context("selenite", list(arguments)) as context:
+        name, command, rest = group.resolve_command(context, list(arguments))
+        assert command is not None
+        with command.make_context(name, rest, parent=context):
+            pass
+    if name == "pretrain":
+        path, *overrides = arguments[1:]
+        load(config_class(ROOT / path), ROOT / path, overrides)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_commands_of_the_documents_exist(document: Path) -> None:
     for words in commands(document):
@@ -150,15 +166,30 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
         if program == "make":
             goals = [word for word in words[1:] if "=" not in word]
             assert set(goals) <= set(TARGETS), words
-        elif program == "selenite" and len(words) > 1 and not words[1].startswith("-"):
-            file = ROOT / "selenite" / "cli" / f"{words[1].replace('-', '_')}.py"
-            assert file.exists(), words
-        elif program == "python" and "-m" in words and "." in words[words.index("-m") + 1]:
-            module = ROOT.joinpath(*words[words.index("-m") + 1].split("."))
+        elif program == "selenite" and not words[1].startswith("-"):
+            check_selenite(words[1:])
+        elif program == "python" and words[1] == "-m" and "." in words[2]:
+            module = ROOT.joinpath(*words[2].split("."))
             assert module.with_suffix(".py").exists() or module.is_dir(), words
         for word in words[1:]:
             if re.match(r"(configs|tests|experiments|benchmarks|docs)/", word):
                 assert (ROOT / word.partition("::")[0]).exists(), words
+
+
+def test_the_commands_of_the_quickstart_exist() -> None:
+    lines = re.findall(r"^\t\$\(BIN\)/selenite (.*)$", MAKEFILE, re.MULTILINE)
+    assert len(lines) >= 2
+    for line in lines:
+        check_selenite(shlex.split(line))
+
+
+def test_check_selenite_sees_what_is_wrong() -> None:
+    check_selenite(["pretrain", "configs/nano.toml"])
+    for wrong in (["pretrian"], ["pretrain"], ["pretrain", "configs/nano.toml", "--no-such"]):
+        with pytest.raises(Exception, match=r"No such|Missing"):
+            check_selenite(wrong)
+    with pytest.raises(ConfigError, match="unknown key"):
+        check_selenite(["pretrain", "configs/nano.toml", "optim.lrr=1"])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
