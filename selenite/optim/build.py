@@ -42,8 +42,9 @@ class OptimConfig(Config):
     """MLA: orthogonalise the latent and the rotary rows of ``kv_a`` apart."""
     qk_clip_tau: float | None = Field(default=100.0, gt=0)
     """Bound of the attention logits; none switches QK-Clip off."""
-    qk_clip_statistic: Literal["exact", "bound"] = "exact"
-    """The logits' maximum itself, or the log-sum-exp that bounds it from above at no cost."""
+    qk_clip_statistic: Literal["exact", "bound"] = "bound"
+    """What is clipped on: the largest logit, at the price of one more product of queries and keys,
+    or the log-sum-exp that the kernel returns anyway: never smaller, and equal to 1e-5 near 100."""
     qk_clip_gqa: GQAMode = "query"
     """What is scaled where query heads share a key head (optim/qk_clip.py)."""
     betas: tuple[float, float] = (0.9, 0.95)
