@@ -82,7 +82,9 @@ class AttentionContext:
     entries from before the step, its ancestors and itself. With ``segments``' first position as
     the number of entries before the step."""
     shared_prefix: tuple[int, ...] | None = None
-    """Of each sequence: the sequence whose rows all come before its own, or -1. Not with pages."""
+    """Of each sequence: the sequence whose rows all come before its own, or -1. Its positions, and
+    the first one in ``segments``, go on after the prefix, which has no prefix itself. Not with
+    pages."""
     select: Tensor | None = None
     """bool ``[T, M, S]``: keys that a row may read in a key/value head, of those it sees."""
     stats: StatsRequest = StatsRequest()
@@ -135,11 +137,13 @@ def visible_keys(context: AttentionContext, row: int) -> Tensor:
         slots = context.pages.slots(sequence)
         assert len(slots) >= first + stop - start, (len(slots), first, start, stop)
         return torch.cat((slots[:first], slots[first + own - start]))
-    assert first == 0, f"sequence {sequence} starts at position {first} but nothing is cached"
+    prefix = torch.arange(0, device=device)
     if context.shared_prefix is not None and context.shared_prefix[sequence] >= 0:
-        prefix_start, prefix_stop, _ = context.segments[context.shared_prefix[sequence]]
-        own = torch.cat((torch.arange(prefix_start, prefix_stop, device=device), own))
-    return own
+        prefix_start, prefix_stop, prefix_first = context.segments[context.shared_prefix[sequence]]
+        assert prefix_first == 0, f"the prefix of sequence {sequence} has a prefix itself"
+        prefix = torch.arange(prefix_start, prefix_stop, device=device)
+    assert first == len(prefix), f"sequence {sequence} starts at {first}, after {len(prefix)} keys"
+    return torch.cat((prefix, own))
 
 
 def reduce_max(stats: StatsRequest, max_TN: Tensor | None, lse_TN: Tensor) -> Tensor | None:

@@ -68,15 +68,20 @@ def _gather(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as ``[C, N, L, H]``: the CPU kernel wants one head count and width.
 
-    Padding the values' width with zeros adds columns of zeros to the output, cut off afterwards.
+    Columns of zeros widen the narrower ones: in queries and keys they add nothing to a logit, in
+    values they become columns of zeros of the output, cut off afterwards.
     """
     group = q_TNH.shape[1] // k_TMH.shape[1]
-    missing = q_TNH.shape[2] - v_TMW.shape[2]
-    assert missing >= 0, (q_TNH.shape, v_TMW.shape)
-    k, v = k_TMH[rows_CL].transpose(1, 2), F.pad(v_TMW[rows_CL], (0, missing)).transpose(1, 2)
+    width = max(q_TNH.shape[2], v_TMW.shape[2])
+    q, k, v = (_widen(x[rows_CL], width).transpose(1, 2) for x in (q_TNH, k_TMH, v_TMW))
     if group > 1:
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    return q_TNH[rows_CL].transpose(1, 2), k, v
+    return q, k, v
+
+
+def _widen(x: Tensor, width: int) -> Tensor:
+    missing = width - x.shape[-1]
+    return F.pad(x, (0, missing)) if missing else x  # padding by nothing would copy
 
 
 def _flash(q_CNLH: Tensor, k_CNLH: Tensor, v_CNLH: Tensor, scale: float) -> tuple[Tensor, Tensor]:
