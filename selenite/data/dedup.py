@@ -22,6 +22,9 @@ from selenite.errors import MissingExtraError
 
 _WINDOW = 32  # bytes of a shingle: about five words of prose or half a line of code
 _SAMPLE = 8  # one window in eight is kept
+# Weights of false candidates and of missed ones when bands are chosen: the comparison that follows
+# removes false candidates, nothing brings back a missed one.
+_RECALL_FIRST = (0.1, 0.9)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, bits well spread: 2**64 / golden ratio
 
 
@@ -78,7 +81,7 @@ def _near_copies(
     except ImportError as error:
         raise MissingExtraError("datasketch", "train", "near-duplicate removal") from error
     blank = MinHash(num_perm=config.num_perm, hashfunc=_high_half)
-    index = MinHashLSH(threshold=config.threshold, num_perm=config.num_perm)
+    index = MinHashLSH(config.threshold, config.num_perm, weights=_RECALL_FIRST)
     samples: dict[int, np.ndarray] = {}
     near: set[int] = set()
     for number, document in enumerate(documents):

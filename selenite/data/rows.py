@@ -10,8 +10,7 @@ import glob
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,8 @@ from pydantic import Field
 from selenite.config import Config
 from selenite.data.documents import Document, OnInvalidUtf8, ReadReport, SourceFile, decode
 from selenite.errors import DataError, MissingExtraError
+
+_CHUNK = 1 << 20  # bytes of a compressed file read at a time
 
 
 class JsonlSource(Config):
@@ -40,13 +41,12 @@ class JsonlSource(Config):
 
     def _rows(self, report: ReadReport) -> Iterator[Document]:
         for file in self.files():
-            with _open_lines(file.file) as lines:
-                for number, line in _numbered(lines, file.file):
-                    place = f"{file.file}, line {number}"
-                    decoded = decode(line, place, self.on_invalid_utf8, report)
-                    if decoded is not None and decoded.strip():
-                        text = _text_of(_parse_json(decoded, place), self.text_field, place)
-                        yield Document(text, self.kind, file.package, f"{file.path}:{number}")
+            for number, line in _numbered_lines(file.file):
+                place = f"{file.file}, line {number}"
+                decoded = decode(line, place, self.on_invalid_utf8, report)
+                if decoded is not None and decoded.strip():
+                    text = _text_of(_parse_json(decoded, place), self.text_field, place)
+                    yield Document(text, self.kind, file.package, f"{file.path}:{number}")
 
 
 class ParquetSource(Config):
@@ -153,35 +153,47 @@ def _limit(
             return
 
 
-@contextmanager
-def _open_lines(file: Path) -> Iterator[Iterable[bytes]]:
-    if file.suffix == ".gz":
-        with gzip.open(file, "rb") as lines:
-            yield lines
-    elif file.suffix == ".zst":
+def _numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers from 1 on, decompressed by the file's suffix."""
+    if file.suffix == ".zst":
+        yield from enumerate(_zstd_lines(file), start=1)
+    elif file.suffix == ".gz":
         try:
-            import zstandard
-        except ImportError as error:
-            raise MissingExtraError("zstandard", "train", f"reading {file}") from error
-        with zstandard.open(file, "rb") as lines:
-            try:
-                yield lines
-            except zstandard.ZstdError as error:
-                raise _damaged(file, error) from error
+            with gzip.open(file, "rb") as lines:
+                yield from enumerate(lines, start=1)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise _damaged(file, str(error)) from error
     else:
-        with file.open("rb") as lines:
-            yield lines
+        with file.open("rb") as plain:
+            yield from enumerate(plain, start=1)
 
 
-def _numbered(lines: Iterable[bytes], file: Path) -> Iterator[tuple[int, bytes]]:
+def _zstd_lines(file: Path) -> Iterator[bytes]:
     try:
-        yield from enumerate(lines, start=1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(file, error) from error
+        import zstandard
+    except ImportError as error:
+        raise MissingExtraError("zstandard", "train", f"reading {file}") from error
+    # The library's own file reader takes a file that was cut short for a whole one.
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    pending = b""
+    try:
+        with file.open("rb") as stream:
+            while raw := stream.read(_CHUNK):
+                while raw:
+                    if frame.eof:  # a file may have several frames end to end
+                        frame = zstandard.ZstdDecompressor().decompressobj()
+                    *lines, pending = (pending + frame.decompress(raw)).split(b"\n")
+                    yield from lines
+                    raw = frame.unused_data
+    except zstandard.ZstdError as error:
+        raise _damaged(file, str(error)) from error
+    if not frame.eof:
+        raise _damaged(file, "it ends within a frame")
+    yield pending
 
 
-def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file}: the compressed file is damaged ({error}); copy or write it again")
+def _damaged(file: Path, fault: str) -> DataError:
+    return DataError(f"{file}: the compressed file is damaged ({fault}); copy or write it again")
 
 
 def _parse_json(line: str, place: str) -> Any:
