@@ -86,4 +86,4 @@ def test_clip_holds_the_logits_at_no_cost():
     assert max(clipped.max_logits) < 2 * TAU
     after_warmup = clipped.max_logits[WARMUP:]
     assert statistics.quantiles(after_warmup, n=20)[-1] < 1.25 * TAU  # the 95th percentile
-    assert clipped.val_loss < free.val_loss + 0.05  # less than two seeds differ by
+    assert clipped.val_loss < free.val_loss + 0.02  # as much as two seeds differ by
