@@ -61,6 +61,7 @@ class PythonSource(Config):
                     "install them, or take them out of the source's packages"
                 )
             found = [file for file in found if file.package in self.packages]
+        found.sort(key=lambda file: file.key)
         return _require(found, "the installed Python packages", "name other packages")
 
     def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
@@ -118,21 +119,33 @@ Source = Annotated[
 def _walk(
     root: Path, source: str, exclude_folders: set[str], suffixes: tuple[str, ...]
 ) -> Iterator[SourceFile]:
-    """Text files under ``root`` in sorted order, by package."""
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name not in exclude_folders)
-        for name in sorted(names):
-            file = Path(folder, name)
-            if file.suffix in suffixes and file.is_file():
-                relative = file.relative_to(root)
-                yield _describe(file, source, _package(relative), relative.as_posix())
+    """Text files under ``root``, in an order that depends on their names alone."""
+    folders = [""]  # below root; plain strings, for there may be tens of thousands of files
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.name.endswith(suffixes) and entry.is_file():
+                path = folder + entry.name
+                status = entry.stat()
+                yield SourceFile(
+                    Path(entry.path),
+                    source,
+                    _package(path),
+                    path,
+                    status.st_size,
+                    status.st_mtime_ns,
+                )
+            elif entry.is_dir(follow_symlinks=False) and entry.name not in exclude_folders:
+                folders.append(f"{folder}{entry.name}/")
 
 
-def _package(relative: Path) -> str:
+def _package(path: str) -> str:
     """``numpy/x.py`` is of ``numpy``, ``ast.py`` of ``ast``, ``rich-1.2.dist-info`` of ``rich``."""
-    first = relative.parts[0]
-    if len(relative.parts) == 1:
-        return relative.stem
+    first, _, rest = path.partition("/")
+    if not rest:
+        return first.rpartition(".")[0]
     if first.endswith((".dist-info", ".egg-info")):
         return first.split("-")[0]
     return first
