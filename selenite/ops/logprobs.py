@@ -48,7 +48,7 @@ def token_logprobs(hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Ten
     Args:
         hidden_TD: final hidden states, in the compute dtype.
         head_VD: the output head's weight.
-        targets_T: int64 token ids; ``IGNORED`` rows give 0.
+        targets_T: int64 token ids; ``IGNORED`` rows give 0, other ids outside the vocabulary raise.
     """
     return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T)
 
@@ -63,7 +63,7 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
         head = head_VD.to(hidden_TD.dtype)
         kept_T = targets_T != IGNORED
-        index_T1 = targets_T.clamp(min=0)[:, None]
+        index_T1 = torch.where(kept_T, targets_T, 0)[:, None]
         lse_T = torch.empty(len(targets_T), device=hidden_TD.device)
         chosen_T = torch.empty_like(lse_T)
         for rows in _chunks(len(targets_T), len(head)):

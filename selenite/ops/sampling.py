@@ -6,12 +6,14 @@ request gives the same tokens alone, in a batch, or after it was interrupted.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from selenite.errors import NonFiniteError
 from selenite.types import SamplingParams
 
 
@@ -38,7 +40,7 @@ def sampling_logits(logits_V: Tensor, params: SamplingParams) -> Tensor:
         order = logits.sort(descending=True, stable=True).indices
         logits = logits.index_fill(0, order[params.top_k :], -torch.inf)
     if params.min_p > 0:
-        floor = logits.max() + float(np.log(params.min_p))
+        floor = logits.max() + math.log(params.min_p)
         logits = logits.masked_fill(logits < floor, -torch.inf)
     if params.top_p < 1:
         ordered, order = logits.sort(descending=True, stable=True)
@@ -52,7 +54,16 @@ def sample_token(logits_V: Tensor, params: SamplingParams, sample: int, position
     """The token at ``position`` of sample number ``sample``; greedy at temperature 0.
 
     Greedy takes the lowest id among equal logits.
+
+    Raises:
+        NonFiniteError: the largest logit is NaN or infinite, so there is no distribution.
     """
+    largest = float(logits_V.max())
+    if not math.isfinite(largest):
+        raise NonFiniteError(
+            f"the largest logit at position {position} is {largest}: the model's weights or "
+            "activations are not finite; go back to a checkpoint from before they diverged"
+        )
     if params.temperature == 0:
         return int(logits_V.float().argmax())
     weights_V = sampling_logits(logits_V, params).softmax(0).double().numpy(force=True)

@@ -1,0 +1,108 @@
+"""Log-probabilities against ``torch.log_softmax``, value and gradient, by chunks of any size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from selenite.ops import logprobs
+from selenite.ops.logprobs import IGNORED, log_softmax, token_logprobs
+
+D, V = 16, 37
+
+
+def case(T: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(T)
+    hidden_TD = torch.randn(T, D, generator=generator).to(dtype).requires_grad_()
+    head_VD = torch.randn(V, D, generator=generator).requires_grad_()
+    return hidden_TD, head_VD, torch.randint(V, (T,), generator=generator)
+
+
+def by_torch(hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
+    logits = hidden_TD @ head_VD.to(hidden_TD.dtype).T
+    chosen = logits.float().log_softmax(-1).gather(1, targets_T.clamp(min=0)[:, None])[:, 0]
+    return torch.where(targets_T == IGNORED, 0.0, chosen)
+
+
+@pytest.mark.parametrize("rows_of_a_chunk", [1, 2, 5, 11, 12, 100])
+def test_value_and_gradients(rows_of_a_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 rows: chunks that divide them, that leave a rest, of all rows, and larger."""
+    monkeypatch.setattr(logprobs, "_CHUNK_ELEMENTS", rows_of_a_chunk * V)
+    hidden, head, targets = case(12)
+    targets[[0, 4, 11]] = IGNORED
+    weights = torch.linspace(-1, 2, 12)
+    found, expected = token_logprobs(hidden, head, targets), by_torch(hidden, head, targets)
+    assert found.dtype == torch.float32
+    # Logits of order ten in float32.
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert (found[[0, 4, 11]] == 0).all()
+    mine = torch.autograd.grad((found * weights).sum(), (hidden, head))
+    theirs = torch.autograd.grad((expected * weights).sum(), (hidden, head))
+    for a, b in zip(mine, theirs, strict=True):
+        assert_close(a, b, atol=2e-5, rtol=1e-5)
+    assert (mine[0][[0, 4, 11]] == 0).all()
+
+
+def test_a_vocabulary_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "_CHUNK_ELEMENTS", V // 2)
+    hidden, head, targets = case(3)
+    assert_close(token_logprobs(hidden, head, targets), by_torch(hidden, head, targets))
+
+
+def test_all_rows_ignored() -> None:
+    hidden, head, targets = case(4)
+    out = token_logprobs(hidden, head, torch.full_like(targets, IGNORED))
+    assert (out == 0).all()
+    for gradient in torch.autograd.grad(out.sum(), (hidden, head)):
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("target", [V, -100])
+def test_other_targets_outside_the_vocabulary_are_refused(target: int) -> None:
+    """-100, other libraries' mark for an ignored target, must not be trained on as token 0."""
+    hidden, head, targets = case(4)
+    targets[2] = target
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        token_logprobs(hidden, head, targets)
+
+
+def test_gradient_check_in_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([1, IGNORED, 6, 0, 3])
+    found = torch.autograd.grad(token_logprobs(hidden, head, targets).sum(), (hidden, head))
+    theirs = torch.autograd.grad(by_torch(hidden, head, targets).sum(), (hidden, head))
+    for a, b in zip(found, theirs, strict=True):
+        assert_close(a, b, atol=1e-6, rtol=1e-5)  # the softmax is float32 in both
+
+
+def test_bfloat16_hidden_over_a_float32_master() -> None:
+    """Products round at 2**-9 of logits of order ten; the float32 softmax adds nothing."""
+    hidden, head, targets = case(40, torch.bfloat16)
+    found = token_logprobs(hidden, head, targets)
+    assert found.dtype == torch.float32
+    assert_close(found, by_torch(hidden, head, targets), atol=1e-5, rtol=1e-5)  # same products
+    wide = by_torch(hidden.float(), head, targets)
+    assert_close(found, wide, atol=0.15, rtol=0)
+    mine = torch.autograd.grad(found.sum(), (hidden, head))
+    theirs = torch.autograd.grad(wide.sum(), (hidden, head))
+    assert mine[0].dtype == torch.bfloat16
+    assert mine[1].dtype == torch.float32
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a - b).norm() / b.norm() < 2e-2
+
+
+def test_log_softmax() -> None:
+    logits = torch.randn(6, V) * 50
+    assert_close(log_softmax(logits), logits.log_softmax(-1), atol=2e-5, rtol=1e-6)
+    assert log_softmax(logits.bfloat16()).dtype == torch.float32
+
+
+def test_logits_that_overflow_exp() -> None:
+    hidden, head, targets = case(6)
+    out = token_logprobs(hidden * 1000, head, targets)
+    assert out.isfinite().all()
+    assert (out <= 0).all()
