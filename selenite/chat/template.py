@@ -39,7 +39,7 @@ def render(
 ) -> str:
     """The conversation as text, special tokens by name.
 
-    ``variables`` are further names for the template (``bos_token``). Raises ``TokenizerError``
+    ``variables`` are further names for the template (``Tokenizer.roles``). Raises ``TokenizerError``
     when the template is malformed or refuses the conversation.
     """
     conversation = [_message_entry(message) for message in messages]
@@ -73,7 +73,7 @@ def encode_conversation(
         [mask.hide(entry) for entry in conversation],
         [mask.hide(entry) for entry in offered],
         add_generation_prompt,
-        {},
+        tokenizer.roles,
     )
     ids: list[int] = []
     for part in mask.special_pattern.split(text):

@@ -133,6 +133,11 @@ class Tokenizer:
         return dict(self._backend.special_tokens)
 
     @property
+    def roles(self) -> dict[str, str]:
+        """``bos_token`` and so on to the name of the special token; templates read these."""
+        return dict(self._roles)
+
+    @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
         return self._backend.vocab_size

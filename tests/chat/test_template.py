@@ -149,3 +149,14 @@ def test_a_tokenizer_without_template_says_so(tokenizer, tmp_path):
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     loaded = Tokenizer.load(tmp_path)
     assert loaded.decode(encode_conversation(loaded, CONVERSATION)) == "Be brief."
+
+
+def test_templates_of_other_models_see_the_names_of_special_tokens(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for message in messages %}{{ message.content | trim }}{% endfor %}"
+        "{{ eos_token }}"
+    )
+    loaded = Tokenizer.load(tmp_path)
+    ids = encode_conversation(loaded, [Message("user", " hi [EOS] ")])
+    assert ids == [loaded.bos_id, *loaded.encode("hi [EOS]"), loaded.eos_id]
