@@ -39,8 +39,8 @@ def render(
 ) -> str:
     """The conversation as text, special tokens by name.
 
-    ``variables`` are further names for the template (``Tokenizer.roles``). Raises ``TokenizerError``
-    when the template is malformed or refuses the conversation.
+    ``variables`` are further names for the template (``Tokenizer.roles``). Raises
+    ``TokenizerError`` when the template is malformed or refuses the conversation.
     """
     conversation = [_message_entry(message) for message in messages]
     offered = [_tool_entry(tool) for tool in tools]
