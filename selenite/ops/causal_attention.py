@@ -9,11 +9,14 @@ Letters: ``C`` documents of one length, ``L`` that length.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selenite.ops.attention_context import Attended, AttentionContext
+from selenite.ops.permute import invert, permute_rows
 
 SUPPORTS: frozenset[str] = frozenset()
 
@@ -27,61 +30,70 @@ def attend_causal(
 ) -> Attended:
     """``attend_reference`` for a context without pages or optional fields."""
     N, W = q_TNH.shape[1], v_TMW.shape[2]
-    outs, lses, rows, maxima = [], [], [], []
-    for rows_CL in _rows_by_length(context.segments, q_TNH.device):
-        q_CNLH, k_CNLH, v_CNLH = _gather(q_TNH, k_TMH, v_TMW, rows_CL)
+    lengths, order_T = _by_length(context.segments, q_TNH.device)
+    place_T = None if order_T is None else invert(order_T)
+    if order_T is not None and place_T is not None:
+        q_TNH, k_TMH, v_TMW = (permute_rows(x, order_T, place_T) for x in (q_TNH, k_TMH, v_TMW))
+    rows = [count * length for length, count in lengths.items()]
+    outs, lses, maxima = [], [], []
+    for length, q, k, v in zip(
+        lengths, q_TNH.split(rows), k_TMH.split(rows), v_TMW.split(rows), strict=True
+    ):
+        q_CNLH, k_CNLH, v_CNLH = _as_documents(q, k, v, length)
         out_CNLH, lse_CNL = _flash(q_CNLH, k_CNLH, v_CNLH, scale)
         outs.append(out_CNLH[..., :W].transpose(1, 2).reshape(-1, N, W))
         lses.append(lse_CNL.detach().transpose(1, 2).reshape(-1, N))
-        rows.append(rows_CL.reshape(-1))
         if context.stats.max_logit == "exact":
             maxima.append(max_logit(q_CNLH.detach(), k_CNLH.detach(), scale))
-    order_T = torch.cat(rows).argsort()
-    lse_TN = torch.cat(lses)[order_T]
+    out_TNW, lse_TN = torch.cat(outs), torch.cat(lses)
+    if order_T is not None and place_T is not None:
+        out_TNW = permute_rows(out_TNW, place_T, order_T)
+        lse_TN = lse_TN[place_T]
     statistic = None
     if context.stats.max_logit is not None:
         exact = context.stats.max_logit == "exact"
         statistic = torch.stack(maxima).amax(0) if exact else lse_TN.amax(0)
-    return Attended(
-        out_TNW=torch.cat(outs)[order_T],
-        max_logit_N=statistic,
-        lse_TN=lse_TN if context.stats.lse else None,
-    )
+    return Attended(out_TNW, statistic, lse_TN if context.stats.lse else None)
 
 
-def _rows_by_length(
+@lru_cache(maxsize=64)
+def _by_length(
     segments: tuple[tuple[int, int, int], ...], device: torch.device
-) -> list[Tensor]:
-    """Rows of the documents of each length: one int64 ``[C, L]`` per length."""
+) -> tuple[dict[int, int], Tensor | None]:
+    """How many documents of each length there are, and the order of rows that brings documents
+    of one length together; None when they lie so already. The same for every layer of a step."""
     starts: dict[int, list[int]] = {}
     for start, stop, first_position in segments:
         assert first_position == 0, (start, first_position)
         starts.setdefault(stop - start, []).append(start)
-    return [
+    counts = {length: len(first) for length, first in starts.items()}
+    flat = [start for first in starts.values() for start in first]
+    if flat == sorted(flat):
+        return counts, None
+    order = [
         torch.tensor(first, device=device)[:, None] + torch.arange(length, device=device)
         for length, first in starts.items()
     ]
+    return counts, torch.cat([rows.reshape(-1) for rows in order])
 
 
-def _gather(
-    q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, rows_CL: Tensor
+def _as_documents(
+    q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, length: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values as ``[C, N, L, H]``: the CPU kernel wants one head count and width.
 
-    Columns of zeros widen the narrower ones: in queries and keys they add nothing to a logit, in
-    values they become columns of zeros of the output, cut off afterwards.
+    Zeros beside queries and keys add nothing to a logit; zeros beside the values add columns of
+    zeros to the output, cut off afterwards.
     """
     group = q_TNH.shape[1] // k_TMH.shape[1]
     width = max(q_TNH.shape[2], v_TMW.shape[2])
-    q, k, v = (_widen(x[rows_CL], width).transpose(1, 2) for x in (q_TNH, k_TMH, v_TMW))
+    q, k, v = (
+        F.pad(x, (0, width - x.shape[2])).unflatten(0, (-1, length)).transpose(1, 2)
+        for x in (q_TNH, k_TMH, v_TMW)
+    )
     if group > 1:
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     return q, k, v
-
-
-def _widen(x: Tensor, width: int) -> Tensor:
-    missing = width - x.shape[-1]
-    return F.pad(x, (0, missing)) if missing else x  # padding by nothing would copy
 
 
 def _flash(q_CNLH: Tensor, k_CNLH: Tensor, v_CNLH: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selenite.ops.activation import swiglu
+from selenite.ops.permute import invert, permute_rows, repeat_rows
 
 
 def select_experts(
@@ -58,15 +59,13 @@ def experts(
 ) -> Tensor:
     """Weighted sum of each token's SwiGLU experts; same shape and dtype as ``x``."""
     T, K = ids_TK.shape
-    flat_ids = ids_TK.reshape(-1)
-    order_X = flat_ids.argsort(stable=True)
+    order_X = ids_TK.reshape(-1).argsort(stable=True)
+    place_X = invert(order_X)
     ends_E = expert_load(ids_TK, gate_EFD.shape[0]).cumsum(0).to(torch.int32)
-    x_XD = x_TD[order_X // K]
+    x_XD = repeat_rows(x_TD, order_X, place_X, K)
     hidden_XF = swiglu(grouped(x_XD, gate_EFD, ends_E), grouped(x_XD, up_EFD, ends_E))
     y_XD = grouped(hidden_XF, down_EDF, ends_E)
-    place_X = torch.empty_like(order_X)
-    place_X[order_X] = torch.arange(T * K, device=order_X.device)
-    y_TKD = y_XD[place_X].view(T, K, -1)
+    y_TKD = permute_rows(y_XD, place_X, order_X).view(T, K, -1)
     out_TD = y_TKD[:, 0] * weights_TK[:, 0, None]
     for k in range(1, K):
         out_TD = out_TD + y_TKD[:, k] * weights_TK[:, k, None]
