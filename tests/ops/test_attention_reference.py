@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from selenite.ops.attention import attend, attend_reference
+from selenite.ops.attention import _report_once, attend, attend_reference
 from selenite.ops.attention_context import StatsRequest, visible_keys
 from tests.fixtures.dense_attention import Case, Heads, dense, packed_case, paged_case
 
@@ -205,8 +205,6 @@ def test_fallback_is_logged_once_with_its_reason(
     field: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each optional field, set to what changes nothing, sends ``attend`` to the reference."""
-    from selenite.ops.attention import _report_once
-
     _report_once.cache_clear()
     case = packed_case([5], HEADS[1])
     plain = attend(*case.inputs)
