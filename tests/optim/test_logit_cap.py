@@ -81,9 +81,19 @@ def train(tau: float | None, seed: int) -> Run:
 
 @pytest.mark.slow
 def test_clip_holds_the_logits_at_no_cost():
-    clipped, free = train(TAU, seed=0), train(None, seed=0)
-    assert free.max_logits[-1] > 3 * TAU
-    assert max(clipped.max_logits) < 2 * TAU
-    after_warmup = clipped.max_logits[WARMUP:]
-    assert statistics.quantiles(after_warmup, n=20)[-1] < 1.25 * TAU  # the 95th percentile
-    assert clipped.val_loss < free.val_loss + 0.02  # as much as two seeds differ by
+    """Three seeds; the bounds are the note's. Each clipped run keeps them; whether a free run's
+    logits triple the threshold, and what clipping costs, vary with the seed and are judged over
+    all three."""
+    clipped = [train(TAU, seed) for seed in range(3)]
+    free = [train(None, seed) for seed in range(3)]
+    assert statistics.median(run.max_logits[-1] for run in free) > 3 * TAU
+    for run in clipped:
+        assert max(run.max_logits) < 2 * TAU
+        # The 95th percentile after the warm-up.
+        assert statistics.quantiles(run.max_logits[WARMUP:], n=20)[-1] < 1.25 * TAU
+    costs = [
+        with_clip.val_loss - without.val_loss
+        for with_clip, without in zip(clipped, free, strict=True)
+    ]
+    # Beyond the noise of three seeds the cost would have to exceed its own standard error twice.
+    assert statistics.mean(costs) < 2 * statistics.stdev(costs) / 3**0.5
