@@ -78,39 +78,40 @@ class ModelConfig(Config):
     max_positions: int = Field(default=4096, gt=0)
     attention: Literal["mla", "gqa"] = "mla"
 
-    q_lora_rank: int | None = None
+    q_lora_rank: int | None = Field(default=None, gt=0)
     """MLA: rank of the query projection; none projects the query directly."""
-    kv_lora_rank: int = 0
-    qk_nope_head_dim: int = 0
-    qk_rope_head_dim: int = 0
-    v_head_dim: int = 0
+    kv_lora_rank: int = Field(default=0, ge=0)
+    qk_nope_head_dim: int = Field(default=0, ge=0)
+    qk_rope_head_dim: int = Field(default=0, ge=0)
+    v_head_dim: int = Field(default=0, ge=0)
 
-    num_kv_heads: int | None = None
+    num_kv_heads: int | None = Field(default=None, gt=0)
     """GQA: key and value heads; none means one for each query head."""
-    head_dim: int | None = None
+    head_dim: int | None = Field(default=None, gt=0)
     """GQA: width of a head; none means hidden_size / num_heads."""
 
     moe: MoEConfig | None = None
-    norm_eps: float = 1e-6
-    lora_norm_eps: float = 1e-6
+    norm_eps: float = Field(default=1e-6, gt=0)
+    lora_norm_eps: float = Field(default=1e-6, gt=0)
     """Of the norms on the latent query and key-value; the published models fix it at 1e-6."""
-    rope_theta: float = 50_000.0
+    rope_theta: float = Field(default=50_000.0, gt=1)
     rope_interleaved: bool = True
     """Rotary pairs are (2i, 2i+1); false: (i, i + H/2), as Llama checkpoints have it."""
     yarn: YarnConfig | None = None
     tie_embeddings: bool = False
-    init_std: float = 0.02
+    init_std: float = Field(default=0.02, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        mla_widths = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         if self.attention == "mla":
-            for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
+            for name in mla_widths:
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)}: attention='mla' needs it set")
             if self.num_kv_heads is not None or self.head_dim is not None:
                 raise ValueError("num_kv_heads and head_dim belong to attention='gqa'")
-        elif self.kv_lora_rank or self.q_lora_rank:
-            raise ValueError("q_lora_rank and kv_lora_rank belong to attention='mla'")
+        elif given := [n for n in ("q_lora_rank", *mla_widths) if getattr(self, n)]:
+            raise ValueError(f"{', '.join(given)}: belong to attention='mla'")
         elif self.head_dim is None and self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_heads={self.num_heads}; "

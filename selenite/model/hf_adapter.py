@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -95,6 +96,11 @@ def to_hf_config(config: ModelConfig) -> dict[str, Any]:
             "mscale_all_dim": config.yarn.mscale_all_dim,
         }
     if config.attention == "gqa":
+        if config.rope_interleaved:
+            raise CheckpointError(
+                "rope_interleaved=true: Hugging Face's Llama rotates the halves of a head, so it "
+                "would read this model wrongly; train with model.rope_interleaved=false"
+            )
         return common | {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -153,13 +159,26 @@ def from_hf_config(hf: dict[str, Any], source: str = "config.json") -> ModelConf
             return _from_deepseek(hf)
     except KeyError as missing:
         raise CheckpointError(f"{source} lacks the key {missing}") from missing
+    except ValidationError as refused:
+        raise CheckpointError(f"{source} is not a model's config: {refused}") from refused
     raise CheckpointError(
         f"{source}: model_type={kind!r} is not supported; there are llama, deepseek_v3, kimi_k2"
     )
 
 
+# Options of the two architectures of which the model implements one value, which is the default.
+_ONLY = {
+    "attention_bias": False,
+    "mlp_bias": False,
+    "hidden_act": "silu",
+    "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc",
+    "moe_layer_freq": 1,
+}
+
+
 def _common(hf: dict[str, Any]) -> dict[str, Any]:
-    for key, value in (("attention_bias", False), ("mlp_bias", False), ("hidden_act", "silu")):
+    for key, value in _ONLY.items():
         if hf.get(key, value) != value:
             raise CheckpointError(f"config.json: {key}={hf[key]!r} is not supported, only {value}")
     rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
@@ -276,13 +295,15 @@ def load_pretrained(directory: Path, compute_dtype: torch.dtype = torch.float32)
         missing = [name for name in theirs if name not in tensors]
         if missing:
             raise CheckpointError(f"{directory}: the tensor {missing[0]} is missing")
+        shape = expected[ours] if len(theirs) == 1 else expected[ours][1:]
+        for name in theirs:
+            if tensors[name].shape != shape:
+                raise CheckpointError(
+                    f"{directory}: {name} is {tuple(tensors[name].shape)}, but config.json says "
+                    f"{tuple(shape)}"
+                )
         parts = [tensors.pop(name).float() for name in theirs]
         state[ours] = parts[0] if len(theirs) == 1 else torch.stack(parts)
-        if state[ours].shape != expected[ours]:
-            raise CheckpointError(
-                f"{directory}: {theirs[0]} makes {ours} {tuple(state[ours].shape)}, but "
-                f"config.json says {tuple(expected[ours])}"
-            )
     if config.tie_embeddings:
         tensors.pop("lm_head.weight", None)
     if tensors:
