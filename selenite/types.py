@@ -5,6 +5,7 @@ A field's comment says who writes it and what ``None`` means.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -59,7 +60,11 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         rules = (
-            (self.temperature >= 0, f"temperature={self.temperature}: must be 0 or more"),
+            # Below 1e-6 logits divided by it could overflow float32; it is greedy anyway.
+            (
+                self.temperature == 0 or 1e-6 <= self.temperature < math.inf,
+                f"temperature={self.temperature}: must be 0 (greedy), or 1e-6 or more and finite",
+            ),
             (self.top_k >= 0, f"top_k={self.top_k}: must be 0 (all tokens) or more"),
             (0 < self.top_p <= 1, f"top_p={self.top_p}: must be in (0, 1]"),
             (0 <= self.min_p <= 1, f"min_p={self.min_p}: must be in [0, 1]"),
