@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from selenite.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -32,18 +34,18 @@ class Panel:
     title: str
     train: str | None  # metric of every step, drawn with a running mean
     held_out: str | None = None  # metric of evaluations, drawn with points
-    log: bool = False
+    floor: float | None = 0.0  # the vertical axis reaches down to it; None: as the data has it
     limit: str | None = None  # name of a number in ``limits`` that is drawn as a line
 
 
 PANELS = (
-    Panel("loss (nats per token)", "loss", "val_loss"),
-    Panel("bits per byte", "bits_per_byte", "val_bits_per_byte"),
+    Panel("loss (nats per token)", "loss", "val_loss", floor=None),
+    Panel("bits per byte", "bits_per_byte", "val_bits_per_byte", floor=None),
     Panel("learning rate", "lr"),
-    Panel("gradient norm, before clipping", "grad_norm", log=True),
-    Panel("largest attention logit", "max_logit", limit="tau"),
+    Panel("gradient norm, before clipping", "grad_norm"),
+    Panel("largest attention logit, or its bound", "max_logit", limit="tau"),
     Panel("attention heads clipped", "clipped_heads"),
-    Panel("expert load, max / mean", "load_max_over_mean"),
+    Panel("expert load, max / mean", "load_max_over_mean", floor=1.0),
     Panel("tokens per second", "tokens_per_second"),
 )
 
@@ -104,9 +106,9 @@ def _draw(ax: Axes, panel: Panel, rows: Rows, limits: Mapping[str, float]) -> No
         steps, values = _series(rows, panel.train)
         smooth = _running_mean(values, max(1, len(values) // 40))
         is_noisy = smooth != values
-        ax.plot(steps, values, color=SERIES[0], alpha=0.3 if is_noisy else 1, linewidth=0.9)
         if is_noisy:
-            ax.plot(steps, smooth, color=SERIES[0], linewidth=1.8, label="training")
+            ax.plot(steps, values, color=SERIES[0], alpha=0.3, linewidth=0.9)
+        ax.plot(steps, smooth, color=SERIES[0], linewidth=1.6, label="training")
     if panel.held_out is not None:
         steps, values = _series(rows, panel.held_out)
         ax.plot(
@@ -116,15 +118,15 @@ def _draw(ax: Axes, panel: Panel, rows: Rows, limits: Mapping[str, float]) -> No
         legend = ax.legend(frameon=False, fontsize=8)
         for text in legend.get_texts():
             text.set_color(INK)
+    _reach_down(ax, panel)
     _draw_limit(ax, panel, limits)
-    if panel.log:
-        ax.set_yscale("log")
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.tick_params(colors=INK, labelsize=8, length=0, which="both")
     for side, spine in ax.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(GRID)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("step", fontsize=8, color=INK)
 
 
@@ -136,6 +138,7 @@ def _draw_limit(ax: Axes, panel: Panel, limits: Mapping[str, float]) -> None:
     name = {"tau": "τ"}.get(panel.limit, panel.limit)
     top = ax.get_ylim()[1]
     if limit <= 4 * top:
+        ax.set_ylim(top=max(top, 1.1 * limit))
         ax.axhline(limit, color=SERIES[1], linewidth=1.2, linestyle=(0, (4, 3)))
         ax.annotate(
             f"{name} = {limit:g}", (1, limit), xycoords=("axes fraction", "data"), fontsize=8,
@@ -146,6 +149,17 @@ def _draw_limit(ax: Axes, panel: Panel, limits: Mapping[str, float]) -> None:
             f"{name} = {limit:g}, far above", (1, 1), xycoords="axes fraction", fontsize=8,
             color=SERIES[1], ha="right", va="top",
         )  # fmt: skip
+
+
+def _reach_down(ax: Axes, panel: Panel) -> None:
+    """Starts the axis at the panel's floor, so that small changes do not look large."""
+    if panel.floor is None:
+        return
+    drawn = [value for line in ax.lines for value in np.asarray(line.get_ydata()).tolist()]
+    low, high = min([*drawn, panel.floor]), max(drawn)
+    if high <= panel.floor:  # nothing above the floor: a unit of empty space, not noise
+        high = panel.floor + 1
+    ax.set_ylim(low - 0.03 * (high - low), high + 0.08 * (high - low))
 
 
 def _series(rows: Rows, name: str) -> tuple[list[int], list[float]]:

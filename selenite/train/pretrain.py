@@ -47,7 +47,7 @@ from selenite.train.loop import Outcome, Status, run
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.pretrain_task import PretrainTask
 from selenite.train.progress import CorpusBar, make_display
-from selenite.train.report import write_report
+from selenite.train.report import logit_text, write_report
 from selenite.train.summary import SUMMARY, Summary, read_metrics, summarize, write_atomically
 
 __all__ = ["PretrainConfig", "TrainConfig", "finished_summary", "pretrain"]
@@ -58,9 +58,10 @@ CONFIG = "config.toml"
 CORPORA = "corpora.json"
 
 
-def pretrain(config: PretrainConfig, clock: Clock) -> Outcome:
+def pretrain(config: PretrainConfig, clock: Clock, peak_flops: float | None = None) -> Outcome:
     """Runs or resumes the run of ``config``; when it is finished, exports and reports.
 
+    ``peak_flops`` is what MFU is counted against, in FLOP/s; none: measured here.
     Raises the errors of ``data.prepare`` and ``train.loop.run``, ``ConfigError`` for data that
     does not fit the model, and ``OutOfMemoryError``.
     """
@@ -74,7 +75,7 @@ def pretrain(config: PretrainConfig, clock: Clock) -> Outcome:
         logger.info("%s: %s (%s)", name, decision.value, decision.reason)
     try:
         with ExitStack() as stack:
-            return _pretrain(config, clock, decisions, stack)
+            return _pretrain(config, clock, peak_flops, decisions, stack)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -86,42 +87,47 @@ def pretrain(config: PretrainConfig, clock: Clock) -> Outcome:
 
 
 def _pretrain(
-    config: PretrainConfig, clock: Clock, decisions: dict[str, Decision], stack: ExitStack
+    config: PretrainConfig,
+    clock: Clock,
+    peak_flops: float | None,
+    decisions: dict[str, Decision],
+    stack: ExitStack,
 ) -> Outcome:
     train = config.train
     corpora = _corpora(config)
     device, dtype = decisions["device"].value, torch_dtype(decisions["dtype"].value)
-    peak_flops = measure_peak(dtype, clock)
-    seed_everything(train.seed)
-    model = init_weights(Transformer(config.model, dtype), train.seed).to(device)
-    loader = stack.enter_context(
-        Loader(
-            [corpus.train for corpus in corpora],
-            LoaderConfig(
-                tokens_per_microbatch=train.micro_batch_tokens,
-                seq_len=train.seq_len,
-                seed=train.seed,
-            ),
-            weights=config.data.weights if isinstance(config.data, MixtureConfig) else None,
-        )
-    )
-    task = PretrainTask(
-        model,
-        corpora,
-        loader,
-        config.optim,
-        Schedule(config.schedule, train.num_steps),
-        train,
-        training_flops_per_token(config.model, train.seq_len),
-    )
+    task = build_task(config, corpora, device, dtype)
+    stack.callback(task.close)
+    if peak_flops is None:
+        with torch.random.fork_rng():  # the measurement draws numbers; the run must not notice
+            peak_flops = measure_peak(dtype, clock)
     for line in derived_numbers(config, corpora, peak_flops):
         logger.info(line)
-    logger.info("\n%s", describe(build_groups(model, config.optim)))
+    logger.info("\n%s", describe(build_groups(task.model, config.optim)))
     _write_config(config)
     outcome = run(task, train.num_steps, train, clock, make_display(clock), peak_flops)
     if outcome.status is not Status.STOPPED:
         _finish(config, task, outcome, peak_flops, decisions)
     return outcome
+
+
+def build_task(
+    config: PretrainConfig, corpora: Sequence[TokenCorpus], device: str, dtype: torch.dtype
+) -> PretrainTask:
+    """The task at its first step; every draw of the run follows from ``train.seed``."""
+    train = config.train
+    seed_everything(train.seed)
+    model = init_weights(Transformer(config.model, dtype), train.seed).to(device)
+    loader = Loader(
+        [corpus.train for corpus in corpora],
+        LoaderConfig(
+            tokens_per_microbatch=train.micro_batch_tokens, seq_len=train.seq_len, seed=train.seed
+        ),
+        weights=config.data.weights if isinstance(config.data, MixtureConfig) else None,
+    )
+    flops_per_token = training_flops_per_token(config.model, train.seq_len)
+    schedule = Schedule(config.schedule, train.num_steps)
+    return PretrainTask(model, corpora, loader, config.optim, schedule, train, flops_per_token)
 
 
 def finished_summary(config: PretrainConfig) -> Summary | None:
@@ -203,6 +209,7 @@ def _finish(
         "name": out_dir.name,
         "parameters": count.total,
         "active_parameters": count.active,
+        "logit_statistic": config.optim.qk_clip_statistic,
         "tau": config.optim.qk_clip_tau,
         "machine": describe_machine(),
         "decisions": {name: f"{d.value} ({d.reason})" for name, d in decisions.items()},
@@ -231,7 +238,7 @@ def summary_lines(summary: Summary, out_dir: Path) -> Sequence[str]:
         f"held-out bits per byte: {before:.3f} before, {after:.3f} after training on "
         f"{summary.tokens:,} tokens",
         f"loss spikes: {summary.spikes}; steps in which QK-Clip acted: "
-        f"{summary.steps_with_clipping}; largest attention logit: {summary.peak_max_logit:.1f}",
+        f"{summary.steps_with_clipping}; largest attention logit: {logit_text(summary)}",
         f"speed: {summary.tokens_per_second:,.0f} tokens per second, {summary.mfu:.1%} of the "
         "measured matrix-product peak",
     ]

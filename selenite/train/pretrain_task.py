@@ -63,8 +63,7 @@ class PretrainTask:
         self._optim = optim
         self._train = train
         self._flops_per_token = flops_per_token
-        is_exact = optim.qk_clip_statistic == "exact"
-        self._stats = StatsRequest(max_logit="exact" if is_exact else "bound")
+        self._stats = StatsRequest(max_logit=optim.qk_clip_statistic)
         self._max_logit = MaxLogit()
         self._load_LE: Tensor | None = None
         self._batch: list[MicroBatch] = []
@@ -127,6 +126,10 @@ class PretrainTask:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._loader.load_state_dict(state["loader"])
+
+    def close(self) -> None:
+        """Ends the loader's worker."""
+        self._loader.close()
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -119,10 +119,16 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     tau = "off" if summary.tau is None else f"{summary.tau:g}"
     return [
         ("held-out loss, nats per token", _change(summary)),
-        ("largest attention logit", f"{summary.peak_max_logit:.2f} (QK-Clip's bound: {tau})"),
+        ("largest attention logit", f"{logit_text(summary)}; QK-Clip's tau: {tau}"),
         *summary.decisions.items(),
         *summary.machine.items(),
     ]
+
+
+def logit_text(summary: Summary) -> str:
+    """The largest attention logit of the run, in words that say how it was found."""
+    how = "" if summary.logit_statistic == "exact" else " or less (log-sum-exp bound)"
+    return f"{summary.peak_max_logit:.1f}{how}"
 
 
 def _change(summary: Summary) -> str:

@@ -42,6 +42,7 @@ class Summary(Config):
     spikes: int
     steps_with_clipping: int
     peak_max_logit: float
+    logit_statistic: str  # "exact", or "bound": the log-sum-exp, at most ln(keys) above
     tau: float | None  # QK-Clip's bound; null: off
     tokens_per_second: float  # tokens / seconds
     mfu: float  # model FLOPs / (seconds x measured peak)

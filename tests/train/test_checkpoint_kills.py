@@ -1,0 +1,13 @@
+"""A short form of the campaign in ``benchmarks/checkpoint_kills.py``: three kills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.checkpoint_kills import campaign
+
+
+def test_three_kills_while_saving_leave_the_run_as_it_was(tmp_path: Path) -> None:
+    report = campaign(3, tmp_path)
+    assert report.failures == []
+    assert report.kills == 3
