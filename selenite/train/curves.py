@@ -32,19 +32,20 @@ class Panel:
     """One set of axes: what is drawn against the step."""
 
     title: str
-    train: str | None  # metric of every step, drawn with a running mean
+    train: str  # metric of every step
     held_out: str | None = None  # metric of evaluations, drawn with points
     floor: float | None = 0.0  # the vertical axis reaches down to it; None: as the data has it
+    is_noisy: bool = True  # drawn with a running mean
     limit: str | None = None  # name of a number in ``limits`` that is drawn as a line
 
 
 PANELS = (
     Panel("loss (nats per token)", "loss", "val_loss", floor=None),
     Panel("bits per byte", "bits_per_byte", "val_bits_per_byte", floor=None),
-    Panel("learning rate", "lr"),
+    Panel("learning rate", "lr", is_noisy=False),
     Panel("gradient norm, before clipping", "grad_norm"),
     Panel("largest attention logit, or its bound", "max_logit", limit="tau"),
-    Panel("attention heads clipped", "clipped_heads"),
+    Panel("attention heads clipped", "clipped_heads", is_noisy=False),
     Panel("expert load, max / mean", "load_max_over_mean", floor=1.0),
     Panel("tokens per second", "tokens_per_second"),
 )
@@ -61,7 +62,7 @@ def check_matplotlib() -> None:
 def panels_of(rows: Rows) -> list[Panel]:
     """The panels that there is something to draw for."""
     names = {name for row in rows for name in row}
-    return [p for p in PANELS if p.train in names or p.held_out in names]
+    return [panel for panel in PANELS if panel.train in names]
 
 
 def svg(panel: Panel, rows: Rows, limits: Mapping[str, float]) -> str:
@@ -102,13 +103,11 @@ def save_png(path: Path, rows: Rows, limits: Mapping[str, float], title: str) ->
 
 def _draw(ax: Axes, panel: Panel, rows: Rows, limits: Mapping[str, float]) -> None:
     ax.set_title(panel.title, loc="left", fontsize=10, color=INK, fontweight="bold")
-    if panel.train is not None:
-        steps, values = _series(rows, panel.train)
-        smooth = _running_mean(values, max(1, len(values) // 40))
-        is_noisy = smooth != values
-        if is_noisy:
-            ax.plot(steps, values, color=SERIES[0], alpha=0.3, linewidth=0.9)
-        ax.plot(steps, smooth, color=SERIES[0], linewidth=1.6, label="training")
+    steps, values = _series(rows, panel.train)
+    smooth = _running_mean(values, len(values) // 40) if panel.is_noisy else values
+    if smooth is not values:
+        ax.plot(steps, values, color=SERIES[0], alpha=0.3, linewidth=0.9)
+    ax.plot(steps, smooth, color=SERIES[0], linewidth=1.6, label="training")
     if panel.held_out is not None:
         steps, values = _series(rows, panel.held_out)
         ax.plot(
@@ -142,7 +141,7 @@ def _draw_limit(ax: Axes, panel: Panel, limits: Mapping[str, float]) -> None:
         ax.axhline(limit, color=SERIES[1], linewidth=1.2, linestyle=(0, (4, 3)))
         ax.annotate(
             f"{name} = {limit:g}", (1, limit), xycoords=("axes fraction", "data"), fontsize=8,
-            color=SERIES[1], ha="right", va="bottom",
+            color=SERIES[1], ha="right", va="bottom", xytext=(0, 2), textcoords="offset points",
         )  # fmt: skip
     else:
         ax.annotate(
