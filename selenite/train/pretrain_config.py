@@ -62,7 +62,8 @@ class TrainConfig(LoopConfig):
     def _check(self) -> Self:
         if (self.tokens is None) == (self.steps is None):
             raise ValueError(
-                f"tokens={self.tokens}, steps={self.steps}: give exactly one, the other follows"
+                f"tokens={self.tokens}, steps={self.steps}: give exactly one, the other follows; "
+                "an override train.tokens=none or train.steps=none takes one away"
             )
         if self.batch_tokens % self.micro_batch_tokens:
             below = max(1, self.batch_tokens // self.micro_batch_tokens) * self.micro_batch_tokens

@@ -15,13 +15,13 @@ from selenite.train.report import write_report
 from selenite.train.summary import Summary, summarize
 
 ROWS = [
-    {"step": 0, "val_loss": 6.0, "val_bits_per_byte": 3.0, "sample.1.prompt": "<def",
+    {"step": 0, "val_loss": 6.0, "val_bits_per_byte": 3.0, "sample.1.prompt": "<prompt",
      "sample.1.text": "before"},
     {"step": 1, "loss": 5.0, "bits_per_byte": 2.5, "lr": 1e-3, "grad_norm": 1.0, "max_logit": 7.0,
      "clipped_heads": 0, "load_max_over_mean": 1.5, "tokens_per_second": 100.0},
     {"step": 2, "loss": 4.0, "bits_per_byte": 2.0, "lr": 1e-4, "grad_norm": 0.5, "max_logit": 5.0,
      "clipped_heads": 2, "load_max_over_mean": 1.2, "tokens_per_second": 110.0, "val_loss": 4.5,
-     "val_bits_per_byte": 2.25, "sample.1.prompt": "<def", "sample.1.text": "a & b"},
+     "val_bits_per_byte": 2.25, "sample.1.prompt": "<prompt", "sample.1.text": "a & b"},
 ]  # fmt: skip
 
 
@@ -57,9 +57,9 @@ def test_report_is_one_page_without_outside_parts(tmp_path: Path) -> None:
         assert "currentColor" in drawing
     assert "prefers-color-scheme: dark" in page
     assert "run &lt;1&gt;" in page
-    assert "&lt;def" in page
+    assert "&lt;prompt" in page
     assert "a &amp; b" in page
-    assert "<def" not in page
+    assert "<prompt" not in page
     for number in ("3.000", "2.250", "1.5M", "40.0%"):
         assert number in page
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
