@@ -69,6 +69,7 @@ def test_with_fewer_instruction_sets() -> None:
     assert_all_zero(differences(1, "full", **narrow))
 
 
+@pytest.mark.slow
 def test_fast_mode_differs_and_stays_within_its_bound() -> None:
     """The control: without the mode the same comparisons do find differences.
 

@@ -22,6 +22,7 @@ from selenite.model.decode import CachedModel, decode
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages, packed_context
 from selenite.ops.logprobs import token_logprobs
+from selenite.ops.sampling import uniform
 from selenite.types import FinishReason, SamplingParams
 from tests.fixtures.tiny import k2_config, llama_config, random_tokens, tiny_model
 
@@ -219,3 +220,14 @@ def test_what_a_user_can_get_wrong() -> None:
         model.head.weight.fill_(torch.nan)
     with pytest.raises(NonFiniteError):
         decode(model, [[1]], [SamplingParams()])
+
+
+def test_random_numbers_are_counted_by_position_in_the_sequence() -> None:
+    """A head of zeros makes all tokens equally likely: the token is the number times 96."""
+    model = tiny_model(llama_config())
+    with torch.no_grad():
+        model.head.weight.zero_()
+    for prompt in ([5], [5, 6, 7]):
+        [result] = decode(model, [prompt], [SamplingParams(seed=9, max_tokens=12)])
+        positions = range(len(prompt), len(prompt) + 12)
+        assert result.token_ids == [int(uniform(9, 0, p) * 96) for p in positions]

@@ -29,7 +29,7 @@ def brute_force_kept(logits: list[float], params: SamplingParams) -> set[int]:
     nucleus: list[int] = []
     mass = 0.0
     for i in kept:
-        if mass >= params.top_p:
+        if params.top_p < 1 and mass >= params.top_p:  # 1 keeps all, whatever the sum rounds to
             break
         nucleus.append(i)
         mass += weights[i] / total
