@@ -1,10 +1,10 @@
-"""A short form of the campaign in ``benchmarks/checkpoint_kills.py``: three kills."""
+"""A short form of the campaign in ``experiments.checkpoint_kills.py``: three kills."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.checkpoint_kills import campaign
+from experiments.checkpoint_kills import campaign
 
 
 def test_three_kills_while_saving_leave_the_run_as_it_was(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ until a checkpoint is being written, waits a random part of the time that a chec
 the process, checks that the newest checkpoint is whole, and starts the process again. At the end
 the run must be bit for bit the one that was never interrupted.
 
-    python -m benchmarks.checkpoint_kills [--kills 60]     writes the row faults.checkpoint_kills
+    python -m experiments.checkpoint_kills [--kills 60]     writes the row faults.checkpoint_kills
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _losses(out_dir: Path) -> list[tuple[int, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint_kills")
+    parser = argparse.ArgumentParser(prog="python -m experiments.checkpoint_kills")
     parser.add_argument("--kills", type=int, default=60)
     arguments = parser.parse_args()
 
@@ -190,7 +190,7 @@ def main() -> int:
         runs=report.kills,
         target=">= 50",
         reference=None,
-        command=f"python -m benchmarks.checkpoint_kills --kills {arguments.kills}",
+        command=f"python -m experiments.checkpoint_kills --kills {arguments.kills}",
         note=f"failures: {len(report.failures)}; "
         f"{report.mid_write} kills left a half-written checkpoint",
     )
