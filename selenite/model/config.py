@@ -183,7 +183,7 @@ PRESETS: dict[str, dict[str, object]] = {
             "experts_per_token": 4,
             "expert_hidden_size": 128,
             "num_shared_experts": 1,
-            "routed_scaling_factor": 1.991,
+            "routed_scaling_factor": 1.997,
         },
     },
     # One GPU, or a night on a CPU.
