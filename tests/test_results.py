@@ -46,8 +46,9 @@ SOUND = {
 
 
 def quotes(text: str, rows: dict[str, Row]) -> list[str]:
-    """What is wrong with the numbers that ``text`` quotes from rows."""
+    """What is wrong with the numbers that ``text`` quotes from rows, code blocks aside."""
     wrong = []
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     quoted = QUOTED.findall(text)
     for tag in TAG.findall(text):
         if tag not in rows:
