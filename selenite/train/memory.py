@@ -1,0 +1,243 @@
+"""The memory plan: what a pre-training config will hold, before anything is allocated.
+
+The config's own step (model, loss, backward, optimizer) runs on tensors without storage, and the
+largest number of live bytes is the plan (``live_bytes.py``). Added to it are the process itself and
+the kernels that oneDNN keeps. The corpus is memory-mapped: the kernel drops its pages when memory
+is short, so it is not counted.
+
+    selenite doctor configs/nano.toml --measure
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from selenite.errors import MissingExtraError, OutOfMemoryError
+from selenite.model.transformer import Transformer
+from selenite.runtime import choose_device, choose_dtype, torch_dtype
+from selenite.train.live_bytes import LiveBytes
+from selenite.train.pretrain_config import PretrainConfig
+from selenite.train.random_task import random_task
+
+# oneDNN keeps the code of this many products, one for each shape; an expert's rows differ from
+# expert to expert, so mixtures of experts fill it (oneDNN's ONEDNN_PRIMITIVE_CACHE_CAPACITY).
+_ONEDNN_CAPACITY = 1024
+# Heap growth of a bfloat16 step of nano over that of float32, divided by the capacity: the plans
+# and buffers of one AMX product, measured with mallinfo2 on torch 2.13.
+_ONEDNN_BYTES = 680 * 1024
+
+_NOTES = {
+    "process": "Python, torch and our modules",
+    "weights": "float32 masters",
+    "optimizer state": "Muon 4 bytes, AdamW 8 bytes a parameter",
+    "gradients": "float32",
+    "weight copies": "weights cast to the compute dtype, kept for the backward pass",
+    "activations": "of one micro-batch, saved for its backward pass",
+    "working memory": "gradients of activations, recomputed layers, Newton-Schulz buffers",
+    "kernels": "compiled products that oneDNN keeps",
+}
+
+
+@dataclass(frozen=True)
+class Available:
+    """The least of the memory limits that this process is under."""
+
+    num_bytes: int
+    limit: str  # which one it is
+
+
+@dataclass(frozen=True)
+class Dial:
+    """A setting that lowers the peak, and the plan's total with it."""
+
+    setting: str
+    total: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes at the fullest moment of a training step, by what holds them."""
+
+    parts: dict[str, int]
+    moment: str  # "forward and backward", or "optimizer step"
+    available: Available
+    dials: tuple[Dial, ...] = ()  # empty when the plan fits
+
+    @property
+    def total(self) -> int:
+        """Largest resident size of the process."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the total is within what is available."""
+        return self.total <= self.available.num_bytes
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Name, size and what it is: the parts, their total, and the limit."""
+        rows = [(name, mebibytes(size), _NOTES[name]) for name, size in self.parts.items()]
+        limit = self.available
+        return [
+            *rows,
+            ("total", mebibytes(self.total), f"at the fullest moment: {self.moment}"),
+            ("available", mebibytes(limit.num_bytes), limit.limit),
+        ]
+
+    def lines(self) -> list[str]:
+        """The rows and the dials as lines of text."""
+        rows = [
+            *self.rows(),
+            *(("or", mebibytes(d.total), f"with {d.setting}") for d in self.dials),
+        ]
+        return [f"  {name:<16}{size:>14}  {note}" for name, size, note in rows]
+
+
+def mebibytes(num_bytes: int) -> str:
+    """``1,234 MiB``."""
+    return f"{num_bytes / 2**20:,.0f} MiB"
+
+
+def plan_memory(
+    config: PretrainConfig, process: int | None = None, available: Available | None = None
+) -> MemoryPlan:
+    """The plan of ``config`` on this machine; its dials are tried when it does not fit.
+
+    Args:
+        config: the run.
+        process: bytes of a process before it builds a model (``process_bytes``); None: this one's.
+        available: the limit to compare with; None: asked of the machine.
+
+    Raises ``MissingExtraError`` without psutil when either has to be found out.
+    """
+    process = process_bytes() if process is None else process
+    available = available_memory() if available is None else available
+    parts, moment = _parts(config, process)
+    plan = MemoryPlan(parts, moment, available)
+    if plan.fits:
+        return plan
+    dials = tuple(Dial(setting, _total(changed, process)) for setting, changed in _turned(config))
+    fixed = sum(parts.get(name, 0) for name in ("weights", "optimizer state", "gradients"))
+    smaller = Dial("a model half as large (model.num_layers)", plan.total - fixed // 2)
+    return MemoryPlan(parts, moment, available, (*dials, smaller))
+
+
+def out_of_memory(config: PretrainConfig, process: int, error: BaseException) -> OutOfMemoryError:
+    """What training raises when memory ran out: the plan, and the dial that brings most."""
+    plan = plan_memory(config, process, Available(0, "not enough, as it turned out"))
+    best = min(plan.dials, key=lambda dial: dial.total)
+    return OutOfMemoryError(
+        f"memory ran out ({str(error).splitlines()[0]}). The plan of a step:\n"
+        + "\n".join(plan.lines())
+        + f"\nSet {best.setting}; checkpoints are intact, run the same command again"
+    )
+
+
+def process_bytes() -> int:
+    """Resident bytes of this process now, with what torch.optim imports at its first optimizer."""
+    import torch._dynamo  # noqa: F401
+
+    return int(_psutil().Process().memory_info().rss)
+
+
+def available_memory() -> Available:
+    """The least of: free memory, the control group's limit, the address-space limit."""
+    limits = [Available(int(_psutil().virtual_memory().available), "free memory of the machine")]
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists():
+        most = (group / "memory.max").read_text().strip()
+        if most != "max":
+            used = int((group / "memory.current").read_text())
+            limits.append(Available(int(most) - used, "what the control group leaves"))
+    if os.name == "posix":
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            limits.append(Available(soft, "address-space limit (ulimit -v)"))
+    return min(limits, key=lambda limit: limit.num_bytes)
+
+
+def _psutil():  # type: ignore[no-untyped-def]
+    try:
+        import psutil
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("psutil", "train", "the memory plan") from error
+    return psutil
+
+
+def _turned(config: PretrainConfig) -> list[tuple[str, PretrainConfig]]:
+    """The config with each dial turned once, and with both."""
+    train = config.train
+    turned: list[dict[str, int | bool]] = []
+    half = train.micro_batch_tokens // 2
+    halved = half >= train.seq_len and train.batch_tokens % half == 0
+    if halved:
+        turned.append({"micro_batch_tokens": half})
+    if not train.checkpoint_activations:
+        turned.append({"checkpoint_activations": True})
+        if halved:
+            turned.append({"micro_batch_tokens": half, "checkpoint_activations": True})
+    return [
+        (
+            " ".join(f"train.{name}={str(value).lower()}" for name, value in changes.items()),
+            config.model_copy(update={"train": train.model_copy(update=changes)}),
+        )
+        for changes in turned
+    ]
+
+
+def _total(config: PretrainConfig, process: int) -> int:
+    return sum(_parts(config, process)[0].values())
+
+
+def _parts(config: PretrainConfig, process: int) -> tuple[dict[str, int], str]:
+    """What is held at the fullest moment of a step, and which moment that is."""
+    device = choose_device(config.train.device).value
+    dtype = choose_dtype(config.train.dtype, device).value
+    backward, optimizer, products = _trace(config, torch_dtype(dtype))
+    kernels = 0
+    if dtype == "bfloat16" and device == "cpu":
+        capacity = int(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _ONEDNN_CAPACITY))
+        kernels = min(capacity, products) * _ONEDNN_BYTES
+    fullest = max(backward, optimizer, key=Counter.total)
+    moment = "forward and backward" if fullest is backward else "optimizer step"
+    parts = {"process": process, **fullest, "kernels": kernels}
+    return {name: parts[name] for name in _NOTES if parts.get(name)}, moment
+
+
+def _trace(config: PretrainConfig, dtype: torch.dtype) -> tuple[Counter[str], Counter[str], int]:
+    """Bytes at the peak of the backward pass and of the update, and how many expert products ran.
+
+    Two micro-batches where the config has as many: the second finds the gradients of the first.
+    """
+    with LiveBytes() as live:
+        with live.label("weights"), torch.device("meta"):
+            model = Transformer(config.model, dtype)
+        with live.label("optimizer state"):
+            task = random_task(config, model)
+        phase = task.phases[0]
+        batch = task.next_batch()[:2]
+        for micro_batch in batch:
+            with live.label("activations"):
+                loss = task.loss(phase, micro_batch, batch)
+            with live.label("working memory"):
+                loss.backward()
+            del loss
+        gradients = [p.grad for p in phase.parameters() if p.grad is not None]
+        backward = live.peak.by_label.copy()
+        held = live.held_at_peak(gradients)
+        live.restart_peak()
+        with live.label("working memory"):
+            phase.optimizer.step()
+        optimizer = live.peak.by_label.copy()
+        all_gradients = live.held_at_peak(gradients)
+        task.close()
+    for counted, size in ((backward, held), (optimizer, all_gradients)):
+        counted["working memory"] += counted.pop("other", 0) - size
+        counted["gradients"] = size
+    return backward, optimizer, live.grouped_products

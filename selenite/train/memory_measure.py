@@ -1,0 +1,112 @@
+"""Runs a config's training step on random tokens in a process of its own and reports its peak.
+
+``python -m selenite.train.memory_measure CONFIG.toml`` prints one JSON line. The kernel's own
+high-water mark of resident memory (``VmHWM``) is read, so nothing between two looks is missed and
+nothing of the parent process is counted. Read by ``selenite doctor --measure``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from selenite import config as config_files
+from selenite.errors import OutOfMemoryError, UnsupportedError
+from selenite.train.pretrain_config import PretrainConfig
+
+STEPS = 2
+# A megabyte: tensors have pages of their own, small objects do not. Steps take a third longer.
+_RETURN_FREED = ("MALLOC_MMAP_THRESHOLD_", "1048576")
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class MeasuredMemory:
+    """What the process of a few training steps used, in bytes."""
+
+    process: int  # resident before the model was built: Python, torch and our modules
+    peak: int  # largest resident size, the process included
+
+
+def measure_memory(config: PretrainConfig, return_freed: bool) -> MeasuredMemory:
+    """Runs ``STEPS`` steps of ``config`` on random tokens in a new process.
+
+    Args:
+        config: the run.
+        return_freed: glibc gives each freed tensor's pages back at once, so that the peak is what
+            was live, as the plan counts it; false: as training runs, with the holes that glibc
+            keeps between live tensors.
+
+    Raises ``OutOfMemoryError`` when the steps do not fit, and ``UnsupportedError`` where the
+    operating system keeps no high-water mark, or the process fails otherwise.
+    """
+    if not _STATUS.exists():
+        raise UnsupportedError("--measure reads VmHWM of /proc/self/status, which only Linux has")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.toml"
+        config_files.dump(config, path)
+        command = [sys.executable, "-m", "selenite.train.memory_measure", str(path)]
+        returned = {_RETURN_FREED[0]: _RETURN_FREED[1]} if return_freed else {}
+        ran = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **returned}
+        )
+    if ran.returncode in (-9, OutOfMemoryError.exit_code):
+        raise OutOfMemoryError(
+            f"memory ran out while {STEPS} steps were measured (exit code {ran.returncode}); "
+            "the plan says which settings lower it: selenite doctor without --measure"
+        )
+    if ran.returncode:
+        raise UnsupportedError(f"the measured steps failed:\n{ran.stderr.strip()}")
+    return MeasuredMemory(**json.loads(ran.stdout))
+
+
+def _resident(field: str) -> int:
+    """``VmRSS`` or ``VmHWM`` of this process in bytes."""
+    found = re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"no {field} in {_STATUS}"
+    return int(found[1]) * 1024
+
+
+def _run_steps(path: Path) -> MeasuredMemory:
+    import torch._dynamo  # noqa: F401 - what torch.optim imports at the first optimizer
+
+    from selenite import runtime
+    from selenite.model.init import init_weights
+    from selenite.model.transformer import Transformer
+    from selenite.train.random_task import random_task
+    from selenite.train.step import train_step
+
+    config = config_files.load(PretrainConfig, path)
+    runtime.apply_threads()
+    device = runtime.choose_device(config.train.device).value
+    dtype = runtime.torch_dtype(runtime.choose_dtype(config.train.dtype, device).value)
+    process = _resident("VmRSS")
+    model = init_weights(Transformer(config.model, dtype), config.train.seed).to(device)
+    task = random_task(config, model)
+    for step in range(STEPS):
+        train_step(task, step)
+    task.close()
+    return MeasuredMemory(process, _resident("VmHWM"))
+
+
+def main() -> None:
+    """The measured process; its last act is to print what it used."""
+    from selenite.train.pretrain import is_out_of_memory
+
+    try:
+        measured = _run_steps(Path(sys.argv[1]))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(OutOfMemoryError.exit_code)
+    print(json.dumps(asdict(measured)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""A pre-training task on random tokens in memory: a config's own step before its data exist.
+
+Documents have random lengths, as real ones do: attention groups them by length, and what it holds
+depends on that. Read by ``memory.py``, which counts the step's bytes, and by
+``memory_measure.py``, which runs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from selenite.data.corpus import INDEX_DTYPE, TokenCorpus, TokenShard
+from selenite.data.loader import Loader, LoaderConfig
+from selenite.model.accounting import training_flops_per_token
+from selenite.model.transformer import Transformer
+from selenite.optim.schedule import Schedule
+from selenite.train.pretrain_config import PretrainConfig
+from selenite.train.pretrain_task import PretrainTask
+
+
+@dataclass(frozen=True)
+class _RandomCorpus:
+    """What a training step reads of a ``TokenCorpus``."""
+
+    train: TokenShard
+    tokenizer_fingerprint: str = "random tokens"
+
+
+def random_task(config: PretrainConfig, model: Transformer) -> PretrainTask:
+    """The task of ``config`` on ``model``, with the config's own loader; ``close`` it after use."""
+    train = config.train
+    shard = random_shard(config.model.vocab_size, train.seq_len, 2 * train.batch_tokens, train.seed)
+    sizes = LoaderConfig(
+        tokens_per_microbatch=train.micro_batch_tokens, seq_len=train.seq_len, seed=train.seed
+    )
+    return PretrainTask(
+        model,
+        [cast(TokenCorpus, _RandomCorpus(shard))],
+        Loader(shard, sizes),
+        config.optim,
+        Schedule(config.schedule, train.num_steps),
+        train,
+        training_flops_per_token(config.model, train.seq_len),
+    )
+
+
+def random_shard(vocab_size: int, seq_len: int, num_tokens: int, seed: int) -> TokenShard:
+    """At least ``num_tokens`` random tokens in documents of 2 to ``2 * seq_len`` tokens."""
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    lengths: list[int] = []
+    while sum(lengths) < num_tokens:
+        lengths.append(int(generator.integers(2, 2 * seq_len + 1)))
+    index = np.zeros(len(lengths), dtype=INDEX_DTYPE)
+    index["length"] = lengths
+    index["start"] = np.cumsum(lengths) - lengths
+    index["num_bytes"] = lengths
+    tokens = generator.integers(0, vocab_size, size=sum(lengths), dtype=np.uint32)
+    token_bytes_V = np.ones(vocab_size, dtype=np.int32)
+    return TokenShard("train", tokens, index, token_bytes_V, sha256="random tokens")
