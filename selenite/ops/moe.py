@@ -66,7 +66,7 @@ def experts(
     hidden_XF = swiglu(grouped(x_XD, gate_EFD, ends_E), grouped(x_XD, up_EFD, ends_E))
     # Weighting the narrow hidden rows instead of the outputs: the same by linearity, for less.
     gate_X1 = permute_rows(weights_TK.reshape(-1, 1), order_X, place_X)
-    y_XD = grouped((hidden_XF * gate_X1).to(x_TD.dtype), down_EDF, ends_E)
+    y_XD = grouped(hidden_XF * gate_X1.to(x_TD.dtype), down_EDF, ends_E)
     return sum_rows(y_XD, order_X, place_X, K)
 
 
