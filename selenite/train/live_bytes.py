@@ -43,14 +43,14 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live: bytes now, by label.
         peak: the largest since ``restart_peak``.
-        grouped_products: matrices multiplied by grouped products, one for each expert of each call.
+        products: shapes of bfloat16 products; those of a grouped one differ from expert to expert.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live: Counter[str] = Counter()
         self.peak = Peak(Counter(), 0)
-        self.grouped_products = 0
+        self.products: set[tuple[Any, ...]] = set()
         self._label = "other"
         self._allocations = 0
         self._made: dict[int, tuple[int, str]] = {}  # address -> number of allocation, label
@@ -84,10 +84,13 @@ class LiveBytes(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _PRODUCTS and args[-1].dtype == torch.bfloat16:
+            self.products.add((func, *(tuple(arg.shape) for arg in args)))
+        elif func is aten._grouped_mm.default and args[0].dtype == torch.bfloat16:
+            self.products.update((func, self._allocations, e) for e in range(len(args[2])))
         known = _SHAPES.get(func)
         if known is not None:
             out = known(*args, **kwargs)
-            self.grouped_products += len(args[2]) if func is aten._grouped_mm.default else 0
         elif func is aten._to_copy.default and _leaves_meta(args[0], kwargs):
             out = torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         else:
@@ -136,6 +139,8 @@ def _grouped_mm(a: Tensor, b: Tensor, offs: Tensor, *_: Any, **__: Any) -> Tenso
         return a.new_empty(a.shape[0], b.shape[2])
     return a.new_empty(len(offs), a.shape[0], b.shape[1])
 
+
+_PRODUCTS = {aten.mm.default, aten.bmm.default, aten.baddbmm.default}
 
 # Operations that torch cannot run without values, or only in bfloat16.
 _SHAPES: dict[Any, Callable[..., Tensor]] = {

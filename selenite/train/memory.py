@@ -11,6 +11,7 @@ is short, so it is not counted.
 from __future__ import annotations
 
 import os
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,14 @@ from pathlib import Path
 import torch
 
 from selenite.errors import MissingExtraError, OutOfMemoryError
+from selenite.model.config import preset
+from selenite.model.init import init_weights
 from selenite.model.transformer import Transformer
 from selenite.runtime import choose_device, choose_dtype, torch_dtype
 from selenite.train.live_bytes import LiveBytes
-from selenite.train.pretrain_config import PretrainConfig
+from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.random_task import random_task
+from selenite.train.step import train_step
 
 # oneDNN keeps the code of this many products, one for each shape; an expert's rows differ from
 # expert to expert, so mixtures of experts fill it (oneDNN's ONEDNN_PRIMITIVE_CACHE_CAPACITY).
@@ -109,12 +113,16 @@ def plan_memory(
 
     Args:
         config: the run.
-        process: bytes of a process before it builds a model (``process_bytes``); None: this one's.
+        process: bytes of a process before it builds a model (``process_bytes``); None: this one's,
+            after a toy step.
         available: the limit to compare with; None: asked of the machine.
 
     Raises ``MissingExtraError`` without psutil when either has to be found out.
     """
-    process = process_bytes() if process is None else process
+    if process is None:
+        device = choose_device(config.train.device).value
+        warm_up(torch_dtype(choose_dtype(config.train.dtype, device).value))
+        process = process_bytes()
     available = available_memory() if available is None else available
     parts, moment = _parts(config, process)
     plan = MemoryPlan(parts, moment, available)
@@ -128,6 +136,8 @@ def plan_memory(
 
 def out_of_memory(config: PretrainConfig, process: int, error: BaseException) -> OutOfMemoryError:
     """What training raises when memory ran out: the plan, and the dial that brings most."""
+    # The frames in which it happened still hold the step's tensors.
+    traceback.clear_frames(error.__traceback__)
     plan = plan_memory(config, process, Available(0, "not enough, as it turned out"))
     best = min(plan.dials, key=lambda dial: dial.total)
     return OutOfMemoryError(
@@ -137,11 +147,37 @@ def out_of_memory(config: PretrainConfig, process: int, error: BaseException) ->
     )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is torch's or Python's way to say that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "not enough memory" in text or "can't allocate memory" in text
+
+
 def process_bytes() -> int:
     """Resident bytes of this process now, with what torch.optim imports at its first optimizer."""
     import torch._dynamo  # noqa: F401
 
     return int(_psutil().Process().memory_info().rss)
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Trains a toy model for a step: torch's code is read in and its libraries set up.
+
+    They take over 100 MB at their first use, which belong to the process and not to a model.
+    """
+    model = preset("nano", vocab_size=512, hidden_size=64, num_layers=2, ffn_hidden_size=64)
+    train = TrainConfig(
+        out_dir=Path(), steps=2, seq_len=64, batch_tokens=256, micro_batch_tokens=256
+    )
+    config = PretrainConfig.model_validate(
+        {"model": model, "train": train, "data": {"tokenizer": {"vocab_size": 512}}}
+    )
+    with torch.random.fork_rng():
+        task = random_task(config, init_weights(Transformer(model, dtype), seed=0))
+    train_step(task, 0)
+    task.close()
 
 
 def available_memory() -> Available:
@@ -201,7 +237,7 @@ def _parts(config: PretrainConfig, process: int) -> tuple[dict[str, int], str]:
     dtype = choose_dtype(config.train.dtype, device).value
     backward, optimizer, products = _trace(config, torch_dtype(dtype))
     kernels = 0
-    if dtype == "bfloat16" and device == "cpu":
+    if device == "cpu":
         capacity = int(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _ONEDNN_CAPACITY))
         kernels = min(capacity, products) * _ONEDNN_BYTES
     fullest = max(backward, optimizer, key=Counter.total)
@@ -211,7 +247,7 @@ def _parts(config: PretrainConfig, process: int) -> tuple[dict[str, int], str]:
 
 
 def _trace(config: PretrainConfig, dtype: torch.dtype) -> tuple[Counter[str], Counter[str], int]:
-    """Bytes at the peak of the backward pass and of the update, and how many expert products ran.
+    """Bytes at the peak of the backward pass and of the update; shapes of bfloat16 products.
 
     Two micro-batches where the config has as many: the second finds the gradients of the first.
     """
@@ -240,4 +276,4 @@ def _trace(config: PretrainConfig, dtype: torch.dtype) -> tuple[Counter[str], Co
     for counted, size in ((backward, held), (optimizer, all_gradients)):
         counted["working memory"] += counted.pop("other", 0) - size
         counted["gradients"] = size
-    return backward, optimizer, live.grouped_products
+    return backward, optimizer, len(live.products)

@@ -30,7 +30,7 @@ _STATUS = Path("/proc/self/status")
 class MeasuredMemory:
     """What the process of a few training steps used, in bytes."""
 
-    process: int  # resident before the model was built: Python, torch and our modules
+    process: int  # resident after a toy step: Python, torch and our modules
     peak: int  # largest resident size, the process included
 
 
@@ -66,19 +66,18 @@ def measure_memory(config: PretrainConfig, return_freed: bool) -> MeasuredMemory
     return MeasuredMemory(**json.loads(ran.stdout))
 
 
-def _resident(field: str) -> int:
-    """``VmRSS`` or ``VmHWM`` of this process in bytes."""
-    found = re.search(rf"^{field}:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found, f"no {field} in {_STATUS}"
+def _high_water_mark() -> int:
+    """The most bytes that were ever resident in this process."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"no VmHWM in {_STATUS}"
     return int(found[1]) * 1024
 
 
 def _run_steps(path: Path) -> MeasuredMemory:
-    import torch._dynamo  # noqa: F401 - what torch.optim imports at the first optimizer
-
     from selenite import runtime
     from selenite.model.init import init_weights
     from selenite.model.transformer import Transformer
+    from selenite.train.memory import process_bytes, warm_up
     from selenite.train.random_task import random_task
     from selenite.train.step import train_step
 
@@ -86,18 +85,19 @@ def _run_steps(path: Path) -> MeasuredMemory:
     runtime.apply_threads()
     device = runtime.choose_device(config.train.device).value
     dtype = runtime.torch_dtype(runtime.choose_dtype(config.train.dtype, device).value)
-    process = _resident("VmRSS")
+    warm_up(dtype)
+    process = process_bytes()
     model = init_weights(Transformer(config.model, dtype), config.train.seed).to(device)
     task = random_task(config, model)
     for step in range(STEPS):
         train_step(task, step)
     task.close()
-    return MeasuredMemory(process, _resident("VmHWM"))
+    return MeasuredMemory(process, _high_water_mark())
 
 
 def main() -> None:
     """The measured process; its last act is to print what it used."""
-    from selenite.train.pretrain import is_out_of_memory
+    from selenite.train.memory import is_out_of_memory
 
     try:
         measured = _run_steps(Path(sys.argv[1]))

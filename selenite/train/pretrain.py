@@ -23,7 +23,7 @@ from selenite.data.corpus import TokenCorpus
 from selenite.data.loader import Loader, LoaderConfig
 from selenite.data.mixture import MixtureConfig, prepare_mixture
 from selenite.data.prepare import prepare
-from selenite.errors import ConfigError, OutOfMemoryError
+from selenite.errors import ConfigError
 from selenite.model.accounting import count_parameters, training_flops_per_token
 from selenite.model.hf_adapter import save_pretrained
 from selenite.model.init import init_weights
@@ -44,6 +44,7 @@ from selenite.runtime import (
 from selenite.train.curves import check_matplotlib
 from selenite.train.derived import derived_numbers
 from selenite.train.loop import Outcome, Status, run
+from selenite.train.memory import is_out_of_memory, out_of_memory, process_bytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.pretrain_task import PretrainTask
 from selenite.train.progress import CorpusBar, make_display
@@ -66,6 +67,7 @@ def pretrain(config: PretrainConfig, clock: Clock, peak_flops: float | None = No
     does not fit the model, and ``OutOfMemoryError``.
     """
     check_matplotlib()
+    process = process_bytes()
     decisions = {
         "threads": apply_threads(),
         "device": choose_device(config.train.device),
@@ -79,11 +81,7 @@ def pretrain(config: PretrainConfig, clock: Clock, peak_flops: float | None = No
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(
-            f"memory ran out with train.micro_batch_tokens={config.train.micro_batch_tokens}: "
-            "halve it (the result does not change), or set train.checkpoint_activations=true. "
-            f"Checkpoints are intact; run the same command again. ({error})"
-        ) from error
+        raise out_of_memory(config, process, error) from error
 
 
 def _pretrain(
@@ -140,14 +138,6 @@ def finished_summary(config: PretrainConfig) -> Summary | None:
         return None
     summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
     return summary if summary.steps == config.train.num_steps else None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is torch's or Python's way to say that memory ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "not enough memory" in text or "can't allocate memory" in text
 
 
 def _corpora(config: PretrainConfig) -> list[TokenCorpus]:

@@ -1,0 +1,152 @@
+"""The memory plan against closed forms, against real steps, and in the error that carries it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import TINY, overrides, write_text
+from torch import nn
+
+from selenite.config import load
+from selenite.errors import OutOfMemoryError
+from selenite.model.accounting import count_parameters
+from selenite.train.checkpoint import CheckpointStore
+from selenite.train.live_bytes import LiveBytes
+from selenite.train.memory import Available, MemoryPlan, plan_memory
+from selenite.train.memory_measure import measure_memory
+from selenite.train.pretrain_config import PretrainConfig
+
+NANO = TINY.with_name("nano.toml")
+PLENTY = Available(2**60, "no limit")
+
+
+def plan(path: Path, *changes: str, available: Available = PLENTY) -> MemoryPlan:
+    return plan_memory(load(PretrainConfig, path, changes), process=0, available=available)
+
+
+def test_live_bytes_are_those_of_a_chain_of_products() -> None:
+    """x -> x W1 -> relu -> W2: autograd keeps x, the weights and the relu's output."""
+    rows, width = 1000, 64
+    matrix, block = width * width * 4, rows * width * 4
+    with LiveBytes() as live, torch.device("meta"):
+        with live.label("weights"):
+            layers = nn.Sequential(
+                nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, width, bias=False)
+            )
+        with live.label("activations"):
+            x = torch.empty(rows, width)
+            out = layers(x)
+        assert live.live["weights"] == 2 * matrix
+        assert live.live["activations"] == 3 * block  # x, relu(x W1), out
+        assert live.peak.total == 2 * matrix + 3 * block  # x W1 went before out came
+        del out, x
+        assert live.live["activations"] == 0
+
+
+def test_weights_gradients_and_optimizer_state_follow_from_the_parameters() -> None:
+    config = load(PretrainConfig, NANO)
+    count = count_parameters(config.model)
+    routers = config.model.moe.num_experts * (config.model.num_layers - 1)
+    parts = plan(NANO, "train.dtype=float32", "train.micro_batch_tokens=4096").parts
+    assert parts["weights"] == 4 * (count.total + routers)  # and the balancing biases
+    assert parts["gradients"] == 4 * count.total
+    latent = config.model.kv_lora_rank + config.model.q_lora_rank
+    adamw = count.embedding + count.head + count.norms + config.model.num_layers * latent
+    counters = 4 * (3 + (4 * config.model.num_layers))  # a step number for each AdamW tensor
+    assert parts["optimizer state"] == 4 * count.total + 4 * adamw + counters
+
+
+def test_activations_grow_with_the_micro_batch_and_shrink_with_recomputation() -> None:
+    base = ("train.batch_tokens=4096", "train.eval_tokens=4096")
+    small = plan(TINY, *base, "train.micro_batch_tokens=1024").parts["activations"]
+    large = plan(TINY, *base, "train.micro_batch_tokens=2048").parts["activations"]
+    recomputed = plan(
+        TINY, *base, "train.micro_batch_tokens=2048", "train.checkpoint_activations=true"
+    )
+    assert 1.9 < large / small < 2.1  # random documents are cut at other places
+    assert recomputed.parts["activations"] < large / 5
+
+
+def test_bfloat16_halves_what_a_product_saves_and_counts_the_cast_weights() -> None:
+    wide = plan(NANO, "train.dtype=float32").parts
+    narrow = plan(NANO, "train.dtype=bfloat16").parts
+    assert "weight copies" not in wide
+    assert 0 < narrow["weight copies"] <= wide["weights"] / 2
+    assert narrow["activations"] < 0.75 * wide["activations"]  # norms and rotations stay float32
+
+
+def test_a_plan_that_does_not_fit_says_what_each_dial_brings() -> None:
+    tight = plan(TINY, available=Available(2**10, "a test"))
+    assert not tight.fits
+    settings = {dial.setting: dial.total for dial in tight.dials}
+    halved = "train.micro_batch_tokens=128"
+    assert settings[halved] == plan(TINY, halved).total
+    assert settings["train.checkpoint_activations=true"] < tight.total
+    assert any("num_layers" in setting for setting in settings)
+
+
+def test_a_layer_of_a_trillion_parameters_is_planned_without_memory() -> None:
+    changes = ("model={preset='kimi-k2', num_layers=2}", "train.dtype=bfloat16")
+    batch = ("train.batch_tokens=512", "train.micro_batch_tokens=512")
+    parts = plan(NANO, *changes, *batch).parts
+    config = load(PretrainConfig, NANO, changes)
+    assert parts["weights"] == pytest.approx(4 * count_parameters(config.model).total, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("recompute", ["false", "true"])
+@pytest.mark.parametrize("tokens", [4096, 8192])
+def test_the_plan_is_within_a_tenth_of_what_is_measured(
+    tokens: int, recompute: str, dtype: str
+) -> None:
+    """With malloc's holes given back; the tolerance is what the plan promises."""
+    config = load(
+        PretrainConfig,
+        NANO,
+        [
+            f"train.micro_batch_tokens={tokens}",
+            f"train.checkpoint_activations={recompute}",
+            f"train.dtype={dtype}",
+        ],
+    )
+    measured = measure_memory(config, return_freed=True)
+    planned = plan_memory(config, measured.process, PLENTY)
+    assert planned.total == pytest.approx(measured.peak, rel=0.1)
+
+
+def pretrain(root: Path, *changes: str, address_space: int | None = None):
+    def limit() -> None:
+        if address_space is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+
+    command = [sys.executable, "-m", "selenite", "pretrain", str(TINY)]
+    return subprocess.run(
+        [*command, *overrides(root, root / "run", "train.sample_every=0", *changes)],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+
+
+@pytest.mark.slow
+def test_running_out_of_memory_names_the_dial_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    write_text(tmp_path / "text")
+    assert pretrain(tmp_path, "train.steps=5").returncode == 0
+    big = ("train.steps=6", "train.batch_tokens=1048576", "train.micro_batch_tokens=1048576")
+    ran = pretrain(tmp_path, *big, address_space=5 * 2**30)
+    assert ran.returncode == OutOfMemoryError.exit_code, ran.stderr
+    assert "train.micro_batch_tokens=524288" in ran.stderr
+    assert "activations" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    store = CheckpointStore(tmp_path / "run" / "checkpoints", keep_last=3)
+    (newest, *_) = store.paths()
+    assert newest == store.path_of(5)
+    store.verify(newest)
