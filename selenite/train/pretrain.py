@@ -37,6 +37,7 @@ from selenite.runtime import (
     choose_device,
     choose_dtype,
     describe_machine,
+    enable_batch_invariant,
     measure_peak,
     seed_everything,
     torch_dtype,
@@ -67,6 +68,8 @@ def pretrain(config: PretrainConfig, clock: Clock, peak_flops: float | None = No
     does not fit the model, and ``OutOfMemoryError``.
     """
     check_matplotlib()
+    if config.train.batch_invariant:
+        enable_batch_invariant()
     process = process_bytes()
     decisions = {
         "threads": apply_threads(),

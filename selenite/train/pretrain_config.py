@@ -40,6 +40,9 @@ class TrainConfig(LoopConfig):
     dtype: DTypeName = "auto"
     """Of activations; weights and optimizer state are float32."""
     device: str = "auto"
+    batch_invariant: bool = False
+    """Compute in float32 so that a row's bits do not depend on the rows beside it: the log-probs
+    of training then equal those of cached decoding exactly. Slower."""
     checkpoint_activations: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
     data_cache: Path = Path(".cache/corpora")
