@@ -31,7 +31,8 @@ _EXTRAS = {
 }
 _READ_BYTES = 2**30
 _READ_THREADS = 2
-# What a model step reaches of the peak of large products: the nano model on two cores.
+# An assumption, said beside the estimate: what a step of a small model reaches of the peak of large
+# products. A run prints its own MFU at every step.
 _EXPECTED_MFU = 0.2
 
 
@@ -98,7 +99,8 @@ def _machine(peaks: dict[str, float]) -> list[Row]:
         "threads": runtime.plan_threads(),
     }
     rows = [(name, decision.value, decision.reason) for name, decision in decisions.items()]
-    rows += [(name, value, "") for name, value in runtime.describe_machine().items()]
+    facts = runtime.describe_machine()
+    rows += [(name, value, "") for name, value in facts.items() if name not in decisions]
     rows += [
         (f"{name} products", f"{flops / 1e9:,.0f} GFLOP/s", "measured: best of the peak shapes")
         for name, flops in peaks.items()
