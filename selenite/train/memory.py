@@ -140,10 +140,13 @@ def out_of_memory(config: PretrainConfig, process: int, error: BaseException) ->
     traceback.clear_frames(error.__traceback__)
     plan = plan_memory(config, process, Available(0, "not enough, as it turned out"))
     best = min(plan.dials, key=lambda dial: dial.total)
+    can_halve = any("micro_batch_tokens" in dial.setting for dial in plan.dials)
+    advice = "halve it (the result does not change)" if can_halve else "it cannot be halved"
     return OutOfMemoryError(
-        f"memory ran out ({str(error).splitlines()[0]}). The plan of a step:\n"
+        f"memory ran out with train.micro_batch_tokens={config.train.micro_batch_tokens}: "
+        f"{advice}; most is saved by: {best.setting}. Checkpoints are intact; run the same "
+        f"command again. ({next(iter(str(error).splitlines()), type(error).__name__)})\nThe plan of a step:\n"
         + "\n".join(plan.lines())
-        + f"\nSet {best.setting}; checkpoints are intact, run the same command again"
     )
 
 
