@@ -1,8 +1,8 @@
 """``LLM``: a model directory, ready to write text.
 
-from selenite import LLM, SamplingParams
-llm = LLM("runs/nano/model")
-print(llm.generate("def fibonacci(n):", SamplingParams(max_tokens=64))[0].text)
+    from selenite import LLM, SamplingParams
+    llm = LLM("runs/nano")
+    print(llm.generate("def fibonacci(n):", SamplingParams(max_tokens=64))[0].text)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class LLM:
     """A model and its tokenizer, on the plain cached decoder.
 
     Args:
-        path: a model directory (``config.json``, safetensors, tokenizer), or a run directory of
-            ``selenite pretrain``, whose exported model is taken.
+        path: a model directory (``config.json``, safetensors, tokenizer), such as a finished run
+            of ``selenite pretrain``.
         dtype: ``auto``, ``bfloat16`` or ``float32``.
         batch_invariant: results do not depend on what is generated beside them, bit for bit;
             must be asked for before anything else has computed in this process.
@@ -43,7 +43,7 @@ class LLM:
         runtime.apply_threads()
         device = runtime.choose_device()
         self.dtype = runtime.choose_dtype(dtype, device.value)
-        directory = model_directory(Path(path))
+        directory = Path(path)
         self.model = load_pretrained(directory).to(device.value)
         self.model.cast(runtime.torch_dtype(self.dtype.value))
         self.tokenizer = Tokenizer.load(directory)
@@ -97,12 +97,6 @@ class LLM:
         if wrong:
             raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocab_size}")
         return list(prompt)
-
-
-def model_directory(path: Path) -> Path:
-    """``path`` itself, or the exported model inside a run directory."""
-    exported = path / "model"
-    return exported if not (path / "config.json").is_file() and exported.is_dir() else path
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
