@@ -95,8 +95,9 @@ class ModelConfig(Config):
     lora_norm_eps: float = Field(default=1e-6, gt=0)
     """Of the norms on the latent query and key-value; the published models fix it at 1e-6."""
     rope_theta: float = Field(default=50_000.0, gt=1)
-    rope_interleaved: bool = True
-    """Rotary pairs are (2i, 2i+1); false: (i, i + H/2), as Llama checkpoints have it."""
+    rope_interleaved: bool | None = None
+    """Rotary pairs are (2i, 2i+1); false: (i, i + H/2). None: as the published checkpoints have
+    it, which is true for MLA and false for GQA."""
     yarn: YarnConfig | None = None
     tie_embeddings: bool = False
     init_std: float = Field(default=0.02, gt=0)
@@ -120,6 +121,10 @@ class ModelConfig(Config):
         elif self.num_heads % self.kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.kv_heads}"
+            )
+        if self.attention == "gqa" and self.rope_interleaved:
+            raise ValueError(
+                "rope_interleaved=true: no format has it with attention='gqa'; leave it out"
             )
         if self.rope_dim % 2:
             raise ValueError(f"the rotary width {self.rope_dim} must be even")
@@ -146,6 +151,11 @@ class ModelConfig(Config):
     def rope_dim(self) -> int:
         """Width of the rotated part of a head."""
         return self.qk_rope_head_dim if self.attention == "mla" else self.qk_dim
+
+    @property
+    def is_rope_interleaved(self) -> bool:
+        """``rope_interleaved``, or what it is where it is none."""
+        return self.attention == "mla" if self.rope_interleaved is None else self.rope_interleaved
 
     def is_moe_layer(self, layer: int) -> bool:
         """Whether layer ``layer`` (from 0) has experts."""
@@ -217,7 +227,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "ffn_hidden_size": 1408,
         "attention": "gqa",
         "max_positions": 4096,
-        "rope_interleaved": False,
         "norm_eps": 1e-5,
     },
     "smollm2-135m": {
@@ -230,7 +239,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "attention": "gqa",
         "max_positions": 8192,
         "rope_theta": 100_000.0,
-        "rope_interleaved": False,
         "norm_eps": 1e-5,
         "tie_embeddings": True,
     },

@@ -1,4 +1,4 @@
-"""Our models as Hugging Face directories and back: ``config.json`` and safetensors.
+"""Our models as Hugging Face directories and back: tensors and their names.
 
 Names follow the published DeepSeek-V3 and Llama checkpoints: one tensor an expert on disk, one
 stacked tensor for all experts here. Every tensor is accounted for: a missing, unexpected or
@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from selenite.errors import CheckpointError
 from selenite.model.config import ModelConfig
+from selenite.model.fp8 import dequantize_blocks
+from selenite.model.hf_config import from_hf_config, to_hf_config
 from selenite.model.transformer import Transformer
 
 _EXPERT_WEIGHTS = ("gate", "up", "down")
+_SCALE = "_scale_inv"
 
 
 def hf_names(config: ModelConfig) -> dict[str, list[str]]:
@@ -65,186 +66,6 @@ def _attention_parts(config: ModelConfig) -> dict[str, str]:
     return {**query, **parts, "o": "o_proj"}
 
 
-def to_hf_config(config: ModelConfig) -> dict[str, Any]:
-    """``config.json`` of a DeepSeek-V3 or Llama model."""
-    common: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.kv_heads,
-        "intermediate_size": config.ffn_hidden_size,
-        "max_position_embeddings": config.max_positions,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_scaling": None,
-        "tie_word_embeddings": config.tie_embeddings,
-        "initializer_range": config.init_std,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "torch_dtype": "float32",
-    }
-    if config.yarn is not None:
-        common["rope_scaling"] = {
-            "type": "yarn",
-            "rope_type": "yarn",
-            "factor": config.yarn.factor,
-            "original_max_position_embeddings": config.yarn.original_max_positions,
-            "beta_fast": config.yarn.beta_fast,
-            "beta_slow": config.yarn.beta_slow,
-            "mscale": config.yarn.mscale,
-            "mscale_all_dim": config.yarn.mscale_all_dim,
-        }
-    if config.attention == "gqa":
-        if config.rope_interleaved:
-            raise CheckpointError(
-                "rope_interleaved=true: Hugging Face's Llama rotates the halves of a head, so it "
-                "would read this model wrongly; train with model.rope_interleaved=false"
-            )
-        return common | {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "head_dim": config.qk_dim,
-            "mlp_bias": False,
-        }
-    common |= {
-        "architectures": ["DeepseekV3ForCausalLM"],
-        "model_type": "deepseek_v3",
-        "q_lora_rank": config.q_lora_rank,
-        "kv_lora_rank": config.kv_lora_rank,
-        "qk_nope_head_dim": config.qk_nope_head_dim,
-        "qk_rope_head_dim": config.qk_rope_head_dim,
-        "v_head_dim": config.v_head_dim,
-        "rope_interleave": config.rope_interleaved,
-        "num_nextn_predict_layers": 0,
-    }
-    return common | _hf_moe_config(config)
-
-
-def _hf_moe_config(config: ModelConfig) -> dict[str, Any]:
-    moe = config.moe
-    if moe is None:
-        raise CheckpointError(
-            "a latent-attention model without experts has no Hugging Face architecture; "
-            "set model.moe, or attention='gqa'"
-        )
-    return {
-        "n_routed_experts": moe.num_experts,
-        "num_experts_per_tok": moe.experts_per_token,
-        "moe_intermediate_size": moe.expert_hidden_size,
-        "n_shared_experts": moe.num_shared_experts,
-        "n_group": moe.num_groups,
-        "topk_group": moe.topk_groups,
-        "routed_scaling_factor": moe.routed_scaling_factor,
-        "norm_topk_prob": moe.normalize_weights,
-        "first_k_dense_replace": moe.first_dense_layers,
-        "scoring_func": "sigmoid",
-        "topk_method": "noaux_tc",
-        "moe_layer_freq": 1,
-    }
-
-
-def from_hf_config(hf: dict[str, Any], source: str = "config.json") -> ModelConfig:
-    """The dimensions in a ``config.json``.
-
-    Raises:
-        CheckpointError: an architecture or option that the model does not implement, or a
-            missing key.
-    """
-    kind = hf.get("model_type")
-    try:
-        if kind == "llama":
-            return _from_llama(hf)
-        if kind in ("deepseek_v3", "kimi_k2"):
-            return _from_deepseek(hf)
-    except KeyError as missing:
-        raise CheckpointError(f"{source} lacks the key {missing}") from missing
-    except ValidationError as refused:
-        raise CheckpointError(f"{source} is not a model's config: {refused}") from refused
-    raise CheckpointError(
-        f"{source}: model_type={kind!r} is not supported; there are llama, deepseek_v3, kimi_k2"
-    )
-
-
-# Options of the two architectures of which the model implements one value, which is the default.
-_ONLY = {
-    "attention_bias": False,
-    "mlp_bias": False,
-    "hidden_act": "silu",
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "moe_layer_freq": 1,
-}
-
-
-def _common(hf: dict[str, Any]) -> dict[str, Any]:
-    for key, value in _ONLY.items():
-        if hf.get(key, value) != value:
-            raise CheckpointError(f"config.json: {key}={hf[key]!r} is not supported, only {value}")
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "yarn"):
-        raise CheckpointError(f"config.json: rope_type={kind!r} is not supported; only yarn is")
-    yarn = None
-    if kind == "yarn":
-        yarn = {
-            "factor": rope["factor"],
-            "original_max_positions": rope["original_max_position_embeddings"],
-            "beta_fast": rope.get("beta_fast", 32.0),
-            "beta_slow": rope.get("beta_slow", 1.0),
-            "mscale": rope.get("mscale", 1.0),
-            "mscale_all_dim": rope.get("mscale_all_dim", 0.0),
-        }
-    return {
-        "vocab_size": hf["vocab_size"],
-        "hidden_size": hf["hidden_size"],
-        "num_layers": hf["num_hidden_layers"],
-        "num_heads": hf["num_attention_heads"],
-        "ffn_hidden_size": hf["intermediate_size"],
-        "max_positions": hf["max_position_embeddings"],
-        "norm_eps": hf["rms_norm_eps"],
-        "rope_theta": hf.get("rope_theta") or rope["rope_theta"],
-        "yarn": yarn,
-        "tie_embeddings": hf.get("tie_word_embeddings", False),
-        "init_std": hf.get("initializer_range", 0.02),
-    }
-
-
-def _from_llama(hf: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(
-        **_common(hf),
-        attention="gqa",
-        num_kv_heads=hf.get("num_key_value_heads"),
-        head_dim=hf.get("head_dim"),
-        rope_interleaved=False,
-    )
-
-
-def _from_deepseek(hf: dict[str, Any]) -> ModelConfig:
-    moe = {
-        "num_experts": hf["n_routed_experts"],
-        "experts_per_token": hf["num_experts_per_tok"],
-        "expert_hidden_size": hf["moe_intermediate_size"],
-        "num_shared_experts": hf["n_shared_experts"] or 0,
-        "num_groups": hf.get("n_group", 1),
-        "topk_groups": hf.get("topk_group", 1),
-        "routed_scaling_factor": hf["routed_scaling_factor"],
-        "normalize_weights": hf["norm_topk_prob"],
-        "first_dense_layers": hf["first_k_dense_replace"],
-    }
-    return ModelConfig(
-        **_common(hf),
-        attention="mla",
-        q_lora_rank=hf["q_lora_rank"],
-        kv_lora_rank=hf["kv_lora_rank"],
-        qk_nope_head_dim=hf["qk_nope_head_dim"],
-        qk_rope_head_dim=hf["qk_rope_head_dim"],
-        v_head_dim=hf["v_head_dim"],
-        rope_interleaved=hf.get("rope_interleave", True),
-        moe=moe,
-    )
-
-
 def to_hf_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a model under its name on disk."""
     state = model.state_dict()
@@ -262,9 +83,9 @@ def save_pretrained(
     eos_token_id: int | None = None,
 ) -> None:
     """Writes ``config.json`` and ``model.safetensors``."""
-    directory.mkdir(parents=True, exist_ok=True)
     config = to_hf_config(model.config)
     config |= {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(dict(to_hf_tensors(model)), directory / "model.safetensors", {"format": "pt"})
 
@@ -286,7 +107,7 @@ def load_pretrained(directory: Path, compute_dtype: torch.dtype = torch.float32)
     except ValueError as broken:
         raise CheckpointError(f"{config_path} is not JSON: {broken}") from broken
     config = from_hf_config(hf_config, str(config_path))
-    tensors = _read_tensors(directory)
+    tensors = _dequantized(_read_tensors(directory), directory)
     with torch.device("meta"):
         model = Transformer(config, compute_dtype)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -327,3 +148,19 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
                 f"{path} is damaged ({broken}); export or copy it again"
             ) from broken
     return tensors
+
+
+def _dequantized(tensors: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
+    """Float tensors: block-scaled fp8 weights multiplied by their ``NAME_scale_inv``."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(_SCALE):
+            if name.removesuffix(_SCALE) not in tensors:
+                raise CheckpointError(f"{directory}: {name} scales a tensor that is not there")
+        elif tensor.dtype != torch.float8_e4m3fn:
+            plain[name] = tensor
+        elif name + _SCALE not in tensors:
+            raise CheckpointError(f"{directory}: {name} is fp8 but {name}{_SCALE} is missing")
+        else:
+            plain[name] = dequantize_blocks(tensor, tensors[name + _SCALE], name)
+    return plain

@@ -158,4 +158,4 @@ def build_rope(config: ModelConfig, device: torch.device | str = "cpu") -> RopeT
             )
             scale = yarn_mscale(yarn.factor, yarn.mscale)
             scale /= yarn_mscale(yarn.factor, yarn.mscale_all_dim)
-        return rope_table(inverse_C, config.max_positions, config.rope_interleaved, scale)
+        return rope_table(inverse_C, config.max_positions, config.is_rope_interleaved, scale)

@@ -27,13 +27,8 @@ from transformers import (
 
 from selenite.errors import CheckpointError
 from selenite.model.config import PRESETS, preset
-from selenite.model.hf_adapter import (
-    from_hf_config,
-    hf_names,
-    load_pretrained,
-    save_pretrained,
-    to_hf_config,
-)
+from selenite.model.hf_adapter import hf_names, load_pretrained, save_pretrained
+from selenite.model.hf_config import from_hf_config, to_hf_config
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import packed_context
 from selenite.ops.logprobs import token_logprobs
@@ -321,15 +316,22 @@ def test_files_that_are_not_a_model(tmp_path: Path) -> None:
         load_pretrained(tmp_path)
 
 
-def test_latent_attention_without_experts_has_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has no Hugging Face architecture"):
-        save_pretrained(tiny_model(k2_config(moe=None)), tmp_path)
+def test_latent_attention_without_experts_goes_through_a_directory(tmp_path: Path) -> None:
+    model = tiny_model(k2_config(moe=None))
+    save_pretrained(model, tmp_path)
+    loaded = load_pretrained(tmp_path)
+    assert loaded.config.moe is None
+    tokens_T = random_tokens(20, model.config.vocab_size)
+    context = packed_context([20])
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ours_TV = model.logits(model(tokens_T, context.positions_T, context).hidden_TD)
+    assert torch.allclose(ours_TV, theirs(tokens_T[None]).logits[0], rtol=0, atol=1e-5)
 
 
-def test_llama_with_interleaved_rotation_has_no_directory(tmp_path: Path) -> None:
-    """Hugging Face's Llama rotates halves: such a model would load there and be wrong."""
-    with pytest.raises(CheckpointError, match="rope_interleaved"):
-        save_pretrained(tiny_model(llama_config(rope_interleaved=True)), tmp_path)
+def test_what_the_format_cannot_say_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="lora_norm_eps"):
+        save_pretrained(tiny_model(k2_config(lora_norm_eps=1e-5)), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_bfloat16_weights_are_saved_and_read_as_float32_masters(tmp_path: Path) -> None:
