@@ -40,6 +40,12 @@ class Decision:
 def choose_device(requested: str = "auto") -> Decision:
     """``cuda`` where there is one, else ``cpu``; raises ``ConfigError`` for one that is absent."""
     has_cuda = torch.cuda.is_available()
+    if _batch_invariant:
+        if requested not in ("auto", "cpu"):
+            raise ConfigError(
+                f"device={requested}: batch-invariant mode computes on the CPU; use device=cpu"
+            )
+        return Decision("cpu", "batch-invariant mode")
     if requested == "auto":
         if has_cuda:
             return Decision("cuda", f"found {torch.cuda.get_device_name()}")
@@ -135,24 +141,24 @@ def enable_batch_invariant() -> None:
 
 
 def _probe_invariance() -> None:
+    """Compares rows of a product, plain and grouped, with the same rows among 64."""
     generator = torch.Generator().manual_seed(0)
     for inputs, outputs in ((256, 256), (24, 8), (128, 80)):
         x = torch.randn(64, inputs, generator=generator)
         weight = torch.randn(outputs, inputs, generator=generator)
         full = F.linear(x, weight)
         for rows in (1, 2, 3, 5, 8, 17, 33):
-            if not torch.equal(F.linear(x[:rows], weight), full[:rows]):
+            ends = torch.tensor([rows, 64], dtype=torch.int32)
+            grouped = F.grouped_mm(x, torch.stack((weight.T, weight.T)), offs=ends)
+            if not (
+                torch.equal(F.linear(x[:rows], weight), full[:rows]) and torch.equal(grouped, full)
+            ):
                 raise UnsupportedError(
                     f"batch-invariant mode: a float32 product of {rows} rows differs from the same "
                     "rows among 64. Either a product ran before the mode was switched on (switch "
                     "it on first, or set MKL_CBWR=AUTO,STRICT in the environment), or this torch "
                     f"has no MKL (has MKL: {torch.backends.mkl.is_available()})"
                 )
-
-
-def set_deterministic() -> None:
-    """Makes torch use deterministic algorithms, and fail where there is none."""
-    torch.use_deterministic_algorithms(True)
 
 
 def cpu_model() -> str:

@@ -11,6 +11,8 @@ Letters: ``R`` latent rank, ``N`` heads, ``M`` key/value heads, ``H`` query/key 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -95,7 +97,7 @@ class LatentAttention(nn.Module):
         k_S1H = torch.cat((latent_SR[:, None], key_S1H), -1)
         latent = attend(self.absorb(q_TNH), k_S1H, latent_SR[:, None], context, self.scale)
         v_NRW = self._kv_b_by_head()[:, self.config.qk_nope_head_dim :].transpose(1, 2)
-        return Attended(head_linear(latent.out_TNW, v_NRW), latent.max_logit_N, latent.lse_TN)
+        return replace(latent, out_TNW=head_linear(latent.out_TNW, v_NRW))
 
 
 class GroupedQueryAttention(nn.Module):

@@ -19,6 +19,7 @@ from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
 from selenite.ops.logprobs import log_softmax
 from selenite.ops.sampling import sample_token
+from selenite.runtime import is_batch_invariant
 from selenite.types import FinishReason, SamplingParams
 
 PREFILL_CHUNK = 512
@@ -48,6 +49,11 @@ class CachedModel:
             raise ConfigError(
                 f"a sequence of {max_len} tokens exceeds the model's "
                 f"max_positions={model.config.max_positions}; shorten the prompt or max_tokens"
+            )
+        if layout == "latent" and is_batch_invariant():
+            raise ConfigError(
+                "layout=latent: absorbed attention rounds differently from training; "
+                "batch-invariant mode needs layout=expanded"
             )
         self.model = model
         self.max_len = max_len

@@ -104,3 +104,29 @@ def test_enabling_after_a_product_is_refused() -> None:
     )
     assert "a product ran before the mode was switched on" in done.stdout
     assert "MKL_CBWR=AUTO,STRICT" in done.stdout
+
+
+@needs_mkl
+def test_latent_entries_are_refused() -> None:
+    """They round otherwise than training does. In a process of its own: the mode stays on."""
+    program = (
+        "from selenite.runtime import choose_device, enable_batch_invariant\n"
+        "enable_batch_invariant()\n"
+        "from selenite.errors import ConfigError\n"
+        "from selenite.model.decode import CachedModel\n"
+        "from tests.fixtures.tiny import k2_config, tiny_model\n"
+        "assert choose_device().value == 'cpu'\n"
+        "try:\n"
+        "    CachedModel(tiny_model(k2_config()), 1, 8, 'latent')\n"
+        "except ConfigError as refused:\n"
+        "    print(refused)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert "layout=expanded" in run.stdout
