@@ -142,11 +142,11 @@ def out_of_memory(config: PretrainConfig, process: int, error: BaseException) ->
     best = min(plan.dials, key=lambda dial: dial.total)
     can_halve = any("micro_batch_tokens" in dial.setting for dial in plan.dials)
     advice = "halve it (the result does not change)" if can_halve else "it cannot be halved"
+    cause = next(iter(str(error).splitlines()), type(error).__name__)
     return OutOfMemoryError(
         f"memory ran out with train.micro_batch_tokens={config.train.micro_batch_tokens}: "
         f"{advice}; most is saved by: {best.setting}. Checkpoints are intact; run the same "
-        f"command again. ({next(iter(str(error).splitlines()), type(error).__name__)})\nThe plan of a step:\n"
-        + "\n".join(plan.lines())
+        f"command again. ({cause})\nThe plan of a step:\n" + "\n".join(plan.lines())
     )
 
 
