@@ -8,10 +8,8 @@ the run. TOML has no null: the string ``none`` stands for it wherever the field 
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import difflib
-import os
 import tomllib
 import types
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
-from selenite.errors import ConfigError, StorageError
+from selenite.atomic import write_text
+from selenite.errors import ConfigError
 
 BASE_KEY = "base"
 """Top-level key of a TOML file: one file or several, relative to it, merged left to right."""
@@ -64,19 +63,7 @@ def dump(config: Config, path: str | Path) -> None:
 
     The file appears whole or not at all. Raises ``StorageError`` when it cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            tomli_w.dump(_plain(config), file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the reason below matters more than the part file
-            part.unlink()
-        raise StorageError(f"{path}: the config cannot be written ({error.strerror})") from error
+    write_text(Path(path), tomli_w.dumps(_plain(config)))
 
 
 # --- files and overrides -> nested tables

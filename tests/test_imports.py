@@ -13,7 +13,7 @@ import selenite
 import selenite.chat
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUND_FLOOR = ["errors", "types", "clock", "config", "log"]
+GROUND_FLOOR = ["errors", "types", "clock", "atomic", "config", "log"]
 CHAT = [f"chat.{module.name}" for module in pkgutil.iter_modules(selenite.chat.__path__)]
 
 

@@ -1,0 +1,66 @@
+"""Files that are on the disk whole or not at all, and what proves that they are.
+
+The ground floor of everything that is saved: configs (``config.py``), metrics (``log.py``),
+corpora (``data/build_folder.py``), checkpoints and summaries (``train/``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import TypedDict
+
+from selenite.errors import StorageError
+
+
+class FileEntry(TypedDict):
+    """How a file was when it was written."""
+
+    size: int  # bytes
+    sha256: str  # hexadecimal
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 ``text``: afterwards ``path`` has all of it, or is as it was before.
+
+    Makes the folders above ``path``. Raises ``StorageError`` when the disk refuses.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the reason below matters more than the part file
+            part.unlink()
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to the disk; raises ``OSError`` if it refuses."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file; raises ``OSError`` if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and SHA-256 of every file below ``folder``, by its path there, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in files
+    }

@@ -1,0 +1,57 @@
+"""Text that appears whole or not at all, on disks that refuse; hashes of files."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from selenite.atomic import describe_files, sha256, sync, write_text
+from selenite.errors import StorageError
+
+
+@contextmanager
+def files_end_at(num_bytes: int) -> Iterator[None]:
+    """Lets the kernel refuse writes beyond ``num_bytes`` of a file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_text_appears_with_the_folders_above_it_and_replaces_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "note.txt"
+    for text in ("first, longer", "é\n"):
+        write_text(path, text)
+        assert path.read_bytes() == text.encode()
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])  # refused at close, and in the middle
+def test_a_refusing_disk_leaves_the_old_text(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    with files_end_at(50), pytest.raises(StorageError, match=r"note.txt: cannot be written \(File"):
+        write_text(path, "x" * size)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_described_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name, content in (("b/one.bin", b"\0" * 9), ("a.txt", b"")):
+        (tmp_path / name).write_bytes(content)
+        sync(tmp_path / name)
+    sync(tmp_path)
+    assert describe_files(tmp_path) == {
+        "a.txt": {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()},
+        "b/one.bin": {"size": 9, "sha256": hashlib.sha256(b"\0" * 9).hexdigest()},
+    }
+    with pytest.raises(FileNotFoundError):
+        sha256(tmp_path / "missing")
