@@ -57,8 +57,8 @@ class Report:
 def _config(out_dir: Path, steps: int) -> PretrainConfig:
     text = out_dir.parent / "text"
     text.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoint_kills.py", "results.py"):  # small, so that a start takes no time
-        shutil.copy2(Path(__file__).with_name(name), text)
+    for name in ("experiments/checkpoint_kills.py", "benchmarks/results.py"):
+        shutil.copy2(ROOT / name, text)  # small, so that a start takes no time
     overrides = [
         f"data.sources=[{{kind='folder', path='{text}'}}]",
         f"train.out_dir={out_dir}",
