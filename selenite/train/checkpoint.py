@@ -3,7 +3,8 @@
 A checkpoint is a sealed directory (``train/manifest.py``) with the tensors of all modules and
 optimizers as torch.distributed.checkpoint (DCP) writes them, keyed by parameter name so that
 another number of processes can load them, and ``state.json`` with the rest: the task's state, the
-generators', the loop's counters. Restoring it continues a float32 run bit for bit.
+generators', the loop's counters. Restoring it continues a float32 run bit for bit. DCP keeps its
+metadata as a pickle, which can run code when it is read: load only checkpoints that you trust.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from selenite.errors import CheckpointError, StorageError
+from selenite.errors import CheckpointError, NonFiniteError, StorageError
 from selenite.train import manifest
 from selenite.train.generators import generator_states, set_generator_states
 from selenite.train.task import Task
@@ -42,6 +43,7 @@ class CheckpointStore:
 
     def __init__(self, directory: Path, keep_last: int = 2) -> None:
         assert keep_last >= 1, keep_last
+        directory = directory.resolve()  # compared with the paths of checkpoints
         self.directory = directory
         self.keep_last = keep_last
         try:
@@ -62,19 +64,20 @@ class CheckpointStore:
         return self.directory / f"step_{step:08d}"
 
     def latest(self) -> Path | None:
-        """The newest checkpoint, verified; none if there is none at all.
-
-        Raises ``CheckpointError`` if it is damaged: going back to an older one is for the user
-        to decide, and the message says how.
-        """
-        paths = self.paths()
-        if not paths:
-            return None
-        self.verify(paths[0])
-        return paths[0]
+        """The newest checkpoint; none if there is none at all. ``load`` verifies it."""
+        return next(iter(self.paths()), None)
 
     def verify(self, path: Path) -> None:
-        """Raises ``CheckpointError`` unless ``path`` holds exactly what was written."""
+        """Raises ``CheckpointError`` unless ``path`` holds exactly what was written.
+
+        Going back to an older one is for the user to decide: the message says how.
+        """
+        if not path.is_dir():
+            there = ", ".join(p.name for p in self.paths()) or "none"
+            raise CheckpointError(
+                f"checkpoint {path}: there is no such directory; checkpoints in {self.directory}: "
+                f"{there}"
+            )
         found = manifest.faults(path)
         if not found:
             return
@@ -90,9 +93,10 @@ class CheckpointStore:
         """Writes the checkpoint of ``step`` finished steps; then deletes all but ``keep_last``.
 
         ``run`` holds what the loop itself needs again, as JSON values. Raises ``StorageError``
-        when the disk refuses; the older checkpoints are then intact and no part of the new one
-        remains.
+        when the disk refuses, and ``NonFiniteError`` for weights that are not finite; the older
+        checkpoints are then intact and no part of the new one remains.
         """
+        self._check_finite(step, task)
         final = self.path_of(step)
         temporary = self.directory / f"{manifest.TEMPORARY}{final.name}"
         state = {
@@ -122,7 +126,8 @@ class CheckpointStore:
         """Restores ``task`` and the generators from ``path``; returns what ``save`` got as ``run``.
 
         Raises ``CheckpointError`` if ``path`` is damaged, or is of another model, tokenizer or
-        data; nothing has then been changed.
+        data (all that ``task.identity`` tells); nothing has then been changed. The settings of the
+        optimizers' groups (learning rate, decay, …) stay those of ``task``.
         """
         self.verify(path)
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
@@ -136,9 +141,13 @@ class CheckpointStore:
                 f"checkpoint {path} does not fit this model or optimizer: "
                 f"{error.failures[0][0]}; start again in another train.out_dir"
             ) from error
-        modules = nn.ModuleDict(task.modules)
+        modules, optimizers = nn.ModuleDict(task.modules), _optimizers(task)
         set_model_state_dict(modules, tensors["modules"])
-        set_optimizer_state_dict(modules, _optimizers(task), tensors["optimizers"])
+        settings = [[_settings(group) for group in o.param_groups] for o in optimizers]
+        set_optimizer_state_dict(modules, optimizers, tensors["optimizers"])
+        for optimizer, wanted in zip(optimizers, settings, strict=True):
+            for group, own in zip(optimizer.param_groups, wanted, strict=True):
+                group.update(own)
         task.load_state_dict(state["task"])
         set_generator_states(state["generators"])
         run: dict[str, Any] = state["run"]
@@ -163,6 +172,23 @@ class CheckpointStore:
             moved.append(target)
         return moved
 
+    def _check_finite(self, step: int, task: Task[Any]) -> None:
+        """An update can overflow though loss and gradient were finite."""
+        named = nn.ModuleDict(task.modules).named_parameters()
+        bad = [name for name, parameter in named if not parameter.isfinite().all()]
+        if bad:
+            last = self.latest()
+            raise NonFiniteError(
+                f"after step {step} these weights are not finite: {', '.join(bad[:5])}"
+                f"{f' and {len(bad) - 5} more' if len(bad) > 5 else ''}. They were not saved; "
+                + (f"the last checkpoint is {last}" if last else "there is no checkpoint yet")
+                + ". Lower the learning rate"
+            )
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
 
 def _optimizers(task: Task[Any]) -> list[torch.optim.Optimizer]:
     return list({id(phase.optimizer): phase.optimizer for phase in task.phases}.values())
@@ -186,7 +212,7 @@ def _quiet_dcp() -> Iterator[None]:
 
 
 def _check_identity(path: Path, saved: Any, wanted: Any) -> None:
-    differing = list(_differences("", saved, wanted))
+    differing = list(differences("", saved, wanted))
     if differing:
         raise CheckpointError(
             f"checkpoint {path} is of another run: {'; '.join(differing)} (saved, then wanted). "
@@ -194,11 +220,12 @@ def _check_identity(path: Path, saved: Any, wanted: Any) -> None:
         )
 
 
-def _differences(key: str, saved: Any, wanted: Any) -> Iterator[str]:
+def differences(key: str, saved: Any, wanted: Any) -> Iterator[str]:
+    """Words for each value that differs between nested tables; ``key`` is where they are."""
     if isinstance(saved, dict) and isinstance(wanted, dict):
         for name in sorted(saved.keys() | wanted.keys()):
             path = f"{key}.{name}" if key else name
-            yield from _differences(path, saved.get(name), wanted.get(name))
+            yield from differences(path, saved.get(name), wanted.get(name))
     elif saved != wanted:
         yield f"{key} is {saved!r}, {wanted!r}"
 

@@ -7,7 +7,7 @@ It drives any ``Task`` (``train/task.py``) and owns the run's directory: ``metri
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -115,24 +115,31 @@ def run(
     Raises ``NonFiniteError`` (naming the last checkpoint), ``CheckpointError``, ``StorageError``.
     """
     with exclusive(config.out_dir):
-        return _run(task, steps, config, clock, display, peak_flops)
+        return run_held(task, steps, config, clock, display, peak_flops)
 
 
-def _run(
+def run_held(
     task: Task[Any],
     steps: int,
     config: LoopConfig,
     clock: Clock,
     display: Display,
-    peak_flops: float | None,
+    peak_flops: float | None = None,
+    on_accepted: Callable[[], None] = lambda: None,
 ) -> Outcome:
+    """``run`` for a caller that holds ``config.out_dir`` itself (``train/lock.py``).
+
+    ``on_accepted`` is called once it is sure that there is something to train, and with what:
+    after a checkpoint is loaded, before the first step. A run that is refused changes no file.
+    """
     store = CheckpointStore(config.out_dir / CHECKPOINTS, config.keep_last)
     run = _RunState()
-    checkpoint = _resume(task, config.resume, store, run)
+    checkpoint = _resume(task, steps, config.resume, store, run)
     if checkpoint is not None and run.step >= steps:
         return Outcome(
             Status.ALREADY_FINISHED, run.step, run.totals, run.monitor.count, checkpoint, 0
         )
+    on_accepted()
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         sinks = _open_sinks(config, run.step if checkpoint else None, stack)
@@ -155,7 +162,9 @@ def _run(
     return Outcome(status, run.step, run.totals, run.monitor.count, checkpoint, exit_code)
 
 
-def _resume(task: Task[Any], resume: str, store: CheckpointStore, run: _RunState) -> Path | None:
+def _resume(
+    task: Task[Any], steps: int, resume: str, store: CheckpointStore, run: _RunState
+) -> Path | None:
     """Restores ``task`` and ``run``; returns the checkpoint that they came from, if any."""
     path: Path | None
     if resume == "latest":
@@ -169,10 +178,14 @@ def _resume(task: Task[Any], resume: str, store: CheckpointStore, run: _RunState
             )
     else:
         path = Path(resume).resolve()
-        store.verify(path)
     if path is None:
         return None
     run.load_state_dict(store.load(path, task))
+    if run.step >= steps and path.parent != store.directory:
+        raise CheckpointError(
+            f"train.resume={path} has {run.step} steps done, the run is to have {steps}: nothing "
+            "is left to train here; raise train.steps or train.tokens"
+        )
     for moved in store.set_aside_after(path):
         logger.warning("a newer checkpoint is set aside as %s", moved)
     logger.info("resumed from %s: %d steps are done", path, run.step)
@@ -199,7 +212,8 @@ def _measured_step(
     totals.flops += float(metrics.get("flops", 0))
     totals.seconds += seconds
     totals.steps_with_clipping += bool(metrics.get("clipped_heads", 0))
-    loss = float(metrics.get("loss", metrics.get(f"{task.phases[0].name}.loss", 0.0)))
+    name = "loss" if len(task.phases) == 1 else f"{task.phases[0].name}.loss"
+    loss = float(metrics[name])
     if run.monitor.observe(loss):
         logger.warning("loss spike at step %d: %.3f", run.step, loss)
     metrics["spikes"] = run.monitor.count
@@ -243,6 +257,6 @@ def _save_unless_saved(
     store: CheckpointStore, checkpoint: Path | None, task: Task[Any], run: _RunState
 ) -> Path:
     """The checkpoint of this very step: the signal may have come just after it was written."""
-    if checkpoint is not None and checkpoint.name == store.path_of(run.step).name:
+    if checkpoint is not None and checkpoint == store.path_of(run.step):
         return checkpoint
     return store.save(run.step, task, run.state_dict())

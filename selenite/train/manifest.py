@@ -8,11 +8,11 @@ Checkpoints (``train/checkpoint.py``) are such directories.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
+
+from selenite import atomic
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
@@ -25,17 +25,13 @@ def seal(temporary: Path, final: Path) -> None:
     Raises ``OSError`` if the disk refuses; ``temporary`` then keeps its name.
     """
     assert not final.exists(), final
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    entries = {
-        str(path.relative_to(temporary)): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in files
-    }
+    entries = atomic.describe_files(temporary)
     manifest = temporary / MANIFEST
     manifest.write_text(json.dumps({"files": entries}, indent=1) + "\n", encoding="utf-8")
-    for path in [*files, manifest, temporary]:
-        _force_to_disk(path)
+    for path in [*(temporary / name for name in entries), manifest, temporary]:
+        atomic.sync(path)
     temporary.rename(final)
-    _force_to_disk(final.parent)
+    atomic.sync(final.parent)
 
 
 def faults(directory: Path) -> list[str]:
@@ -55,7 +51,7 @@ def faults(directory: Path) -> list[str]:
             found.append(f"{path} is missing")
         elif path.stat().st_size != size:
             found.append(f"{path} has {path.stat().st_size:,} bytes instead of {size:,}")
-        elif sha256(path) != digest:
+        elif atomic.sha256(path) != digest:
             found.append(f"{path} was altered: its SHA-256 is not the one in the manifest")
     return found
 
@@ -75,17 +71,3 @@ def remove_leftovers(parent: Path) -> list[Path]:
     for path in leftovers:
         shutil.rmtree(path)
     return leftovers
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Regression
 
-from selenite.errors import CheckpointError, StorageError
+from selenite.errors import CheckpointError, NonFiniteError, StorageError
 from selenite.train import manifest
 from selenite.train.checkpoint import CheckpointStore
 from selenite.train.step import train_step
@@ -51,7 +51,7 @@ def test_damage_names_the_file_and_the_good_checkpoint(
     newest, older = store.paths()
     damage(newest / name)
     with pytest.raises(CheckpointError) as caught:
-        store.latest()
+        store.load(newest, Regression(seed=7))
     message = str(caught.value)
     assert str(newest / name) in message
     assert complaint in message
@@ -71,7 +71,7 @@ def test_damaged_manifest_and_no_good_checkpoint(
     if damage is Path.unlink:
         manifest_path.unlink()
     with pytest.raises(CheckpointError, match=r"manifest\.json is .*no other good checkpoint"):
-        store.latest()
+        store.verify(manifest_path.parent)
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,6 +101,37 @@ def test_another_model_is_refused_by_name_and_nothing_changes(tmp_path: Path) ->
     with pytest.raises(CheckpointError, match=r"width is 16, 8"):
         store.load(store.paths()[0], task)
     assert all(map(torch.equal, before, task.net.parameters()))
+
+
+def test_settings_of_the_optimizer_are_the_configs_and_its_state_the_checkpoints(
+    tmp_path: Path,
+) -> None:
+    store = _store_with(tmp_path, 2)
+    task = Regression(seed=7)
+    (group,) = task.phases[0].optimizer.param_groups
+    group["base_lr"], group["weight_decay"], group["betas"] = 0.5, 0.25, (0.5, 0.75)
+    store.load(store.paths()[0], task)
+    (group,) = task.phases[0].optimizer.param_groups
+    assert (group["base_lr"], group["weight_decay"], group["betas"]) == (0.5, 0.25, (0.5, 0.75))
+    state = task.phases[0].optimizer.state[task.net[0].weight]
+    assert float(state["step"]) == 2
+    assert state["exp_avg"].abs().max() > 0
+
+
+def test_weights_that_overflowed_in_the_update_are_not_saved(tmp_path: Path) -> None:
+    store = _store_with(tmp_path, 1)
+    task = Regression()
+    with torch.no_grad():
+        task.net[3].weight[0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"step 2 .*net\.3\.weight.*step_00000001"):
+        store.save(2, task, {})
+    assert [path.name for path in store.directory.iterdir()] == ["step_00000001"]
+
+
+def test_a_mistyped_path_is_not_called_damaged(tmp_path: Path) -> None:
+    store = _store_with(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="no such directory.*: step_00000001"):
+        store.load(store.directory / "step_0000001", Regression())
 
 
 def test_keeps_the_last_and_removes_leftovers(tmp_path: Path) -> None:
@@ -136,7 +167,7 @@ except StorageError as error:
 else:
     raise SystemExit("the disk was not full")
 assert store.latest() == directory / "step_00000001"
-store.load(directory / "step_00000001", Regression(seed=7, width=16))
+store.load(store.latest(), Regression(seed=7, width=16))
 assert sorted(p.name for p in directory.iterdir()) == ["step_00000001"], list(directory.iterdir())
 """
 

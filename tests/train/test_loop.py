@@ -127,6 +127,28 @@ def test_resume_none_refuses_a_used_directory(tmp_path: Path) -> None:
         _train(Regression(), tmp_path, 4, resume="none")
 
 
+@pytest.mark.parametrize("is_absolute", [True, False])
+def test_a_relative_directory_keeps_the_checkpoint_that_it_resumes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_absolute: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out_dir = Path("runs/one")
+    _train(Regression(), out_dir, 6, checkpoint_every=2, keep_last=3)
+    older = out_dir / "checkpoints" / "step_00000004"
+    _train(Regression(seed=7), out_dir, 5, resume=str(older.resolve() if is_absolute else older))
+    assert sorted(p.name for p in older.parent.iterdir()) == [
+        "step_00000004",
+        "step_00000005",
+        "step_00000006.superseded",
+    ]
+
+
+def test_a_finished_checkpoint_of_another_directory_leaves_nothing_to_train(tmp_path: Path) -> None:
+    outcome = _train(Regression(), tmp_path / "a", 3)
+    with pytest.raises(CheckpointError, match=r"3 steps done.*is to have 3.*train\.steps"):
+        _train(Regression(), tmp_path / "b", 3, resume=str(outcome.checkpoint))
+
+
 def test_going_back_to_an_older_checkpoint_sets_the_newer_aside(tmp_path: Path) -> None:
     _train(Regression(), tmp_path, 6, checkpoint_every=2, keep_last=3)
     checkpoints = tmp_path / "checkpoints"
