@@ -67,7 +67,9 @@ class HfBackend:
         return json.dumps(json.loads(self._special_reading.to_str()), sort_keys=True).encode()
 
     def save(self, folder: Path) -> None:
-        self._special_reading.save(str(folder / "tokenizer.json"), pretty=False)
+        # The library's own save raises the bare class for a full disk.
+        text = self._special_reading.to_str()
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
 
     def config_entries(self) -> dict[str, object]:
         """Lines of ``tokenizer_config.json`` that tell ``transformers`` how to load the folder."""
@@ -109,7 +111,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> HfBackend:
 def _parse(json_text: str, origin: str) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(json_text)
-    except Exception as error:  # the library raises the bare class for every malformed file
+    except Exception as error:
+        if type(error) is not Exception:  # the library raises the bare class for a malformed file
+            raise
         raise TokenizerError(
             f"{origin}: not a tokenizer.json that the library 'tokenizers' can read ({error}); "
             "save or download it again"

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from selenite.atomic import sync
 from selenite.errors import StorageError
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
@@ -22,7 +21,8 @@ def build_folder(folder: Path) -> Iterator[Path]:
     """Gives an empty folder to fill, which becomes ``folder`` when the block ends well.
 
     When another process finished the same folder meanwhile, that one stays. Raises
-    ``StorageError`` when the disk is full or cannot be written.
+    ``StorageError`` when the disk is full or cannot be written: the block must turn the
+    ``OSError`` of what it reads into an error of its own.
     """
     building = folder.with_name(f".building-{folder.name}-{os.getpid()}")
     _remove_left_overs(folder)
@@ -32,12 +32,12 @@ def build_folder(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     try:
         yield building
-        _sync(building)
+        for path in [*building.rglob("*"), building]:
+            sync(path)  # a power cut must not leave a whole name with holes under it
         _take_name(building, folder)
+        sync(folder.parent)
     except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise _unwritable(folder, error) from error
-        raise
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)  # gone already when it was renamed
 
@@ -45,7 +45,8 @@ def build_folder(folder: Path) -> Iterator[Path]:
 def _unwritable(folder: Path, error: OSError) -> StorageError:
     return StorageError(
         error.errno,
-        f"cannot write ({error.strerror}); free space there or choose another cache folder",
+        f"cannot write ({error.strerror or error}); free space there or choose another cache "
+        "folder",
         str(folder),
     )
 
@@ -74,13 +75,3 @@ def _alive(process: int) -> bool:
     except PermissionError:  # another user's
         return True
     return process != os.getpid()  # our own number: a builder before a restart
-
-
-def _sync(folder: Path) -> None:
-    """Brings files and names to disk, so that a power cut cannot leave a whole name of holes."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -12,16 +12,18 @@ The files are read-only once written: the folder gets its name only when it is w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ValidationError, field_validator
 
+from selenite.atomic import sha256
 from selenite.chat.tokenizer import Tokenizer
+from selenite.data.documents import reading
 from selenite.errors import DataError, TokenizerError
 
 FORMAT = 1  # of the folder; raise it when a reader of the old one would go wrong
@@ -36,6 +38,33 @@ INDEX_DTYPE = np.dtype(
     [("start", "<i8"), ("length", "<i8"), ("num_bytes", "<i8"), ("residual", "<i8")]
 )
 _HASH_ALWAYS_BELOW = 1 << 30  # bytes: hashing takes about a second; larger corpora: verify()
+
+
+class _FileEntry(BaseModel):
+    size: int
+    sha256: str
+
+
+class _TokenizerEntry(BaseModel):
+    fingerprint: str
+    vocab_size: int
+
+
+class _Meta(BaseModel):
+    """What is read of ``meta.json``; the rest of it is for people."""
+
+    dtype: Literal["<u2", "<u4"]
+    tokenizer: _TokenizerEntry
+    files: dict[str, _FileEntry]
+
+    @field_validator("files")
+    @classmethod
+    def _check_files(cls, files: dict[str, _FileEntry]) -> dict[str, _FileEntry]:
+        needed = [TOKEN_BYTES_FILE, *(f"{name}.{end}" for name in SPLITS for end in ("bin", "idx"))]
+        missing = [name for name in needed if name not in files]
+        if missing:
+            raise ValueError(f"{missing} are not listed")
+        return files
 
 
 @dataclass(frozen=True)
@@ -111,7 +140,9 @@ class TokenCorpus:
     def verify(self) -> None:
         """Hashes every file; raises ``DataError`` naming the first that was altered."""
         for name, entry in self.meta["files"].items():
-            if file_sha256(self.path / name) != entry["sha256"]:
+            with reading(self.path / name):
+                digest = sha256(self.path / name)
+            if digest != entry["sha256"]:
                 raise DataError(
                     f"{self.path / name}: its content was altered since it was written (SHA-256 "
                     f"differs); delete the folder {self.path} and run again to build it anew"
@@ -136,21 +167,16 @@ class TokenCorpus:
         return TokenShard(name, tokens, index, token_bytes_V, sha256)
 
 
-def file_sha256(file: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _read_meta(folder: Path) -> dict[str, Any]:
     file = folder / META_FILE
-    try:
-        meta = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
+    if not file.exists():
         raise DataError(
             f"{folder}: no prepared corpus there ({META_FILE} is missing); prepare the data first"
-        ) from error
-    except ValueError as error:  # not UTF-8, or not JSON
+        )
+    try:
+        with reading(file):
+            meta = json.loads(file.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(
             f"{file}: damaged ({error}); delete the folder {folder} and run again to build it anew"
         ) from error
@@ -159,4 +185,12 @@ def _read_meta(folder: Path) -> dict[str, Any]:
             f"{file}: not of format {FORMAT}; delete the folder {folder} and run again to build "
             "it anew"
         )
+    try:
+        _Meta.model_validate(meta)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"{file}: damaged ({'.'.join(map(str, first['loc']))}: {first['msg']}); delete the "
+            f"folder {folder} and run again to build it anew"
+        ) from error
     return meta

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -110,16 +111,43 @@ def decode(raw: bytes, name: str, policy: OnInvalidUtf8, report: ReadReport) -> 
         ) from error
 
 
+def has_utf8(text: str, name: str, policy: OnInvalidUtf8, report: ReadReport) -> bool:
+    """Whether ``text`` can be written as UTF-8: JSON can hold half a surrogate pair, which cannot.
+
+    Where it cannot, this counts or raises as ``decode`` does.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if policy == "skip":
+            report.invalid_utf8.append(name)
+            return False
+        raise DataError(
+            f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair "
+            "and no text; mend it, or set on_invalid_utf8 = 'skip' for this source to leave such "
+            "rows out"
+        ) from error
+    return True
+
+
+@contextmanager
+def reading(place: Path | str) -> Iterator[None]:
+    """Makes the system's error in the block a ``DataError`` that names ``place``."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{place}: cannot be read ({error.strerror or error}); restore it, permit reading, or "
+            "narrow the source"
+        ) from error
+
+
 def read_document(
     file: SourceFile, policy: OnInvalidUtf8, skip_generated: bool, report: ReadReport
 ) -> Document | None:
     """The document in a file, or ``None`` where it is skipped (and counted in ``report``)."""
-    try:
+    with reading(file.file):
         raw = file.file.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{file.file}: cannot be read ({error.strerror}); restore it or narrow the source"
-        ) from error
     text = decode(raw, str(file.file), policy, report)
     if text is None:
         return None

@@ -7,7 +7,9 @@ nothing that could be mistaken for a corpus. ``corpus.py`` reads the result.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from selenite.atomic import describe_files
 from selenite.chat.tokenizer import Tokenizer
 from selenite.config import Config
 from selenite.data.build_folder import build_folder
@@ -29,7 +32,6 @@ from selenite.data.corpus import (
     TOKEN_BYTES_FILE,
     TOKENIZER_FOLDER,
     TokenCorpus,
-    file_sha256,
 )
 from selenite.data.dedup import DedupConfig, DedupReport, deduplicate
 from selenite.data.documents import Document, ReadReport, stable_fraction
@@ -37,7 +39,7 @@ from selenite.data.sources import PythonSource, Source
 from selenite.data.split import SplitConfig, split
 from selenite.errors import DataError
 
-# Called with (stage, done, total). Stages: "read" (characters), "dedup" (documents), "tokenizer"
+# Called with (stage, done, total). Stages: "read" (bytes of text), "dedup" (documents), "tokenizer"
 # (one step), "tokenise" (documents, first of the training split, then of the held-out one).
 Progress = Callable[[str, int, int], None]
 
@@ -133,7 +135,7 @@ def _build(
         for name, part in zip(SPLITS, (train, val), strict=True)
     }
     tokenizer.save(folder / TOKENIZER_FOLDER)
-    np.save(folder / TOKEN_BYTES_FILE, token_bytes_V)
+    _save_array(folder / TOKEN_BYTES_FILE, token_bytes_V)
     meta = {
         "format": FORMAT,
         "key": key,
@@ -147,7 +149,7 @@ def _build(
         "dedup": asdict(dedup_report),
         "read": asdict(read_report),
         "held_out_packages": sorted({d.package for d in val} - {d.package for d in train}),
-        "files": _describe_files(folder),
+        "files": describe_files(folder),
     }
     (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
@@ -160,7 +162,7 @@ def _read(config: DataConfig, report: ReadReport, progress: Progress) -> list[Do
     for source in config.sources:
         for document in source.documents(share, report):
             documents.append(document)
-            num_bytes += len(document.text)
+            num_bytes += len(document.text.encode())
             if len(documents) % _BATCH == 0:
                 progress("read", num_bytes, config.max_bytes or num_bytes)
     report.announce()
@@ -178,12 +180,12 @@ def _train_tokenizer(
     documents: Sequence[Document], config: TokenizerConfig, progress: Progress
 ) -> Tokenizer:
     texts: list[str] = []
-    num_chars = 0
+    num_bytes = 0
     for document in documents:
-        if num_chars >= config.train_bytes:
+        if num_bytes >= config.train_bytes:
             break
         texts.append(document.text)
-        num_chars += len(document.text)
+        num_bytes += len(document.text.encode())
     progress("tokenizer", 0, 1)
     tokenizer = Tokenizer.train(texts, config.vocab_size)
     progress("tokenizer", 1, 1)
@@ -213,11 +215,14 @@ def _write_shard(
                 num_bytes = len(texts[offset].encode())
                 residual = num_bytes - int(token_bytes_V[tokens].sum())
                 index[first + offset] = (start, len(tokens), num_bytes, residual)
-                tokens.tofile(file)
+                file.write(tokens.tobytes())  # tofile can lose bytes of a full disk in silence
                 start += len(tokens)
             progress("tokenise", min(first + _BATCH, len(documents)), len(documents))
-    with stem.with_suffix(".idx").open("wb") as file:
-        np.save(file, index)
+    written = stem.with_suffix(".bin").stat().st_size
+    if written != start * dtype.itemsize:
+        whole = start * dtype.itemsize
+        raise OSError(errno.EIO, f"{stem.name}.bin has {written:,} of {whole:,} bytes")
+    _save_array(stem.with_suffix(".idx"), index)
     return {
         "documents": len(documents),
         "tokens": start,
@@ -225,12 +230,8 @@ def _write_shard(
     }
 
 
-def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {
-        file.relative_to(folder).as_posix(): {
-            "size": file.stat().st_size,
-            "sha256": file_sha256(file),
-        }
-        for file in files
-    }
+def _save_array(path: Path, array: np.ndarray) -> None:
+    """``np.save`` by way of Python's file, which raises the system's error for a full disk."""
+    content = io.BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getbuffer())

@@ -17,7 +17,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from selenite.config import Config
-from selenite.data.documents import Document, OnInvalidUtf8, ReadReport, SourceFile, decode
+from selenite.data.documents import (
+    Document,
+    OnInvalidUtf8,
+    ReadReport,
+    SourceFile,
+    decode,
+    has_utf8,
+    reading,
+)
 from selenite.errors import DataError, MissingExtraError
 
 _CHUNK = 1 << 20  # bytes of a compressed file read at a time
@@ -41,12 +49,19 @@ class JsonlSource(Config):
 
     def _rows(self, report: ReadReport) -> Iterator[Document]:
         for file in self.files():
-            for number, line in _numbered_lines(file.file):
-                place = f"{file.file}, line {number}"
-                decoded = decode(line, place, self.on_invalid_utf8, report)
-                if decoded is not None and decoded.strip():
-                    text = _text_of(_parse_json(decoded, place), self.text_field, place)
-                    yield Document(text, self.kind, file.package, f"{file.path}:{number}")
+            with reading(file.file):
+                for number, line in _numbered_lines(file.file):
+                    text = self._text(line, f"{file.file}, line {number}", report)
+                    if text is not None:
+                        yield Document(text, self.kind, file.package, f"{file.path}:{number}")
+
+    def _text(self, line: bytes, place: str, report: ReadReport) -> str | None:
+        """The text in a line, or ``None`` where it is blank or skipped (and counted)."""
+        decoded = decode(line, place, self.on_invalid_utf8, report)
+        if decoded is None or not decoded.strip():
+            return None
+        text = _text_of(_parse_json(decoded, place), self.text_field, place)
+        return text if has_utf8(text, place, self.on_invalid_utf8, report) else None
 
 
 class ParquetSource(Config):
@@ -72,24 +87,27 @@ class ParquetSource(Config):
             raise MissingExtraError("pyarrow", "train", "reading parquet files") from error
         for file in self.files():
             try:
-                table = parquet.ParquetFile(file.file)
-                names = table.schema_arrow.names
-                if self.text_field not in names:
-                    raise DataError(
-                        f"{file.file}: no column {self.text_field!r}; set text_field to one of "
-                        f"{names}"
-                    )
-                number = 0
-                for batch in table.iter_batches(columns=[self.text_field]):
-                    for value in batch.column(0).to_pylist():
-                        number += 1
-                        place = f"{file.file}, row {number}"
-                        text = _text_of({self.text_field: value}, self.text_field, place)
-                        yield Document(text, self.kind, file.package, f"{file.path}:{number}")
+                with reading(file.file):
+                    table = parquet.ParquetFile(file.file)
+                    yield from self._rows_of(table, file)
             except pyarrow.ArrowException as error:
                 raise DataError(
                     f"{file.file}: not a readable parquet file ({error}); write it again"
                 ) from error
+
+    def _rows_of(self, table: Any, file: SourceFile) -> Iterator[Document]:
+        names = table.schema_arrow.names
+        if self.text_field not in names:
+            raise DataError(
+                f"{file.file}: no column {self.text_field!r}; set text_field to one of {names}"
+            )
+        number = 0
+        for batch in table.iter_batches(columns=[self.text_field]):
+            for value in batch.column(0).to_pylist():
+                number += 1
+                place = f"{file.file}, row {number}"
+                text = _text_of({self.text_field: value}, self.text_field, place)
+                yield Document(text, self.kind, file.package, f"{file.path}:{number}")
 
 
 class HfSource(Config):
@@ -115,25 +133,35 @@ class HfSource(Config):
             import datasets
         except ImportError as error:
             raise MissingExtraError("datasets", "datasets", f"the source {self.path!r}") from error
-        rows = datasets.load_dataset(
-            self.path, self.name, split=self.split, revision=self.revision, streaming=True
-        )
-        for number, row in enumerate(rows, start=1):
-            text = _text_of(row, self.text_field, f"{self.path}, row {number}")
-            yield Document(text, self.kind, self.path, f"{self.path}:{number}")
+        try:
+            rows = datasets.load_dataset(
+                self.path, self.name, split=self.split, revision=self.revision, streaming=True
+            )
+            for number, row in enumerate(rows, start=1):
+                text = _text_of(row, self.text_field, f"{self.path}, row {number}")
+                yield Document(text, self.kind, self.path, f"{self.path}:{number}")
+        except DataError:
+            raise
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(
+                f"data set {self.path!r} (name={self.name!r}, split={self.split!r}, "
+                f"revision={self.revision!r}) cannot be read: {error}; mend the source, or check "
+                "the network and the access to it"
+            ) from error
 
 
 def _expand(patterns: tuple[str, ...], source: str) -> list[SourceFile]:
     found: dict[Path, SourceFile] = {}
     for pattern in patterns:
-        names = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
-        files = [Path(name) for name in names if Path(name).is_file()]
+        with reading(pattern):
+            names = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+            files = {Path(name): Path(name).stat() for name in names if Path(name).is_file()}
         if not files:
             raise DataError(f"{pattern}: no such file; mend the paths of the {source} source")
-        for file in files:
-            status = file.stat()
+        for file, status in files.items():
+            package = file.name.split(".")[0]
             found[file] = SourceFile(
-                file, source, file.name.split(".")[0], file.name, status.st_size, status.st_mtime_ns
+                file, source, package, file.name, status.st_size, status.st_mtime_ns
             )
     return [found[file] for file in sorted(found)]
 
@@ -199,10 +227,8 @@ def _damaged(file: Path, fault: str) -> DataError:
 def _parse_json(line: str, place: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
-        ) from error
+    except (ValueError, RecursionError) as error:  # the latter: nested without end
+        raise DataError(f"{place}: not JSON ({error}); mend or remove the line") from error
 
 
 def _text_of(row: Any, field: str, place: str) -> str:

@@ -23,6 +23,7 @@ from selenite.data.documents import (
     SourceFile,
     choose_within,
     read_document,
+    reading,
 )
 from selenite.data.rows import HfSource, JsonlSource, ParquetSource
 from selenite.errors import DataError
@@ -89,11 +90,15 @@ class FolderSource(Config):
     def files(self) -> list[SourceFile]:
         """All matching files, sorted; raises ``DataError`` where the folder is not there."""
         root = Path(self.path)
+        with reading(root):
+            found = list(self._matching(root))
+        return _require(found, f"{root} with include={list(self.include)}", "widen include")
+
+    def _matching(self, root: Path) -> Iterator[SourceFile]:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; mend the source's path")
         matching = {file for pattern in self.include for file in root.glob(pattern)}
         matching -= {file for pattern in self.exclude for file in root.glob(pattern)}
-        found = []
         for file in sorted(matching):
             if not file.is_file():
                 continue
@@ -101,8 +106,7 @@ class FolderSource(Config):
             package = relative.parts[0] if len(relative.parts) > 1 else root.resolve().name
             described = _describe(file, "folder", package, relative.as_posix())
             if described.num_bytes <= self.max_file_bytes:
-                found.append(described)
-        return _require(found, f"{root} with include={list(self.include)}", "widen include")
+                yield described
 
     def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
         """Documents of about ``max_bytes`` in total, chosen by a hash of the relative path."""
@@ -123,12 +127,13 @@ def _walk(
     folders = [""]  # below root; plain strings, for there may be tens of thousands of files
     while folders:
         folder = folders.pop()
-        with os.scandir(root / folder) as listing:
+        with reading(root / folder), os.scandir(root / folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
         for entry in entries:
             if entry.name.endswith(suffixes) and entry.is_file():
                 path = folder + entry.name
-                status = entry.stat()
+                with reading(entry.path):
+                    status = entry.stat()
                 yield SourceFile(
                     Path(entry.path),
                     source,

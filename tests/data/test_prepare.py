@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
+import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from selenite.chat.tokenizer import Tokenizer
 from selenite.data import prepare as prepare_module
 from selenite.data.corpus import TokenCorpus
+from selenite.data.documents import Document
 from selenite.data.loader import evaluation_batches
-from selenite.data.prepare import DataConfig, prepare
+from selenite.data.prepare import DataConfig, TokenizerConfig, prepare
 from selenite.errors import DataError, StorageError, TokenizerError
+
+ONE_IN_FOUR = {"file_fraction": 0.25}
 
 
 @pytest.fixture
@@ -178,14 +182,60 @@ def test_left_overs_of_a_killed_process_are_removed(config, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == [corpus.path]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(config, tmp_path, monkeypatch):
-    def full(self, folder):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@contextmanager
+def files_end_at(num_bytes):
+    """Lets the kernel refuse writes beyond ``num_bytes`` of a file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    monkeypatch.setattr(prepare_module.Tokenizer, "save", full)
-    with pytest.raises(StorageError, match=r"cannot write \(No space left.*cache"):
+
+@pytest.mark.parametrize("largest", ["train.bin", "train.idx", "token_bytes.npy", "tokenizer.json"])
+def test_a_refusing_disk_is_told_and_leaves_nothing(tmp_path, largest):
+    """The file that is refused lacks its last byte only: the writer must see that too."""
+    many, wide = (largest == "train.idx"), (largest == "token_bytes.npy")
+    (tmp_path / "text").mkdir()
+    for number in range(2000 if many else 4):
+        words = " ".join(str(number + n) for n in range(2000 if largest == "train.bin" else 1))
+        (tmp_path / "text" / f"{number}.txt").write_text(f"{number} {words}")
+    tokenizer = Tokenizer.train(["text"], 273)
+    tokenizer.save(tmp_path / "tokenizer")
+    if wide:  # an id far beyond the others
+        file = tmp_path / "tokenizer" / "tokenizer.json"
+        entry = json.loads(file.read_text())
+        entry["model"]["vocab"]["unused"] = 20_000
+        file.write_text(json.dumps(entry))
+    config = _config(
+        tmp_path, tokenizer={"path": str(tmp_path / "tokenizer")}, dedup=None, split=ONE_IN_FOUR
+    )
+    sizes = {
+        file.name: file.stat().st_size
+        for file in prepare(config, tmp_path / "whole").path.rglob("*")
+        if file.is_file()
+    }
+    assert max(sizes, key=sizes.__getitem__) == largest
+    with (
+        files_end_at(sizes[largest] - 1),
+        pytest.raises(StorageError, match=r"cannot write \(File too large.*cache"),
+    ):
         prepare(config, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_training_text_of_the_tokenizer_is_measured_in_bytes():
+    texts = ["é" * 100, "abcabc" * 100]  # 200 bytes, then 600
+    documents = [Document(text, "folder", "p", str(n)) for n, text in enumerate(texts)]
+
+    def tokens_of_abc(train_bytes):
+        config = TokenizerConfig(vocab_size=300, train_bytes=train_bytes)
+        tokenizer = prepare_module._train_tokenizer(documents, config, lambda *_: None)
+        return len(tokenizer.encode("abc"))
+
+    assert tokens_of_abc(200) == 3  # the second text was not looked at
+    assert tokens_of_abc(201) == 1
 
 
 def test_a_cache_that_cannot_be_made_is_named(config, tmp_path):
@@ -209,11 +259,27 @@ def test_a_damaged_shard_is_named_with_a_remedy(config, tmp_path, name, fault):
         prepare(config, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 99}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"format": 99}', b"\xff", b'{"format": 1, "dtype": "<u2"}']
+)
 def test_a_damaged_meta_file_is_named(config, tmp_path, content):
     path = prepare(config, tmp_path / "cache").path
     (path / "meta.json").write_bytes(content)
     with pytest.raises(DataError, match=r"meta.json: .*delete the folder"):
+        TokenCorpus(path)
+
+
+@pytest.mark.parametrize("key", ["dtype", "tokenizer", "files", "files/val.idx/size"])
+def test_a_meta_file_without_a_key_is_named(config, tmp_path, key):
+    path = prepare(config, tmp_path / "cache").path
+    meta = json.loads((path / "meta.json").read_text())
+    *above, last = key.split("/")
+    node = meta
+    for name in above:
+        node = node[name]
+    del node[last]
+    (path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DataError, match=rf"meta.json: .*{last}: Field required.*delete the folder"):
         TokenCorpus(path)
 
 

@@ -67,6 +67,9 @@ def test_the_byte_limit_ends_reading_and_empty_rows_are_counted(tmp_path):
         (b'["x"]', r"a.jsonl, line 4: no field 'text'; .* list"),
         (b'{"text": 7}', r"a.jsonl, line 4: 'text' holds int"),
         (b'{"text": "\xff"}', r"a.jsonl, line 4: not UTF-8"),
+        (rb'{"text": "ab\ud83d"}', r"a.jsonl, line 4: character 2 is '\\ud83d', half of a"),
+        (b"[" * 100_000, r"a.jsonl, line 4: not JSON"),
+        (b'{"text": ' + b"9" * 5000 + b"}", r"a.jsonl, line 4: not JSON"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
@@ -76,9 +79,10 @@ def test_a_bad_line_is_named(tmp_path, line, message):
         _read(_jsonl(file))
 
 
-def test_a_line_that_is_not_utf8_can_be_skipped(tmp_path):
+@pytest.mark.parametrize("text", [b"\xff", rb"\ud83d"])
+def test_a_line_that_is_not_utf8_can_be_skipped(tmp_path, text):
     file = tmp_path / "a.jsonl"
-    file.write_bytes(b'{"text": "\xff"}\n' + LINES)
+    file.write_bytes(b'{"text": "' + text + b'"}\n' + LINES)
     report = ReadReport()
     documents = _read(_jsonl(file, on_invalid_utf8="skip"), report=report)
     assert [document.text for document in documents] == TEXTS
@@ -105,6 +109,30 @@ def test_a_damaged_compressed_file_is_named(tmp_path, name, compress, damage):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none-\*.jsonl: no such file"):
         _jsonl(tmp_path / "none-*.jsonl").files()
+
+
+@pytest.mark.parametrize("name", ["b.jsonl", "b.jsonl.gz", "b.jsonl.zst", "b.parquet"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
+    """It vanishes after the files were listed; a refused permission takes the same way."""
+    if name == "b.parquet":
+        source = ParquetSource(paths=(str(tmp_path / "*.parquet"),))
+        parquet.write_table(pyarrow.table({"text": TEXTS}), tmp_path / "a.parquet")
+    else:
+        source = _jsonl(tmp_path / "*.jsonl*")
+        (tmp_path / "a.jsonl").write_bytes(LINES)
+    (tmp_path / name).write_bytes(b"")
+    documents = source.documents(None, ReadReport())
+    next(documents)
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=rf"{name}: cannot be read \(.*No such file"):
+        list(documents)
+
+
+def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"data set .*empty.* cannot be read: .*; mend the source"):
+        _read(HfSource(path=str(tmp_path / "empty")))
 
 
 @pytest.mark.parametrize(

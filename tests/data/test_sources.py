@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from selenite.data.documents import ReadReport, looks_generated
-from selenite.data.sources import FolderSource, PythonSource, Source
+from selenite.data.sources import FolderSource, PythonSource, Source, _walk
 from selenite.errors import DataError
 
 
@@ -92,6 +93,15 @@ def test_a_file_that_vanished_is_named(folder):
     (folder / "b" / "two.py").unlink()
     with pytest.raises(DataError, match=r"two.py: cannot be read"):
         list(documents)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder):
+    """It vanishes while its siblings are read; a refused permission takes the same way."""
+    files = _walk(folder, "python", set(), (".txt", ".py"))
+    next(files)
+    shutil.rmtree(folder / "b")
+    with pytest.raises(DataError, match=r"/b/?: cannot be read \(No such file"):
+        list(files)
 
 
 def test_empty_and_generated_files_are_counted(folder):
