@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from selenite.errors import ConfigError
@@ -48,9 +49,17 @@ class MaxLogit:
         self._max_LN = update_LN if self._max_LN is None else self._max_LN.maximum(update_LN)
 
     def take(self) -> Tensor:
-        """The maximum, float32 [L, N]; the next ``update`` starts afresh."""
+        """The maximum, float32 [L, N]; the next ``update`` starts afresh.
+
+        With ``torch.distributed`` initialised it is that of all ranks of the default group, in one
+        collective: every rank must call this, and all clip alike. NaN becomes +inf there, which a
+        maximum carries through in whatever order the ranks are compared.
+        """
         assert self._max_LN is not None, "take() before the first update() of a step"
         taken_LN, self._max_LN = self._max_LN, None
+        if dist.is_available() and dist.is_initialized():
+            taken_LN = torch.where(taken_LN.isnan(), torch.inf, taken_LN)
+            dist.all_reduce(taken_LN, op=dist.ReduceOp.MAX)
         return taken_LN
 
 
