@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from selenite.config import Config
 from selenite.model.config import ModelConfig
 from selenite.optim.groups import ParameterGroup, attention_row_blocks, group_parameters
-from selenite.optim.muon import MuonClip, RowBlocks
+from selenite.optim.muon import MuonClip, RowBlocks, UpdateScale
 from selenite.optim.qk_clip import GQAMode
 from selenite.runtime import DTypeName, choose_dtype, torch_dtype
 
@@ -21,7 +21,11 @@ class OptimConfig(Config):
     name: Literal["muonclip", "adamw"] = "muonclip"
     """``adamw`` gives every parameter to AdamW: the baseline, same code and schedule."""
     lr: float = Field(default=3e-3, gt=0)
-    """Peak learning rate of all groups: Muon's update is scaled to AdamW's size."""
+    """Peak learning rate of all groups."""
+    update_scale: UpdateScale = "rms"
+    """Factor on Muon's update: ``rms`` gives it AdamW's size, so that ``lr`` serves both.
+    ``original`` is Jordan's sqrt(max(1, rows / columns)); ``lr`` is then not shared with AdamW: one
+    that suits Muon is far too large for the embedding and the gains, and the other way round."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled; norm gains are decayed too."""
     momentum: float = Field(default=0.95, ge=0, lt=1)
@@ -29,7 +33,7 @@ class OptimConfig(Config):
     nesterov: bool = True
     """Orthogonalise G + mu M instead of M."""
     ns_coefficients: Literal["jordan", "quintic", "polar_express"] = "quintic"
-    """``jordan`` is the papers' set; its updates are 4 to 27 percent smaller than stated."""
+    """``jordan`` is the papers' set; its updates are smaller than stated (docs/optim.md)."""
     ns_steps: int = Field(default=5, ge=1)
     """Newton-Schulz iterations; the quintic set has exactly 5."""
     ns_dtype: DTypeName = "auto"
@@ -44,7 +48,8 @@ class OptimConfig(Config):
     """Bound of the attention logits; none switches QK-Clip off."""
     qk_clip_statistic: Literal["exact", "bound"] = "bound"
     """What is clipped on: the largest logit, at the price of one more product of queries and keys,
-    or the log-sum-exp that the kernel returns anyway: never smaller, and equal to 1e-5 near 100."""
+    or the log-sum-exp that the kernel returns anyway: never smaller, and larger by at most the
+    logarithm of the number of keys, so that a head of even logits is clipped early."""
     qk_clip_gqa: GQAMode = "query"
     """What is scaled where query heads share a key head (optim/qk_clip.py)."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -98,6 +103,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> MuonClip:
         ns_coefficients=config.ns_coefficients,
         ns_steps=config.ns_steps,
         ns_dtype=torch_dtype(choose_dtype(config.ns_dtype, device.type).value),
+        update_scale=config.update_scale,
         betas=config.betas,
         eps=config.eps,
     )

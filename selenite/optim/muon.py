@@ -8,6 +8,7 @@ For each matrix W [A, B] with gradient G (Moonlight, arXiv 2502.16982; K2, arXiv
     W <- (1 - lr decay) W - lr 0.2 sqrt(max(A, B)) O
 
 The factor gives the update AdamW's usual root mean square, so both kinds share one learning rate.
+With ``update_scale="original"`` it is Jordan's sqrt(max(1, A / B)), and the rate is not shared.
 QK-Clip, the other half of the name, runs after the step (optim/qk_clip.py).
 
 Legend: K matrices, A rows, B columns.
@@ -19,7 +20,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,9 +31,12 @@ from selenite.optim.adamw import adamw_step, init_adamw_state
 
 RMS_MATCH = 0.2  # AdamW's usual update has a root mean square of 0.2 to 0.4
 
+UpdateScale = Literal["rms", "original"]
+
 # Elements that are orthogonalised together: bounds the temporary memory (about five times this
-# many elements) while leaving small matrices batched by the hundred.
-CHUNK_ELEMENTS = 4 * 2**20
+# many elements) while leaving small matrices batched by the dozen. Temporaries of this size stay
+# with the allocator between chunks; larger ones go back to the system and are faulted in again.
+CHUNK_ELEMENTS = 2**20
 
 HEAVY_BALL = "heavy_ball"  # M <- mu M + G, what is kept in memory and written
 EMA = "ema"  # M <- mu M + (1 - mu) G, as torch.optim.Muon keeps it; smaller by 1 - mu
@@ -76,6 +80,7 @@ class MuonClip(torch.optim.Optimizer):
         row_blocks: parameters whose rows are orthogonalised in blocks; all others are one matrix
             for each leading index.
         ns_dtype: dtype of the Newton-Schulz products.
+        update_scale: ``"rms"`` or ``"original"``, the factor on an orthogonal update (above).
 
     Attributes:
         num_orthogonalized: matrices that went through Newton-Schulz in the last ``step``.
@@ -95,6 +100,7 @@ class MuonClip(torch.optim.Optimizer):
         ns_coefficients: str = "quintic",
         ns_steps: int = 5,
         ns_dtype: torch.dtype = torch.float32,
+        update_scale: UpdateScale = "rms",
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
     ) -> None:
@@ -113,6 +119,7 @@ class MuonClip(torch.optim.Optimizer):
         self._row_blocks = dict(row_blocks or {})
         self._ns_coefficients = coefficients(ns_coefficients, ns_steps)
         self._ns_dtype = ns_dtype
+        self._update_scale = update_scale
         self.num_orthogonalized = 0
         self._check()
 
@@ -150,11 +157,6 @@ class MuonClip(torch.optim.Optimizer):
                     param, memory_format=torch.preserve_format
                 )
         return state
-
-    def set_lr_factor(self, factor: float) -> None:
-        """Sets each group's ``lr`` to ``base_lr`` times ``factor`` (see optim/schedule.py)."""
-        for group in self.param_groups:
-            group["lr"] = group["base_lr"] * factor
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -209,7 +211,7 @@ class MuonClip(torch.optim.Optimizer):
                 N_kAB.copy_(slab.momentum)
             start += len(slab.weight)
         O_KAB = newton_schulz(N_KAB, self._ns_coefficients, self._ns_dtype)
-        adjusted_lr = group["lr"] * RMS_MATCH * math.sqrt(max(A, B))
+        adjusted_lr = group["lr"] * _update_factor(A, B, self._update_scale)
         start = 0
         for slab in slabs:
             slab.weight.add_(O_KAB[start : start + len(slab.weight)], alpha=-adjusted_lr)
@@ -236,6 +238,12 @@ class MuonClip(torch.optim.Optimizer):
                     if "momentum_buffer" in self.state[param]:
                         self.state[param]["momentum_buffer"].div_(1 - group["momentum"])
                 group["momentum_form"] = HEAVY_BALL
+
+
+def _update_factor(A: int, B: int, scale: UpdateScale) -> float:
+    if scale == "rms":
+        return RMS_MATCH * math.sqrt(max(A, B))
+    return math.sqrt(max(1, A / B))
 
 
 def _chunks(slabs: list[_Slab], limit: int) -> Iterable[list[_Slab]]:

@@ -208,3 +208,43 @@ def test_statistic_is_the_same_with_recomputation_and_over_micro_batches():
     expected = torch.stack([backward(model, seed) for seed in range(3)]).amax(0)
     assert torch.equal(plain.take(), expected)
     assert torch.equal(recomputed.take(), expected)
+
+
+@pytest.mark.parametrize("kind", ["mla", "gqa"])
+def test_one_by_eight_and_four_by_two_micro_batches_give_one_update(kind):
+    """The real model's gradients, summed over eight documents together or two at a time."""
+    tokens_BT = torch.randint(64, (8, 49), generator=torch.Generator().manual_seed(0))
+
+    def update(num: int) -> Tensor:
+        model = tiny(kind)
+        start = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        optimizer = build_optimizer(model, OptimConfig(ns_dtype="float32"))
+        for batch in tokens_BT.chunk(num):
+            context = packed_context([48] * len(batch))
+            output = model(batch[:, :-1].reshape(-1), context.positions_T, context)
+            targets = batch[:, 1:].reshape(-1)
+            logprobs = token_logprobs(output.hidden_TD, model.head_weight, targets)
+            (-logprobs.sum() / (8 * 48)).backward()
+        optimizer.step()
+        return nn.utils.parameters_to_vector(model.parameters()).detach() - start
+
+    expected, actual = update(1), update(4)
+    assert (actual - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_update_scale_reaches_the_optimizer():
+    """A tall matrix, no decay: the two factors, 0.2 sqrt(A) and sqrt(A / B), on one direction."""
+    moved = {}
+    for scale in ("rms", "original"):
+        model = tiny("gqa")
+        weight = model.layers[0].ffn.gate.weight
+        start = weight.detach().clone()
+        backward(model)
+        config = OptimConfig(update_scale=scale, weight_decay=0.0, ns_dtype="float32")
+        build_optimizer(model, config).step()
+        moved[scale] = weight.detach() - start
+    A, B = weight.shape
+    assert A > B
+    ratio = (A / B) ** 0.5 / (0.2 * A**0.5)
+    # Differences of weights of size 1 and updates of size 1e-3: float32 rounding is 1e-4 of them.
+    torch.testing.assert_close(moved["original"], ratio * moved["rms"], rtol=1e-3, atol=1e-6)

@@ -64,7 +64,8 @@ def train(tau: float | None, seed: int) -> Run:
     schedule = Schedule(ScheduleConfig(kind="cosine", warmup_steps=WARMUP), STEPS)
     max_logits = []
     for step in range(STEPS):
-        optimizer.set_lr_factor(schedule.factor(step))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * schedule.factor(step)
         loss, max_logit_LN = loss_of(model, batch_of(data), context)
         optimizer.zero_grad()
         loss.backward()

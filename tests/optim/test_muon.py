@@ -25,6 +25,7 @@ from selenite.ops.newton_schulz import newton_schulz
 from selenite.optim.muon import MuonClip, RowBlocks
 
 LR = 0.02
+TORCH_SCALE = {"rms": "match_rms_adamw", "original": "original"}  # ours -> adjust_lr_fn
 
 
 def gaussians(shapes: list[tuple[int, ...]], seed: int) -> list[Tensor]:
@@ -71,14 +72,18 @@ def test_update_has_adamws_root_mean_square(shape, name, low, high):
     assert 0.2 * low < rms < 0.2 * high
 
 
+@pytest.mark.parametrize("scale", list(TORCH_SCALE))
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("ns_dtype", [torch.float32, torch.bfloat16])
-def test_equals_torch_muon(nesterov, ns_dtype, monkeypatch):
+def test_equals_torch_muon(scale, nesterov, ns_dtype, monkeypatch):
     """torch keeps its momentum as an average and normalises in bfloat16; both cancel or are small.
 
-    In bfloat16 the bounds are those measured between torch's own kernels (2.3 to 3.7 percent).
+    In float32 both sides run one Newton-Schulz, and what is left is the rounding of the two forms
+    of momentum. In bfloat16 the bounds of each update are those of the paper note: two correct
+    kernels differ by 2.3 to 3.7 percent, and by 3.6 to 6.3 of the largest entry.
     """
-    if ns_dtype == torch.float32:
+    exact = ns_dtype == torch.float32
+    if exact:
         monkeypatch.setattr(
             torch.optim._muon,
             "_zeropower_via_newtonschulz",
@@ -86,37 +91,27 @@ def test_equals_torch_muon(nesterov, ns_dtype, monkeypatch):
         )
     shapes = ((64, 64), (48, 160), (160, 48), (192, 64))
     ours, theirs = parameters(*shapes), parameters(*shapes)
-    optimizer = muon(ours, nesterov=nesterov, ns_dtype=ns_dtype)
+    optimizer = muon(ours, nesterov=nesterov, ns_dtype=ns_dtype, update_scale=scale)
     reference = torch.optim.Muon(
-        theirs, lr=LR, weight_decay=0.1, nesterov=nesterov, adjust_lr_fn="match_rms_adamw"
+        theirs, lr=LR, weight_decay=0.1, nesterov=nesterov, adjust_lr_fn=TORCH_SCALE[scale]
     )
-    for _ in zip(steps(optimizer, ours, 20), steps(reference, theirs, 20), strict=False):
-        for p, q in zip(ours, theirs, strict=True):
-            if ns_dtype == torch.float32:
-                assert relative(p, q) < 1e-5
-    for p, q, start in zip(ours, theirs, parameters(*shapes), strict=True):
-        moved_p, moved_q = (p - start).flatten(), (q - start).flatten()
-        assert relative(moved_p, moved_q) < (0.05 if ns_dtype == torch.bfloat16 else 1e-5)
-        assert torch.cosine_similarity(moved_p, moved_q, dim=0) > 0.999
-        # float32 sums of 20 steps; the two kinds of buffer differ by 1 / (1 - 0.95)
-        ratio = optimizer.state[p]["momentum_buffer"] / reference.state[q]["momentum_buffer"]
-        assert ratio.median().item() == pytest.approx(20.0, rel=1e-5)
-
-
-@pytest.mark.parametrize("nesterov", [True, False])
-def test_single_updates_equal_torch_muon_in_bfloat16(nesterov):
-    for seed in range(5):
-        ours, theirs = parameters((96, 192), seed=seed), parameters((96, 192), seed=seed)
-        optimizer = muon(ours, nesterov=nesterov, ns_dtype=torch.bfloat16, weight_decay=0.0)
-        reference = torch.optim.Muon(
-            theirs, lr=LR, weight_decay=0.0, nesterov=nesterov, adjust_lr_fn="match_rms_adamw"
-        )
-        start = ours[0].detach().clone()
-        list(steps(optimizer, ours, 1))
-        list(steps(reference, theirs, 1))
-        update, expected = ours[0] - start, theirs[0] - start
-        assert relative(update, expected) < 0.05
-        assert (update - expected).abs().max() < 0.08 * expected.abs().max()
+    both = list(zip(ours, theirs, strict=True))
+    running = zip(steps(optimizer, ours, 20), steps(reference, theirs, 20), strict=False)
+    before = [(p.detach().clone(), q.detach().clone()) for p, q in both]
+    for _ in running:
+        for (p, q), (old_p, old_q) in zip(both, before, strict=True):
+            update, expected = (new - old * (1 - LR * 0.1) for new, old in ((p, old_p), (q, old_q)))
+            if exact:
+                assert relative(update, expected) < 1e-5
+                assert relative(p, q) < 1e-6
+            else:
+                assert relative(update, expected) < 0.05
+                assert (update - expected).abs().max() < 0.08 * expected.abs().max()
+                assert torch.cosine_similarity(update.flatten(), expected.flatten(), dim=0) > 0.999
+            # float32 sums of up to 20 steps; the two kinds of buffer differ by 1 / (1 - 0.95)
+            ratio = optimizer.state[p]["momentum_buffer"] / reference.state[q]["momentum_buffer"]
+            assert ratio.median().item() == pytest.approx(20.0, rel=1e-5)
+        before = [(p.detach().clone(), q.detach().clone()) for p, q in both]
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -288,7 +283,8 @@ def test_state_is_created_without_a_step():
 def test_resumed_through_a_distributed_checkpoint_equals_uninterrupted(tmp_path):
     model, optimizer = both_kinds()
     params = list(model.parameters())
-    optimizer.set_lr_factor(0.5)
+    for group in optimizer.param_groups:
+        group["lr"] = LR * 0.5
     list(steps(optimizer, params, 3))
     saved = {"optim": get_optimizer_state_dict(model, optimizer), "model": model.state_dict()}
     assert set(saved["optim"]["state"]) == {name for name, _ in model.named_parameters()}
@@ -340,13 +336,6 @@ def test_a_state_that_does_not_say_its_form_is_refused():
         optimizer.load_state_dict(state)
 
 
-def test_learning_rate_factor():
-    model, optimizer = both_kinds()
-    optimizer.param_groups[1]["base_lr"] = 3 * LR
-    optimizer.set_lr_factor(0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [LR / 4, 3 * LR / 4]
-
-
 def test_refuses_what_it_cannot_update():
     with pytest.raises(ConfigError, match="only matrices can be orthogonalised"):
         muon(parameters((8,)))
@@ -362,7 +351,8 @@ def test_quadratic_is_minimised():
     param = nn.Parameter(torch.zeros(32, 48))
     optimizer = muon([param], weight_decay=0.0, ns_coefficients="quintic")
     for step in range(200):
-        optimizer.set_lr_factor(5 * (1 - step / 200))  # enough in sum to reach the target
+        # enough in sum to reach the target
+        optimizer.param_groups[0]["lr"] = LR * 5 * (1 - step / 200)
         optimizer.zero_grad()
         (param - target).square().sum().backward()
         optimizer.step()
