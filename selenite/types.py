@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+IGNORED = -1
+"""A target that is not predicted: its log-probability counts for nothing and has no gradient."""
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 

@@ -6,7 +6,7 @@ pure function of (shard, seed, position): nothing but the position has to be sav
 
     stream   [BOS a b c d EOS][BOS e f EOS][BOS g ...      T = 8, seq_len = 4
     window   |BOS a b c|d EOS|BOS e|                       three pieces: 0 0 0 0 1 1 2 2
-    target    a   b c d EOS -1 e   f                       a cut piece reads one token further
+    target    a   b c d EOS -1 e   f    (-1: IGNORED)      a cut piece reads one token further
 
 Read by ``loader.py``.
 """
@@ -20,8 +20,7 @@ import numpy as np
 
 from selenite.data.corpus import TokenShard
 from selenite.errors import ConfigError, DataError
-
-NOT_TRAINED = -1  # target of a document's last token
+from selenite.types import IGNORED
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class MicroBatch:
     """One packed micro-batch. Written by the loader, read by the training step."""
 
     tokens_T: np.ndarray  # int64
-    targets_T: np.ndarray  # int64: the next token of the document; -1: not trained on
+    targets_T: np.ndarray  # int64: the next token of the document, or IGNORED
     positions_T: np.ndarray  # int64, from 0 in each piece
     document_T: np.ndarray  # int32: number of the piece in the micro-batch, from 0, rising
     num_bytes: int  # UTF-8 bytes that the targets stand for
@@ -96,7 +95,7 @@ class PackedStream:
         num_bytes = int(self.shard.token_bytes_V[read[1:]].sum())
         if offset <= length - 2 < offset + count:  # EOS, the last target, is among these
             num_bytes += int(record["residual"])
-        return read[:count], np.append(read[1:], [NOT_TRAINED] * ends), num_bytes
+        return read[:count], np.append(read[1:], [IGNORED] * ends), num_bytes
 
     def _locate(self, position: int) -> tuple[int, int]:
         """(document number, offset in it) at a stream position."""

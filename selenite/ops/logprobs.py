@@ -13,12 +13,10 @@ from torch import Tensor
 
 from selenite.ops.linear import linear
 from selenite.runtime import is_batch_invariant
+from selenite.types import IGNORED
 
 # Logits held at once, in elements: 32 MB in float32.
 _CHUNK_ELEMENTS = 1 << 23
-
-IGNORED = -1
-"""A target that is not predicted: its log-probability is 0 and has no gradient."""
 
 
 def logsumexp(logits_TV: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selenite.data.packing import NOT_TRAINED, PackedStream
+from selenite.data.packing import PackedStream
 from selenite.errors import ConfigError, DataError
+from selenite.types import IGNORED
 
 lengths = st.lists(st.integers(2, 30), min_size=1, max_size=12)
 seq_lens = st.integers(1, 20)
@@ -35,7 +36,7 @@ def test_every_token_is_read_once_in_an_epoch(make_shard, lengths, seq_len, num_
         assert sorted(tokens[part]) == list(range(shard.num_tokens))
         # Each token but the first of each document is a target once.
         wanted = set(range(shard.num_tokens)) - set(shard.index["start"].tolist())
-        trained = targets[part][targets[part] != NOT_TRAINED]
+        trained = targets[part][targets[part] != IGNORED]
         assert sorted(trained) == sorted(wanted)
     # Bytes by document, the residual of each included, whatever the cuts.
     assert sum(batch.num_bytes for batch in batches) == epochs * shard.num_bytes
@@ -50,7 +51,7 @@ def test_pieces_targets_and_positions(make_shard, lengths, seq_len, num_tokens, 
     batch = PackedStream(shard, seq_len, seed=3).read(position, num_tokens)
     document_of = _document_of(shard)
     last_of = (shard.index["start"] + shard.index["length"] - 1)[document_of[batch.tokens_T]]
-    expected = np.where(batch.tokens_T == last_of, NOT_TRAINED, batch.tokens_T + 1)
+    expected = np.where(batch.tokens_T == last_of, IGNORED, batch.tokens_T + 1)
     np.testing.assert_array_equal(batch.targets_T, expected)
     assert len(batch.tokens_T) == num_tokens
     pieces = np.split(np.arange(num_tokens), np.flatnonzero(np.diff(batch.document_T)) + 1)
@@ -62,7 +63,7 @@ def test_pieces_targets_and_positions(make_shard, lengths, seq_len, num_tokens, 
         np.testing.assert_array_equal(np.diff(batch.tokens_T[piece]), 1)
         # A piece ends only where its document, the limit or the micro-batch does.
         last = piece[-1]
-        ended = batch.targets_T[last] == NOT_TRAINED
+        ended = batch.targets_T[last] == IGNORED
         assert ended or len(piece) == seq_len or number == len(pieces) - 1
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from selenite.ops import logprobs
-from selenite.ops.logprobs import IGNORED, log_softmax, token_logprobs
+from selenite.ops.logprobs import log_softmax, token_logprobs
+from selenite.types import IGNORED
 
 D, V = 16, 37
 
