@@ -54,7 +54,7 @@ def validate(cls: type[C], data: dict[str, Any], source: str) -> C:
     try:
         return cls.model_validate(_nulls(data, [cls]))
     except ValidationError as error:
-        lines = list(dict.fromkeys(_describe(cls, data, e) for e in error.errors()))
+        lines = list(dict.fromkeys(_describe(cls, data, e) for e in _causes(error.errors())))
         raise ConfigError("\n  ".join([f"{source}:", *lines])) from None
 
 
@@ -244,6 +244,12 @@ def _nearest(cls: type[Config], path: list[Any], siblings: list[str]) -> list[st
     same_name = [key for key in everywhere if key.rpartition(".")[2] == name]
     similar = difflib.get_close_matches(".".join([*prefix, name]), everywhere)
     return list(dict.fromkeys(here + same_name + similar))[:3]
+
+
+def _causes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the lists that pydantic finds too short only for having dropped wrong items."""
+    above = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in above]
 
 
 def _describe(cls: type[Config], data: dict[str, Any], error: ErrorDetails) -> str:

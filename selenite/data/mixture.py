@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from selenite.config import Config
 from selenite.data.corpus import TokenCorpus
@@ -36,6 +37,18 @@ class MixtureConfig(Config):
     @property
     def weights(self) -> tuple[float, ...]:
         return tuple(part.weight for part in self.parts)
+
+
+def _kind_of_data(value: Any) -> str:
+    """A table with ``parts`` is meant as a mixture, whatever else is wrong with it."""
+    is_mixture = isinstance(value, MixtureConfig) or (isinstance(value, dict) and "parts" in value)
+    return "mixture" if is_mixture else "corpus"
+
+
+CorpusOrMixture = Annotated[
+    Annotated[DataConfig, Tag("corpus")] | Annotated[MixtureConfig, Tag("mixture")],
+    Discriminator(_kind_of_data),
+]
 
 
 def prepare_mixture(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from selenite.config import Config
-from selenite.data.mixture import MixtureConfig
+from selenite.data.mixture import CorpusOrMixture, MixtureConfig
 from selenite.data.prepare import DataConfig
 from selenite.model.config import ModelConfig, preset
 from selenite.optim.build import OptimConfig
@@ -105,7 +105,7 @@ class PretrainConfig(Config):
     model: Annotated[ModelConfig, BeforeValidator(_expand_preset)]
     """A preset's name, a table with ``preset`` and changes to it, or all dimensions."""
     train: TrainConfig
-    data: DataConfig | MixtureConfig = DataConfig()
+    data: CorpusOrMixture = DataConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selenite.data.mixture import Mixture, MixtureConfig, prepare_mixture
+from selenite.config import Config, dump, load, validate
+from selenite.data.mixture import CorpusOrMixture, Mixture, MixtureConfig, prepare_mixture
+from selenite.data.prepare import DataConfig
 from selenite.errors import ConfigError
 
 
@@ -55,3 +57,35 @@ def test_the_parts_share_one_tokenizer(tmp_path):
     assert first.tokenizer_fingerprint == second.tokenizer_fingerprint
     assert first.train.sha256 != second.train.sha256
     assert "banana" in second.tokenizer.decode(second.train.tokens.tolist())
+
+
+class Run(Config):
+    data: CorpusOrMixture = DataConfig()
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        ({"max_byte": 5}, ["data.max_byte: unknown key; did you mean data.max_bytes or data.parts?"]),
+        ({"parts": [{"wieght": 1.0, "data": {}}]},
+         ["data.parts.0.weight: required, and not given",
+          "data.parts.0.wieght: unknown key; did you mean data.parts.0.weight or data.parts?"]),
+        ({"parts": [{"weight": 1.0, "data": {"max_bytes": 0}}]},
+         ["data.parts.0.data.max_bytes = 0: should be greater than or equal to 1"]),
+        ("text", ["data = 'text': should be a valid dictionary or instance of DataConfig"]),
+    ],
+)  # fmt: skip
+def test_one_slip_is_one_message_of_the_kind_that_was_meant(data, lines):
+    with pytest.raises(ConfigError) as caught:
+        validate(Run, {"data": data}, "run.toml")
+    assert str(caught.value).splitlines() == ["run.toml:", *(f"  {line}" for line in lines)]
+
+
+def test_parts_make_a_mixture_and_no_parts_a_corpus(tmp_path):
+    part = {"weight": 1.0, "data": {"max_bytes": 5}}
+    for data, kind in (({"parts": [part]}, MixtureConfig), ({"max_bytes": 5}, DataConfig)):
+        run = validate(Run, {"data": data}, "run.toml")
+        assert isinstance(run.data, kind)
+        dump(run, tmp_path / "config.toml")
+        assert load(Run, tmp_path / "config.toml") == run
+        assert Run(data=run.data) == run
