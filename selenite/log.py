@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.logging import RichHandler
 
+from selenite.atomic import write_text
 from selenite.errors import MissingExtraError, StorageError
 
 if TYPE_CHECKING:
@@ -79,11 +80,8 @@ class JsonLines:
     def __init__(self, path: str | Path, resumed_step: int | None = None) -> None:
         self.path = Path(path)
         kept = [] if resumed_step is None else list(self._until(resumed_step))
-        part = self.path.with_name(self.path.name + ".part")
+        write_text(self.path, "".join(kept))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text("".join(kept), encoding="utf-8")
-            part.replace(self.path)
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise self._unwritable(error) from error
@@ -107,7 +105,13 @@ class JsonLines:
         """The file's lines of steps up to ``step``."""
         lines = []
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+            try:
+                lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+            except OSError as error:
+                raise StorageError(
+                    f"{self.path}: metrics cannot be read ({error.strerror}); move it away to "
+                    "resume without its history"
+                ) from error
         for number, line in enumerate(lines, start=1):
             if not line.endswith("\n"):
                 return  # the process was killed while it wrote this one
@@ -172,7 +176,10 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import Event
 
         event: Event = Event(step=step, wall_time=datetime.now(UTC).timestamp(), **content)
-        self._writer.add_event(event)
+        try:  # an earlier event's error comes up here, for a thread writes them
+            self._writer.add_event(event)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> StorageError:
         return StorageError(f"{self.directory}: metrics cannot be written ({error.strerror})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import resource
 import warnings
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def test_foreign_files_and_places_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="line 2: not a record"):
         JsonLines(path, resumed_step=1)
     assert path.read_text() == '{"step": 1}\n[]\n'  # untouched
+    with pytest.raises(StorageError, match="metrics cannot be read"):
+        JsonLines(tmp_path, resumed_step=1)
     for sink in (JsonLines, TensorBoard):
         with pytest.raises(StorageError, match="cannot be written"):
             sink(path / "below a file")
@@ -123,6 +126,27 @@ def test_a_full_disk_is_a_storage_error() -> None:
     sink._file = sink.path.open("a")
     with pytest.raises(StorageError, match="No space left"):
         sink.write(1, {"loss": 1.0})
+
+
+def write_until_refused(sink: TensorBoard, text: str) -> None:
+    for step in range(1000):
+        sink.write(step, {"sample": text})
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the writer's
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_refusing_disk_is_a_storage_error_of_tensorboard(tmp_path: Path, size: int) -> None:
+    pytest.importorskip("tensorboard")
+    sink = TensorBoard(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        # The thread may be behind: the refusal comes with this write or one of the next.
+        with pytest.raises(StorageError, match="metrics cannot be written"):
+            write_until_refused(sink, "x" * size)
+        sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_tensorboard_reads_back_what_was_written(tmp_path: Path) -> None:

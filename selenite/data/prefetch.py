@@ -62,7 +62,9 @@ class Prefetcher(Generic[T]):
                     self._changed.wait_for(lambda: len(self._ready) < self._depth or self._closed)
                     if self._closed:
                         return
-        except BaseException as error:  # not swallowed: handed to the consumer's thread
+        except BaseException as error:
+            # All of them, for it is no swallowing: the consumer raises it. What ended a thread
+            # without a word would look like the end of the data.
             self._error = error
         finally:
             with self._changed:
