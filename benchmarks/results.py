@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -31,7 +30,6 @@ PAGE = ROOT / "dev" / "RESULTS.md"
 DIRECTORY_VARIABLE = "SELENITE_RESULTS_DIR"
 """Environment: where ``record`` writes instead (``verify`` sets it; the tree may be dirty then)."""
 
-ISA_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\n|]+$")]
@@ -155,16 +153,12 @@ def read(directory: Path = ROWS) -> dict[str, Row]:
 
 def machine() -> str:
     """This machine in one line: processor, cores this process may use, instruction sets, torch."""
-    cpuinfo = Path("/proc/cpuinfo")
-    facts: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        key, _, text = line.partition(":")
-        facts.setdefault(key.strip(), text.strip())
-    uname = os.uname()
-    name = facts.get("model name", f"{uname.sysname} {uname.machine}")
-    has = [flag for flag in ISA_FLAGS if flag in facts.get("flags", "").split()]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join([name, f"{cores} cores", *has, f"torch {version('torch')}"])
+    from selenite.runtime import describe_machine  # torch, which rendering does not need
+
+    facts = describe_machine()
+    has = [flag for flag in ("avx512_bf16", "amx_bf16") if facts[flag] == "True"]
+    cores, torch = f"{facts['cores']} cores", f"torch {facts['torch']}"
+    return ", ".join([facts["cpu"], cores, facts["capability"], *has, torch])
 
 
 def _commit() -> tuple[str, bool]:

@@ -1,8 +1,8 @@
 """What this machine can do and what is used of it, each choice with its reason.
 
-Device, compute dtype, threads, seeds, the batch-invariant switch, and the measured peak that
-model FLOPs utilisation is counted against. ``selenite doctor`` prints what is decided here.
-The one ground-floor module that touches torch.
+Device, compute dtype, threads, seeds, the batch-invariant switch, the measured peak that model
+FLOPs utilisation is counted against, and the measured bandwidth of memory. ``selenite doctor``
+prints what is decided here. The one ground-floor module that touches torch.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ DTypeName = Literal["auto", "bfloat16", "float32"]
 # (rows, inputs, outputs) of the products whose best median is this machine's peak: two large
 # squares, and the feed-forward shapes of the small dense presets.
 PEAK_SHAPES = ((2048, 2048, 2048), (4096, 4096, 4096), (8192, 512, 1408), (4096, 576, 1536))
+BANDWIDTH_BYTES = 2**30
 
 _batch_invariant = False
 
@@ -199,3 +200,15 @@ def measure_peak(dtype: torch.dtype, clock: Clock | None = None, repeats: int = 
             seconds.append(clock.now() - start)
         best = max(best, 2.0 * rows * inputs * outputs / statistics.median(seconds))
     return best
+
+
+def measure_bandwidth(clock: Clock | None = None, repeats: int = 3) -> float:
+    """Bytes a second of summing ``BANDWIDTH_BYTES`` on torch's threads: the best of the runs."""
+    clock = clock or SystemClock()
+    x = torch.ones(BANDWIDTH_BYTES // 8, dtype=torch.int64)
+    seconds = []
+    for _ in range(repeats):
+        start = clock.now()
+        x.sum()
+        seconds.append(clock.now() - start)
+    return BANDWIDTH_BYTES / min(seconds)

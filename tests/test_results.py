@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from benchmarks import results
 from benchmarks.results import ResultsError, Row, read, render
+from selenite import runtime
 
 ROOT = results.ROOT
 PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -224,6 +225,10 @@ def test_record_render_and_verify(checkout: Path) -> None:
     row = read(checkout / "dev" / "results")["some.value"]
     assert (row.value, row.met) == (3.0, True)
     assert "dirty" not in row.commit
+    facts = runtime.describe_machine()
+    for fact in ("cpu", "capability", "torch"):
+        assert facts[fact] in row.machine
+    assert f"{facts['cores']} cores" in row.machine
     assert "`some.value`" in (checkout / "dev" / "RESULTS.md").read_text()
 
     for value, code, verdict in (("3.9", 0, "holds"), ("4.1", 1, "DOES NOT HOLD")):

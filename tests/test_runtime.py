@@ -17,6 +17,7 @@ from selenite.runtime import (
     choose_device,
     choose_dtype,
     describe_machine,
+    measure_bandwidth,
     measure_peak,
     plan_threads,
     seed_everything,
@@ -145,6 +146,11 @@ def test_peak_is_the_best_median(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure_peak(torch.float32, clock, repeats=3) == max(
         2 * 8 * 4 * 2 / 4.0, 2 * 6 * 5 * 4 / 2.0
     )
+
+
+def test_bandwidth_is_that_of_the_fastest_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "BANDWIDTH_BYTES", 1024)
+    assert measure_bandwidth(TickingClock([4.0, 0.5, 2.0])) == 1024 / 0.5
 
 
 def test_machine_is_described() -> None:

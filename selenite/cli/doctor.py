@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,8 +29,6 @@ _EXTRAS = {
     "psutil": "train",
     "datasets": "datasets",
 }
-_READ_BYTES = 2**30
-_READ_THREADS = 2
 # An assumption, said beside the estimate: what a step of a small model reaches of the peak of large
 # products. A run prints its own MFU at every step.
 _EXPECTED_MFU = 0.2
@@ -90,7 +88,6 @@ def _peaks() -> dict[str, float]:
 
 def _machine(peaks: dict[str, float]) -> list[Row]:
     from selenite import runtime
-    from selenite.clock import SystemClock
 
     device = runtime.choose_device()
     decisions = {
@@ -105,12 +102,11 @@ def _machine(peaks: dict[str, float]) -> list[Row]:
         (f"{name} products", f"{flops / 1e9:,.0f} GFLOP/s", "measured: best of the peak shapes")
         for name, flops in peaks.items()
     ]
-    bandwidth = _read_bandwidth(SystemClock())
     rows.append(
         (
             "memory reads",
-            f"{bandwidth / 1e9:.1f} GB/s",
-            f"measured: sum of 1 GiB, {_READ_THREADS} threads",
+            f"{runtime.measure_bandwidth() / 1e9:.1f} GB/s",
+            f"measured: sum of {runtime.BANDWIDTH_BYTES / 2**30:g} GiB, {facts['threads']} threads",
         )
     )
     compiler = next(
@@ -124,22 +120,6 @@ def _machine(peaks: dict[str, float]) -> list[Row]:
         ("disk", f"{disk.free / 1e9:,.1f} GB free", f"where {Path.cwd()} is"),
         ("compiler", compiler or "none", "" if compiler else "install g++ or clang"),
     ]
-
-
-def _read_bandwidth(clock: Any) -> float:
-    """Bytes a second of summing a gigabyte, the best of three passes."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(_READ_THREADS)
-    x = torch.ones(_READ_BYTES // 8, dtype=torch.int64)
-    seconds = []
-    for _ in range(3):
-        start = clock.now()
-        x.sum()
-        seconds.append(clock.now() - start)
-    torch.set_num_threads(before)
-    return _READ_BYTES / min(seconds)
 
 
 def _batch_invariance() -> Row:

@@ -20,7 +20,7 @@ TINY = Path(__file__).resolve().parents[2] / "configs" / "tiny.toml"
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products and reads: the numbers that come out are not what is tested."""
     monkeypatch.setattr(runtime, "PEAK_SHAPES", ((256, 256, 256),))
-    monkeypatch.setattr(doctor, "_READ_BYTES", 2**20)
+    monkeypatch.setattr(runtime, "BANDWIDTH_BYTES", 2**20)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
