@@ -17,7 +17,6 @@ def pretrain(
     """Train a model, or go on where an earlier call of the same command was interrupted."""
     from selenite.clock import SystemClock
     from selenite.config import load
-    from selenite.train.loop import Status
     from selenite.train.pretrain import PretrainConfig, finished_summary, summary_lines
     from selenite.train.pretrain import pretrain as run
 
@@ -27,14 +26,14 @@ def pretrain(
     if summary is not None:
         typer.echo(f"{out_dir} is finished: {summary.steps:,} steps are done")
     else:
-        outcome = run(settings, SystemClock())
-        if outcome.status is Status.STOPPED:
+        outcome, summary = run(settings, SystemClock())
+        if summary is None:
+            again = settings.train.resume == "latest" or outcome.step == 0
             typer.echo(
                 f"stopped after step {outcome.step:,} of {settings.train.num_steps:,}; "
-                "the same command goes on from here"
+                + ("the same command goes" if again else "with train.resume=latest it goes")
+                + " on from here"
             )
             raise typer.Exit(outcome.exit_code)
-        summary = finished_summary(settings)
-        assert summary is not None
     for line in summary_lines(summary, out_dir):
         typer.echo(line)

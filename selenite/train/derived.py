@@ -11,9 +11,10 @@ from selenite.train.pretrain_config import PretrainConfig
 
 
 def derived_numbers(
-    config: PretrainConfig, corpora: Sequence[TokenCorpus], peak_flops: float
+    config: PretrainConfig, corpora: Sequence[TokenCorpus], peak_flops: float | None
 ) -> list[str]:
-    """One line a number. ``peak_flops``: this machine's measured matrix-product peak in FLOP/s."""
+    """One line a number. ``peak_flops``: this machine's measured matrix-product peak in FLOP/s;
+    none: not measured, and no line about it."""
     train = config.train
     count = count_parameters(config.model)
     per_token = training_flops_per_token(config.model, train.seq_len)
@@ -26,7 +27,7 @@ def derived_numbers(
         else f"steps = ceil(train.tokens / train.batch_tokens) = ceil({train.tokens:,} / "
         f"{train.batch_tokens:,}) = {train.num_steps:,}"
     )
-    return [
+    numbers = [
         steps,
         f"micro-batches of a step = batch_tokens / micro_batch_tokens = {train.batch_tokens:,} / "
         f"{train.micro_batch_tokens:,} = {train.micro_batches}",
@@ -36,8 +37,12 @@ def derived_numbers(
         f"{min(train.eval_tokens, held_out):,}",
         f"parameters = {count.total:,}, of which one token uses {count.active:,}; tokens / "
         f"parameters used = {tokens / count.active:.2f}",
-        f"model FLOPs of a token = 6 x matrix parameters + causal attention = {per_token:.3e}; "
-        f"of the run = {per_token * tokens:.3e}",
-        f"at the measured peak of {peak_flops / 1e9:,.0f} GFLOP/s the run would take "
-        f"{per_token * tokens / peak_flops / 60:.1f} minutes",
+        "model FLOPs of a token = 6 x matrix parameters + causal attention over seq_len at most = "
+        f"{per_token:.3e}; of the run = {per_token * tokens:.3e}",
     ]
+    if peak_flops is not None:
+        numbers.append(
+            f"at the measured peak of {peak_flops / 1e9:,.0f} GFLOP/s the run would take "
+            f"{per_token * tokens / peak_flops / 60:.1f} minutes"
+        )
+    return numbers

@@ -12,19 +12,21 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
+from selenite import atomic
 from selenite import config as config_files
 from selenite.clock import Clock
 from selenite.data.corpus import TokenCorpus
 from selenite.data.loader import Loader, LoaderConfig
 from selenite.data.mixture import MixtureConfig, prepare_mixture
 from selenite.data.prepare import prepare
-from selenite.errors import ConfigError
-from selenite.model.accounting import count_parameters, training_flops_per_token
+from selenite.errors import ConfigError, StorageError
+from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import save_pretrained
 from selenite.model.init import init_weights
 from selenite.model.transformer import Transformer
@@ -42,15 +44,24 @@ from selenite.runtime import (
     seed_everything,
     torch_dtype,
 )
+from selenite.train.checkpoint import differences
 from selenite.train.curves import check_matplotlib
 from selenite.train.derived import derived_numbers
-from selenite.train.loop import Outcome, Status, run
+from selenite.train.lock import exclusive
+from selenite.train.loop import Outcome, Status, run_held
 from selenite.train.memory import is_out_of_memory, out_of_memory, process_bytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.pretrain_task import PretrainTask
 from selenite.train.progress import CorpusBar, make_display
 from selenite.train.report import logit_text, write_report
-from selenite.train.summary import SUMMARY, Summary, read_metrics, summarize, write_atomically
+from selenite.train.summary import (
+    SUMMARY,
+    Summary,
+    number_text,
+    read_metrics,
+    read_summary,
+    summarize,
+)
 
 __all__ = ["PretrainConfig", "TrainConfig", "finished_summary", "pretrain"]
 
@@ -60,10 +71,13 @@ CONFIG = "config.toml"
 CORPORA = "corpora.json"
 
 
-def pretrain(config: PretrainConfig, clock: Clock, peak_flops: float | None = None) -> Outcome:
-    """Runs or resumes the run of ``config``; when it is finished, exports and reports.
+def pretrain(
+    config: PretrainConfig, clock: Clock, peak_flops: float | None = None
+) -> tuple[Outcome, Summary | None]:
+    """Runs or resumes the run of ``config``; when it is finished, exports, reports and sums up.
 
-    ``peak_flops`` is what MFU is counted against, in FLOP/s; none: measured here.
+    The summary is none if a signal stopped the run. ``peak_flops`` is what MFU is counted against,
+    in FLOP/s; none: measured here on the CPU, and no MFU on another device.
     Raises the errors of ``data.prepare`` and ``train.loop.run``, ``ConfigError`` for data that
     does not fit the model, and ``OutOfMemoryError``.
     """
@@ -79,8 +93,8 @@ def pretrain(config: PretrainConfig, clock: Clock, peak_flops: float | None = No
     for name, decision in decisions.items():
         logger.info("%s: %s (%s)", name, decision.value, decision.reason)
     try:
-        with ExitStack() as stack:
-            return _pretrain(config, clock, peak_flops, decisions, stack)
+        with exclusive(config.train.out_dir):
+            return _pretrain(config, clock, peak_flops, decisions)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -92,24 +106,30 @@ def _pretrain(
     clock: Clock,
     peak_flops: float | None,
     decisions: dict[str, Decision],
-    stack: ExitStack,
-) -> Outcome:
+) -> tuple[Outcome, Summary | None]:
+    """``pretrain`` in a directory that this process holds."""
     train = config.train
     corpora = _corpora(config)
     device, dtype = decisions["device"].value, torch_dtype(decisions["dtype"].value)
-    task = build_task(config, corpora, device, dtype)
-    stack.callback(task.close)
-    if peak_flops is None:
-        with torch.random.fork_rng():  # the measurement draws numbers; the run must not notice
-            peak_flops = measure_peak(dtype, clock)
-    for line in derived_numbers(config, corpora, peak_flops):
-        logger.info(line)
-    logger.info("\n%s", describe(build_groups(task.model, config.optim)))
-    _write_config(config)
-    outcome = run(task, train.num_steps, train, clock, make_display(clock), peak_flops)
-    if outcome.status is not Status.STOPPED:
-        _finish(config, task, outcome, peak_flops, decisions)
-    return outcome
+    with closing(build_task(config, corpora, device, dtype)) as task:
+        if peak_flops is None and device == "cpu":
+            with torch.random.fork_rng():  # the measurement draws numbers; the run must not notice
+                peak_flops = measure_peak(dtype, clock)
+        for line in derived_numbers(config, corpora, peak_flops):
+            logger.info(line)
+        logger.info("\n%s", describe(build_groups(task.model, config.optim)))
+        outcome = run_held(
+            task,
+            train.num_steps,
+            train,
+            clock,
+            make_display(clock),
+            peak_flops,
+            on_accepted=lambda: _record(config, corpora),
+        )
+        if outcome.status is Status.STOPPED:
+            return outcome, None
+        return outcome, _finish(config, task, outcome, peak_flops, decisions)
 
 
 def build_task(
@@ -126,9 +146,8 @@ def build_task(
         ),
         weights=config.data.weights if isinstance(config.data, MixtureConfig) else None,
     )
-    flops_per_token = training_flops_per_token(config.model, train.seq_len)
     schedule = Schedule(config.schedule, train.num_steps)
-    return PretrainTask(model, corpora, loader, config.optim, schedule, train, flops_per_token)
+    return PretrainTask(model, corpora, loader, config.optim, schedule, train)
 
 
 def finished_summary(config: PretrainConfig) -> Summary | None:
@@ -136,11 +155,8 @@ def finished_summary(config: PretrainConfig) -> Summary | None:
 
     A run whose config now asks for another number of steps is not finished.
     """
-    path = config.train.out_dir / SUMMARY
-    if config.train.resume != "latest" or not path.exists():
-        return None
-    summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
-    return summary if summary.steps == config.train.num_steps else None
+    summary = read_summary(config.train.out_dir) if config.train.resume == "latest" else None
+    return summary if summary and summary.steps == config.train.num_steps else None
 
 
 def _corpora(config: PretrainConfig) -> list[TokenCorpus]:
@@ -151,18 +167,21 @@ def _corpora(config: PretrainConfig) -> list[TokenCorpus]:
     record = config.train.out_dir / CORPORA
     data = config.data.model_dump(mode="json")
     if record.exists():
-        begun = json.loads(record.read_text(encoding="utf-8"))
-        if begun["data"] == data and all(Path(path).is_dir() for path in begun["paths"]):
-            return _fitting([TokenCorpus(path) for path in begun["paths"]], config)
+        try:
+            begun = json.loads(record.read_bytes())
+            is_same, paths = begun["data"] == data, [Path(path) for path in begun["paths"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                f"{record}: not the record of a run's corpora; delete it to prepare the data again"
+            ) from error
+        if is_same and all(path.is_dir() for path in paths):
+            return _fitting([TokenCorpus(path) for path in paths], config)
     cache = config.train.data_cache
     with CorpusBar() as bar:
         if isinstance(config.data, MixtureConfig):
             corpora = prepare_mixture(config.data, cache, bar.show)
         else:
             corpora = [prepare(config.data, cache, bar.show)]
-    config.train.out_dir.mkdir(parents=True, exist_ok=True)
-    paths = [str(corpus.path.resolve()) for corpus in corpora]
-    write_atomically(record, json.dumps({"data": data, "paths": paths}, indent=1) + "\n")
     return _fitting(corpora, config)
 
 
@@ -176,23 +195,26 @@ def _fitting(corpora: list[TokenCorpus], config: PretrainConfig) -> list[TokenCo
     return corpora
 
 
-def _write_config(config: PretrainConfig) -> None:
-    """Leaves the resolved config beside the run, and says what differs from the last time."""
-    path = config.train.out_dir / CONFIG
-    if path.exists():
-        before = config_files.load(PretrainConfig, path)
-        if before != config:
-            logger.info("settings changed since this run began; the old ones were in %s", path)
-    config_files.dump(config, path)
+def _record(config: PretrainConfig, corpora: Sequence[TokenCorpus]) -> None:
+    """Leaves corpora and resolved config beside the run; says what differs from the last time."""
+    out_dir, data = config.train.out_dir, config.data.model_dump(mode="json")
+    paths = [str(corpus.path.resolve()) for corpus in corpora]
+    record = json.dumps({"data": data, "paths": paths}, indent=1) + "\n"
+    atomic.write_text(out_dir / CORPORA, record)
+    if (out_dir / CONFIG).exists():
+        before = config_files.load(PretrainConfig, out_dir / CONFIG).model_dump(mode="json")
+        for line in differences("", before, config.model_dump(mode="json")):
+            logger.info("changed since the last time (then, now): %s", line)
+    config_files.dump(config, out_dir / CONFIG)
 
 
 def _finish(
     config: PretrainConfig,
     task: PretrainTask,
     outcome: Outcome,
-    peak_flops: float,
+    peak_flops: float | None,
     decisions: dict[str, Decision],
-) -> None:
+) -> Summary:
     """Exports the model, then the report, then the summary, which says that all is there."""
     out_dir = config.train.out_dir
     _export(task, out_dir)
@@ -209,7 +231,8 @@ def _finish(
     }
     summary = summarize(rows, outcome, peak_flops, facts)
     write_report(out_dir, summary, rows, (out_dir / CONFIG).read_text(encoding="utf-8"))
-    write_atomically(out_dir / SUMMARY, summary.model_dump_json(indent=1) + "\n")
+    atomic.write_text(out_dir / SUMMARY, summary.model_dump_json(indent=1) + "\n")
+    return summary
 
 
 def _export(task: PretrainTask, out_dir: Path) -> None:
@@ -217,23 +240,31 @@ def _export(task: PretrainTask, out_dir: Path) -> None:
     aside = out_dir / ".export"
     shutil.rmtree(aside, ignore_errors=True)
     tokenizer = task.tokenizer
-    save_pretrained(task.model, aside, tokenizer.bos_id, tokenizer.eos_id)
-    tokenizer.save(aside)
-    for path in sorted(aside.iterdir()):
-        path.replace(out_dir / path.name)
-    aside.rmdir()
+    try:
+        save_pretrained(task.model, aside, tokenizer.bos_id, tokenizer.eos_id)
+        tokenizer.save(aside)
+        for path in sorted(aside.iterdir()):
+            path.replace(out_dir / path.name)
+        aside.rmdir()
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StorageError(
+            f"{out_dir}: the model cannot be written ({error}); the last checkpoint is intact. "
+            "Free some space and run the same command again"
+        ) from error
 
 
 def summary_lines(summary: Summary, out_dir: Path) -> Sequence[str]:
     """What a person reads at the end of a run."""
-    before, after = summary.val_bits_per_byte_before, summary.val_bits_per_byte_after
+    before = number_text(summary.val_bits_per_byte_before, "{:.3f}")
+    after = number_text(summary.val_bits_per_byte_after, "{:.3f}")
     lines = [
-        f"held-out bits per byte: {before:.3f} before, {after:.3f} after training on "
+        f"held-out bits per byte: {before} before, {after} after training on "
         f"{summary.tokens:,} tokens",
         f"loss spikes: {summary.spikes}; steps in which QK-Clip acted: "
         f"{summary.steps_with_clipping}; largest attention logit: {logit_text(summary)}",
-        f"speed: {summary.tokens_per_second:,.0f} tokens per second, {summary.mfu:.1%} of the "
-        "measured matrix-product peak",
+        f"speed: {summary.tokens_per_second:,.0f} tokens per second; share of the measured "
+        f"matrix-product peak: {number_text(summary.mfu, '{:.1%}')}",
     ]
     lines += [f"sample: {sample.prompt!r} -> {sample.after!r}" for sample in summary.samples]
     lines.append(f"report: {out_dir / 'report.html'}")

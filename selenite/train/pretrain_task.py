@@ -20,6 +20,7 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.data.corpus import TokenCorpus
 from selenite.data.loader import Loader, evaluation_batches
 from selenite.data.packing import MicroBatch
+from selenite.model.accounting import forward_flops_per_token
 from selenite.model.decode import decode
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import StatsRequest
@@ -46,7 +47,6 @@ class PretrainTask:
         optim: OptimConfig,
         schedule: Schedule,
         train: TrainConfig,
-        flops_per_token: float,
     ) -> None:
         self.model = model
         self.modules: dict[str, nn.Module] = {"model": model}
@@ -56,13 +56,14 @@ class PretrainTask:
         self.identity: dict[str, Any] = {
             "model": model.config.model_dump(mode="json"),
             "tokenizer": corpora[0].tokenizer_fingerprint,
+            "corpora": [corpus.train.sha256 for corpus in corpora],
+            "train.seed": train.seed,
             "optimizer": optim.name,
         }
         self._corpora = corpora
         self._loader = loader
         self._optim = optim
         self._train = train
-        self._flops_per_token = flops_per_token
         self._stats = StatsRequest(max_logit=optim.qk_clip_statistic)
         self._max_logit = MaxLogit()
         self._load_LE: Tensor | None = None
@@ -97,7 +98,7 @@ class PretrainTask:
         metrics = {
             "bits_per_byte": bits_per_byte(float(self._nats), num_bytes),
             "tokens": float(tokens),
-            "flops": tokens * self._flops_per_token,
+            "flops": self._flops(tokens),
         }
         return metrics | self._clip() | self._balance()
 
@@ -139,6 +140,11 @@ class PretrainTask:
     @property
     def _device(self) -> torch.device:
         return self.model.embed.weight.device
+
+    def _flops(self, tokens: int) -> float:
+        """Model FLOPs of the step, forward and backward: attention over what each token saw."""
+        keys = sum(int((micro_batch.positions_T + 1).sum()) for micro_batch in self._batch)
+        return 3.0 * tokens * forward_flops_per_token(self.model.config, keys / tokens)
 
     def _validation(self) -> chain[MicroBatch]:
         """The held-out head of each corpus, ``eval_tokens`` in all."""

@@ -14,7 +14,6 @@ import numpy as np
 
 from selenite.data.corpus import INDEX_DTYPE, TokenCorpus, TokenShard
 from selenite.data.loader import Loader, LoaderConfig
-from selenite.model.accounting import training_flops_per_token
 from selenite.model.transformer import Transformer
 from selenite.optim.schedule import Schedule
 from selenite.train.pretrain_config import PretrainConfig
@@ -43,7 +42,6 @@ def random_task(config: PretrainConfig, model: Transformer) -> PretrainTask:
         config.optim,
         Schedule(config.schedule, train.num_steps),
         train,
-        training_flops_per_token(config.model, train.seq_len),
     )
 
 

@@ -11,8 +11,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from selenite import atomic
+from selenite.errors import StorageError
 from selenite.train import curves
-from selenite.train.summary import Summary, write_atomically
+from selenite.train.summary import Summary, number_text
 
 REPORT = "report.html"
 CURVES = "curves.png"
@@ -59,12 +61,17 @@ def write_report(
     limits = {} if summary.tau is None else {"tau": summary.tau}
     figures = [_figure(curves.svg(p, rows, limits)) for p in curves.panels_of(rows)]
     page = _page(summary, figures, config)
-    write_atomically(out_dir / REPORT, page)
+    atomic.write_text(out_dir / REPORT, page)
     title = (
         f"{summary.name}: {_short(summary.parameters)} parameters, "
         f"{_short(summary.active_parameters)} active, {_short(summary.tokens)} tokens"
     )
-    curves.save_png(out_dir / CURVES, rows, limits, title)
+    try:
+        curves.save_png(out_dir / CURVES, rows, limits, title)
+    except OSError as error:
+        raise StorageError(
+            f"{out_dir / CURVES}: cannot be written ({error.strerror or error})"
+        ) from error
     return out_dir / REPORT
 
 
@@ -106,12 +113,12 @@ by one token; {summary.tokens:,} tokens in {summary.steps:,} steps and
 def _highlights(summary: Summary) -> list[tuple[str, str]]:
     clipping = f"{summary.steps_with_clipping:,}"
     return [
-        (f"{summary.val_bits_per_byte_before:.3f}", "held-out bits per byte before"),
-        (f"{summary.val_bits_per_byte_after:.3f}", "held-out bits per byte after"),
+        (number_text(summary.val_bits_per_byte_before, "{:.3f}"), "held-out bits per byte before"),
+        (number_text(summary.val_bits_per_byte_after, "{:.3f}"), "held-out bits per byte after"),
         (f"{summary.spikes}", "loss spikes"),
         (clipping, "steps in which QK-Clip acted"),
         (f"{summary.tokens_per_second:,.0f}", "tokens per second"),
-        (f"{summary.mfu:.1%}", "model FLOPs utilisation"),
+        (number_text(summary.mfu, "{:.1%}"), "model FLOPs utilisation"),
     ]
 
 
@@ -128,11 +135,12 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 def logit_text(summary: Summary) -> str:
     """The largest attention logit of the run, in words that say how it was found."""
     how = "" if summary.logit_statistic == "exact" else " or less (log-sum-exp bound)"
-    return f"{summary.peak_max_logit:.1f}{how}"
+    return number_text(summary.peak_max_logit, "{:.1f}" + how)
 
 
 def _change(summary: Summary) -> str:
-    return f"{summary.val_loss_before:.4f} before, {summary.val_loss_after:.4f} after"
+    before = number_text(summary.val_loss_before, "{:.4f}")
+    return f"{before} before, {number_text(summary.val_loss_after, '{:.4f}')} after"
 
 
 def _samples(summary: Summary) -> str:
@@ -143,6 +151,7 @@ def _samples(summary: Summary) -> str:
         + "".join(
             f"<div><h3>{when}</h3><pre><b>{escape(sample.prompt)}</b>{escape(text)}</pre></div>"
             for when, text in (("before training", sample.before), ("after", sample.after))
+            if text is not None
         )
         + "</div>"
         for sample in summary.samples

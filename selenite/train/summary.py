@@ -1,15 +1,17 @@
 """What came of a finished run, in numbers: ``summary.json``, read by the report and by people.
 
-Made from the run's ``metrics.jsonl``, so a resumed run sums up its whole life.
+Made from the run's ``metrics.jsonl``, so a resumed run sums up its whole life. What is null was
+not recorded there: a run that began from a checkpoint elsewhere has no first evaluation.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from selenite.config import Config
 from selenite.errors import StorageError
@@ -22,7 +24,7 @@ class SampleText(Config):
     """A prompt and what the model wrote after it, before the first and after the last step."""
 
     prompt: str
-    before: str
+    before: str | None
     after: str
 
 
@@ -35,81 +37,88 @@ class Summary(Config):
     seconds: float  # in training steps; evaluation, samples and saving not counted
     parameters: int
     active_parameters: int  # that one token uses
-    val_loss_before: float
-    val_loss_after: float
-    val_bits_per_byte_before: float
-    val_bits_per_byte_after: float
+    val_loss_before: float | None
+    val_loss_after: float | None
+    val_bits_per_byte_before: float | None
+    val_bits_per_byte_after: float | None
     spikes: int
     steps_with_clipping: int
-    peak_max_logit: float
+    peak_max_logit: float | None
     logit_statistic: str  # "exact", or "bound": the log-sum-exp, at most ln(keys) above
     tau: float | None  # QK-Clip's bound; null: off
     tokens_per_second: float  # tokens / seconds
-    mfu: float  # model FLOPs / (seconds x measured peak)
+    mfu: float | None  # model FLOPs / (seconds x measured peak); null: no peak was measured
     samples: tuple[SampleText, ...]
     machine: dict[str, str]
     decisions: dict[str, str]  # device, dtype, threads: what was chosen and why
 
 
 def read_metrics(out_dir: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``, in the order of steps."""
-    lines = (out_dir / METRICS).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """The rows of a run's ``metrics.jsonl``, in the order of steps; ``StorageError`` if damaged."""
+    path = out_dir / METRICS
+    try:
+        # Not splitlines(): a sample may hold a line separator that JSON does not escape.
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: the metrics cannot be read ({error})") from error
+
+
+def read_summary(out_dir: Path) -> Summary | None:
+    """The ``summary.json`` of a run, none if it has not finished; ``StorageError`` if damaged."""
+    path = out_dir / SUMMARY
+    if not path.exists():
+        return None
+    try:
+        return Summary.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StorageError(
+            f"{path}: not the summary of a run; delete it, and the same command writes it again"
+        ) from error
 
 
 def summarize(
     rows: Sequence[Mapping[str, Any]],
     outcome: Outcome,
-    peak_flops: float,
+    peak_flops: float | None,
     facts: Mapping[str, Any],
 ) -> Summary:
     """The summary of a finished run. ``facts`` are the fields that the metrics do not tell."""
-    held_out = [row for row in rows if "val_loss" in row]
+    first = next((row for row in rows if row["step"] == 0), {})
+    last = next((row for row in rows if row["step"] == outcome.step), {})
     totals = outcome.totals
+    logits = [row["max_logit"] for row in rows if row.get("max_logit") is not None]
     return Summary(
         steps=outcome.step,
         tokens=int(totals.tokens),
         seconds=totals.seconds,
-        val_loss_before=held_out[0]["val_loss"],
-        val_loss_after=held_out[-1]["val_loss"],
-        val_bits_per_byte_before=held_out[0]["val_bits_per_byte"],
-        val_bits_per_byte_after=held_out[-1]["val_bits_per_byte"],
+        val_loss_before=first.get("val_loss"),
+        val_loss_after=last.get("val_loss"),
+        val_bits_per_byte_before=first.get("val_bits_per_byte"),
+        val_bits_per_byte_after=last.get("val_bits_per_byte"),
         spikes=outcome.spikes,
         steps_with_clipping=totals.steps_with_clipping,
-        peak_max_logit=max(row["max_logit"] for row in rows if row.get("max_logit") is not None),
+        peak_max_logit=max(logits, default=None),
         tokens_per_second=totals.tokens / totals.seconds,
-        mfu=totals.flops / (totals.seconds * peak_flops),
-        samples=_samples(rows),
+        mfu=totals.flops / (totals.seconds * peak_flops) if peak_flops else None,
+        samples=_samples(first, last),
         **facts,
     )
 
 
-def _samples(rows: Sequence[Mapping[str, Any]]) -> tuple[SampleText, ...]:
-    sampled = [row for row in rows if "sample.1.text" in row]
-    if not sampled:
-        return ()
-    first, last = sampled[0], sampled[-1]
-    found: list[SampleText] = []
-    while (key := f"sample.{len(found) + 1}") + ".text" in last:
-        found.append(
-            SampleText(
-                prompt=last[f"{key}.prompt"],
-                before=first[f"{key}.text"],
-                after=last[f"{key}.text"],
-            )
-        )
-    return tuple(found)
+def _samples(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[SampleText, ...]:
+    """By prompt: those of a resumed run may be others than it began with."""
+    before = dict(_texts(first))
+    return tuple(
+        SampleText(prompt=prompt, before=before.get(prompt), after=text)
+        for prompt, text in _texts(last)
+    )
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """``path`` has all of ``text`` or is as it was; raises ``StorageError``."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+def _texts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    numbers = range(1, sum(name.endswith(".prompt") for name in row) + 1)
+    return [(row[f"sample.{n}.prompt"], row[f"sample.{n}.text"]) for n in numbers]
+
+
+def number_text(value: float | None, pattern: str) -> str:
+    """A number of the summary for people."""
+    return "not recorded" if value is None else pattern.format(value)

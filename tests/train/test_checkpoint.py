@@ -130,7 +130,7 @@ def test_weights_that_overflowed_in_the_update_are_not_saved(tmp_path: Path) -> 
 
 def test_a_mistyped_path_is_not_called_damaged(tmp_path: Path) -> None:
     store = _store_with(tmp_path, 1)
-    with pytest.raises(CheckpointError, match="no such directory.*: step_00000001"):
+    with pytest.raises(CheckpointError, match=r"no such directory.*: step_00000001"):
         store.load(store.directory / "step_0000001", Regression())
 
 

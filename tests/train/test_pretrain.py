@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import TINY, overrides, tiny_config, write_text
+from typer.testing import CliRunner
 
+from selenite.cli.main import app
 from selenite.clock import SystemClock
 from selenite.config import load
-from selenite.errors import CheckpointError, ConfigError, OutOfMemoryError
+from selenite.errors import CheckpointError, ConfigError, OutOfMemoryError, StorageError
 from selenite.model.hf_adapter import load_pretrained
 from selenite.train.pretrain import (
     PretrainConfig,
@@ -25,6 +28,7 @@ from selenite.train.pretrain import (
     pretrain,
     summary_lines,
 )
+from selenite.train.lock import exclusive
 from selenite.train.summary import read_metrics
 
 PEAK = 1e11  # FLOP/s, given so that no test measures it
@@ -97,9 +101,10 @@ def test_another_model_in_the_same_directory_is_refused(root: Path, tmp_path: Pa
         pretrain(other, SystemClock(), PEAK)
     longer = tiny_config(root, tmp_path, "train.steps=2", "train.prompts=[]")
     assert finished_summary(longer) is None
-    assert pretrain(longer, SystemClock(), PEAK).step == 2
-    summary = finished_summary(longer)
+    outcome, summary = pretrain(longer, SystemClock(), PEAK)
+    assert outcome.step == 2
     assert summary is not None
+    assert summary == finished_summary(longer)
     assert summary.tokens == 2 * 512
     assert any("1,024 tokens" in line for line in summary_lines(summary, tmp_path))
     report = (tmp_path / "report.html").read_text()
@@ -156,8 +161,116 @@ def test_run_keeps_its_text_when_the_source_changes(root: Path, tmp_path: Path) 
     pretrain(tiny_config(own, tmp_path / "run", *settings), SystemClock(), PEAK)
     corpora = json.loads((tmp_path / "run" / "corpora.json").read_text())["paths"]
     (own / "text" / "new.py").write_text("print('a new file')\n" * 50)
-    outcome = pretrain(
-        tiny_config(own, tmp_path / "run", "train.prompts=[]", "train.steps=2"), SystemClock()
-    )
+    longer = tiny_config(own, tmp_path / "run", "train.prompts=[]", "train.steps=2")
+    outcome, _ = pretrain(longer, SystemClock(), PEAK)
     assert outcome.step == 2
     assert json.loads((tmp_path / "run" / "corpora.json").read_text())["paths"] == corpora
+
+
+@pytest.fixture(scope="module")
+def one_step(root: Path) -> Path:
+    out_dir = root / "one_step"
+    pretrain(tiny_config(root, out_dir, "train.steps=1", "train.prompts=[]"), SystemClock(), PEAK)
+    return out_dir
+
+
+@pytest.fixture
+def finished(one_step: Path, tmp_path: Path) -> Path:
+    """The directory of a run of one step, to be changed."""
+    return shutil.copytree(one_step, tmp_path / "finished")
+
+
+def _files(out_dir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out_dir.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("train.seed=1", r"train\.seed is 0, 1"),
+        ("data.split.file_fraction=0.5", r"corpora is "),
+        ("model.ffn_hidden_size=32", r"ffn_hidden_size is 64, 32"),
+    ],
+)
+def test_a_refused_resume_changes_no_file(
+    root: Path, finished: Path, setting: str, complaint: str
+) -> None:
+    before = _files(finished)
+    with pytest.raises(CheckpointError, match=complaint):
+        pretrain(tiny_config(root, finished, "train.steps=2", setting), SystemClock(), PEAK)
+    assert _files(finished) == before
+
+
+def test_a_directory_in_use_is_refused_before_any_file_changes(root: Path, finished: Path) -> None:
+    before = _files(finished)
+    longer = tiny_config(root, finished, "train.steps=2", "optim.lr=0.5")
+    with exclusive(finished), pytest.raises(StorageError, match="another process"):
+        pretrain(longer, SystemClock(), PEAK)
+    assert _files(finished) == before
+
+
+def test_changed_settings_take_effect_and_are_said_key_by_key(
+    root: Path, finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = ("train.steps=2", "train.prompts=['a', 'b']", "optim.lr=0.5")
+    with caplog.at_level("INFO", logger="selenite"):
+        _, summary = pretrain(tiny_config(root, finished, *settings), SystemClock(), PEAK)
+    assert "(then, now): optim.lr is 0.01, 0.5" in caplog.text
+    assert load(PretrainConfig, finished / "config.toml").optim.lr == 0.5
+    # lr of the last of 2 steps: 0.5 times the end of wsd's cosine, never 0.01 times it
+    assert read_metrics(finished)[-1]["lr"] > 0.01
+    assert summary is not None
+    assert [(s.prompt, s.before) for s in summary.samples] == [("a", None), ("b", None)]
+
+
+def test_command_goes_on_from_a_path_and_is_content_with_fewer_steps(
+    root: Path, finished: Path, tmp_path: Path
+) -> None:
+    checkpoint = finished / "checkpoints" / "step_00000001"
+    elsewhere = overrides(
+        root, tmp_path / "b", "train.steps=2", f"train.resume={checkpoint}", "train.prompts=[]"
+    )
+    done = CliRunner().invoke(app, ["pretrain", str(TINY), *elsewhere])
+    assert done.exit_code == 0, done.output
+    assert "held-out bits per byte: not recorded before" in done.output
+    fewer = overrides(root, tmp_path / "b", "train.steps=1", "train.prompts=[]")
+    done = CliRunner().invoke(app, ["pretrain", str(TINY), *fewer])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "b" / "summary.json").read_text())["steps"] == 2
+    assert load(PretrainConfig, tmp_path / "b" / "config.toml").train.steps == 2
+
+
+@pytest.mark.parametrize("name", ["summary.json", "corpora.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_damaged_records_are_named(root: Path, finished: Path, name: str, content: str) -> None:
+    (finished / name).write_text(content)
+    config = tiny_config(root, finished, "train.steps=1")
+    with pytest.raises(StorageError, match=rf"{name}: not the .*delete it"):
+        finished_summary(config)
+        pretrain(config, SystemClock(), PEAK)
+
+
+_EXPORT_TO_A_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tiny_run import tiny_config, tiny_task
+from selenite.errors import StorageError
+from selenite.train.pretrain import _export
+
+out_dir = Path(sys.argv[2])
+task = tiny_task(tiny_config(Path(sys.argv[1]), out_dir))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    _export(task, out_dir)
+except StorageError as error:
+    print(error)
+assert not any(out_dir.iterdir()), list(out_dir.iterdir())
+"""
+
+
+def test_export_to_a_full_disk_is_a_storage_error(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _EXPORT_TO_A_FULL_DISK, str(root), str(tmp_path)]
+    path = {"PYTHONPATH": f"{Path(__file__).parent}:{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **path})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{tmp_path}: the model cannot be written" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import tiny_config, tiny_corpus, tiny_task, write_text
@@ -12,6 +13,7 @@ from tiny_run import tiny_config, tiny_corpus, tiny_task, write_text
 from selenite.clock import ManualClock
 from selenite.data.loader import evaluation_batches
 from selenite.errors import NonFiniteError
+from selenite.model.accounting import matrix_parameters, training_flops_per_token
 from selenite.model.hf_adapter import load_pretrained, save_pretrained
 from selenite.ops.attention_context import packed_context
 from selenite.train.evaluate import evaluate
@@ -184,3 +186,20 @@ def test_golden_curve(root: Path, tmp_path: Path) -> None:
     # Processors of one capability still get different kernels from MKL, and Newton-Schulz
     # amplifies the last bit; 1e-4 nats is far below what a change of the mathematics makes.
     assert found == pytest.approx([float(loss) for loss in expected], abs=1e-4)
+
+
+def test_flops_count_the_attention_within_the_pieces_that_were_read(
+    root: Path, tmp_path: Path
+) -> None:
+    task = tiny_task(tiny_config(root, tmp_path, "train.seq_len=200"))  # of 256: pieces differ
+    found = train_step(task, 0)["flops"]
+    config = task.model.config
+    pairs = 0
+    for micro_batch in task._batch:
+        _, lengths = np.unique(micro_batch.document_T, return_counts=True)
+        pairs += int((lengths * (lengths + 1) // 2).sum())
+    task.close()
+    per_pair = 2 * config.num_layers * config.num_heads * (config.qk_dim + config.v_dim)
+    expected = 6 * matrix_parameters(config) * 512 + 3 * per_pair * pairs
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found < 512 * training_flops_per_token(config, 200), "no piece is longer than seq_len"

@@ -75,3 +75,14 @@ def test_rates_and_their_words() -> None:
     assert found == {"seconds": 2.0, "tokens_per_second": 500.0, "mfu": pytest.approx(0.3)}
     assert rates({"tokens": 1000.0}, 0.0, None) == {"seconds": 0.0}
     assert one_line({"loss": 1.23456, "mfu": 0.3, "other": 1}) == "loss 1.235  MFU 30.0%"
+
+
+def test_a_run_that_began_elsewhere_says_what_was_not_recorded() -> None:
+    outcome = Outcome(Status.FINISHED, 2, Totals(tokens=2000, seconds=10.0), 0, None, 0)
+    facts = _summary().model_dump(include={
+        "name", "parameters", "active_parameters", "tau", "logit_statistic", "machine", "decisions"
+    })  # fmt: skip
+    late = [{"step": 1, "val_loss": 5.5, "val_bits_per_byte": 2.9, "loss": 5.0}, ROWS[2]]
+    summary = summarize(late, outcome, None, facts)
+    assert (summary.val_loss_before, summary.val_loss_after, summary.mfu) == (None, 4.5, None)
+    assert summary.samples[0].before is None
