@@ -1,8 +1,10 @@
 """Conversations to text and to token ids, through a chat template (jinja2, sandboxed).
 
-The K2 template stands in ``templates/k2.jinja``; templates of other models, as Hugging Face
-tokenizer folders carry them, work unchanged. ``encode_conversation`` gives the special tokens
-that the template writes their ids, and never those that a message, tool or name spells.
+The K2 template stands in ``templates/k2.jinja``. Those of other models come from their Hugging
+Face tokenizer folders and see what ``transformers`` gives them, with two differences: arguments
+of calls are the JSON text that the model wrote, never a table, and there is no ``strftime_now``,
+for a prompt must not change overnight. ``encode_conversation`` gives the special tokens that the
+template writes their ids, and never those that a message, tool or name spells.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selenite.errors import TokenizerError
@@ -155,7 +159,7 @@ def _render(
             add_generation_prompt=add_generation_prompt,
             **variables,
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
         raise TokenizerError(
             f"the chat template cannot render this conversation ({error}); mend the conversation, "
             "or the template in the tokenizer's folder"
@@ -164,10 +168,22 @@ def _render(
 
 @lru_cache(maxsize=8)  # compiling takes longer than rendering
 def _compile(template: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
     return environment.from_string(template)
+
+
+class _Generation(Extension):
+    """``{% generation %}...{% endgeneration %}``: marks what the model wrote; changes no text."""
+
+    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _to_json(

@@ -79,9 +79,9 @@ class Tokenizer:
             backend = HfBackend(_read_text(file), str(file))
             fallback = {}
         else:
-            backend = TiktokenBackend(file.read_bytes(), _added_tokens(config), str(file))
+            backend = TiktokenBackend(_read_bytes(file), _added_tokens(file, config), str(file))
             fallback = dict(zip(_ROLES, (BOS, EOS, PAD, UNK), strict=True))
-        roles = {role: name for role in _ROLES if (name := _role_name(config.get(role)))}
+        roles = {role: name for role in _ROLES if (name := _role_name(role, config.get(role)))}
         if not roles:  # no tokenizer_config.json, or one that names nothing
             roles = {r: name for r, name in fallback.items() if name in backend.special_tokens}
         return cls(backend, roles, _read_template(file.parent, config))
@@ -182,9 +182,18 @@ def _vocabulary_file(path: Path) -> Path:
     )
 
 
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise TokenizerError(
+            f"{file}: cannot be read ({error.strerror}); restore it or permit reading"
+        ) from error
+
+
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return _read_bytes(file).decode("utf-8")
     except UnicodeDecodeError as error:
         raise TokenizerError(
             f"{file}: not UTF-8 (byte {error.start}); the file is damaged: save or download it "
@@ -205,14 +214,25 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _role_name(entry: Any) -> str | None:
+def _role_name(role: str, entry: Any) -> str | None:
     """A special token in a config is its name, or an object with the name as ``content``."""
-    return entry.get("content") if isinstance(entry, dict) else entry
+    name = entry.get("content") if isinstance(entry, dict) else entry
+    if name is not None and not isinstance(name, str):
+        raise TokenizerError(
+            f"{role}={entry!r}: not the name of a special token; mend {_CONFIG_FILE}"
+        )
+    return name
 
 
-def _added_tokens(config: Mapping[str, Any]) -> dict[str, int]:
+def _added_tokens(file: Path, config: Mapping[str, Any]) -> dict[str, int]:
     added = config.get("added_tokens_decoder", {})
-    return {entry["content"]: int(index) for index, entry in added.items()}
+    try:
+        return {str(entry["content"]): int(index) for index, entry in added.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TokenizerError(
+            f"{file.with_name(_CONFIG_FILE)}: added_tokens_decoder must give each id an object "
+            f'with "content" ({error!r}); download it again'
+        ) from error
 
 
 def _read_template(folder: Path, config: Mapping[str, Any]) -> str | None:
@@ -220,4 +240,13 @@ def _read_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     if file.is_file():
         return _read_text(file)
     template = config.get("chat_template")
-    return template if isinstance(template, str) else None
+    if not isinstance(template, list):
+        return template if isinstance(template, str) else None
+    named = {e.get("name"): e.get("template") for e in template if isinstance(e, dict)}
+    default = named.get("default")
+    if not isinstance(default, str):
+        raise TokenizerError(
+            f"{folder / _CONFIG_FILE}: chat_template lists {list(named)} and no 'default'; write "
+            "the one to use into chat_template.jinja beside it"
+        )
+    return default

@@ -160,3 +160,36 @@ def test_templates_of_other_models_see_the_names_of_special_tokens(tokenizer, tm
     loaded = Tokenizer.load(tmp_path)
     ids = encode_conversation(loaded, [Message("user", " hi [EOS] ")])
     assert ids == [loaded.bos_id, *loaded.encode("hi [EOS]"), loaded.eos_id]
+
+
+def test_what_templates_of_other_models_use():
+    turns = [Message("user", "one"), Message("user", "two"), Message("assistant", "three")]
+    template = (
+        "{% for m in messages %}{% if m.content == 'two' %}{% continue %}{% endif %}"
+        "{% if m.role == 'assistant' %}{% generation %}<{{ m.content }}>{% endgeneration %}"
+        "{% break %}{% endif %}{{ m.content }} {% endfor %}"
+        "{% if strftime_now is defined %}a date{% endif %}"
+    )
+    assert render(template, turns) == "one <three>"
+    with pytest.raises(TokenizerError, match="'strftime_now' is undefined"):
+        render("{{ strftime_now('%Y') }}", turns)
+
+
+@pytest.mark.parametrize("fault", ["messages[0].content + 1", "1 // 0", "'%d' | format('x')"])
+def test_a_template_that_fails_in_python_is_named(fault):
+    with pytest.raises(TokenizerError, match="the chat template cannot render"):
+        render("{{ " + fault + " }}", CONVERSATION)
+
+
+def test_of_several_templates_the_default_is_taken(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    tools = {"name": "tool_use", "template": "tools"}
+    config["chat_template"] = [tools, {"name": "default", "template": "plain"}]
+    file.write_text(json.dumps(config))
+    assert Tokenizer.load(tmp_path).chat_template == "plain"
+    config["chat_template"] = [tools]
+    file.write_text(json.dumps(config))
+    with pytest.raises(TokenizerError, match=r"lists \['tool_use'\] and no 'default'"):
+        Tokenizer.load(tmp_path)

@@ -96,6 +96,16 @@ def test_special_tokens_come_from_the_config_beside_it(rank_file, tmp_path):
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "added", [{"583": {"special": True}}, {"a": {"content": "<x>"}}, [], {"583": 1}]
+)
+def test_added_tokens_of_another_shape_are_named(rank_file, tmp_path, added):
+    (tmp_path / "tiktoken.model").write_bytes(rank_file.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json: added_tokens_decoder must"):
+        Tokenizer.load(tmp_path)
+
+
 def test_a_file_cut_at_a_line_end_does_not_fit_its_config(rank_file, tmp_path):
     Tokenizer.load(rank_file).save(tmp_path)
     lines = rank_file.read_bytes().splitlines(keepends=True)

@@ -122,6 +122,7 @@ def test_a_vocabulary_without_end_token_says_so(tmp_path):
         ("tokenizer_config.json", b"{", r"tokenizer_config\.json: not JSON"),
         ("tokenizer_config.json", b"[]", r"tokenizer_config\.json: holds no JSON object"),
         ("tokenizer_config.json", b'{"eos_token": "<no>"}', "eos_token='<no>' is not a special"),
+        ("tokenizer_config.json", b'{"eos_token": ["<no>"]}', "eos_token=.* not the name"),
     ],
 )
 def test_a_broken_file_is_named(tokenizer, tmp_path, name, content, message):

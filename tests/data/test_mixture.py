@@ -66,7 +66,8 @@ class Run(Config):
 @pytest.mark.parametrize(
     ("data", "lines"),
     [
-        ({"max_byte": 5}, ["data.max_byte: unknown key; did you mean data.max_bytes or data.parts?"]),
+        ({"max_byte": 5},
+         ["data.max_byte: unknown key; did you mean data.max_bytes or data.parts?"]),
         ({"parts": [{"wieght": 1.0, "data": {}}]},
          ["data.parts.0.weight: required, and not given",
           "data.parts.0.wieght: unknown key; did you mean data.parts.0.weight or data.parts?"]),
