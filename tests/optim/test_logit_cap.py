@@ -1,7 +1,8 @@
 """QK-Clip in training: a small byte model whose logits run away without it, and do not with it.
 
 The pilot of the paper note (E4): Muon at a learning rate that is too high, no weight decay, no
-query-key norm. Learning rate, steps and bound are the pilot's.
+query-key norm. Learning rate, steps and bound are the pilot's; the cosine schedule is ours, chosen
+after a constant rate had missed a bound (dev/LOG.md).
 """
 
 from __future__ import annotations
