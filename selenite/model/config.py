@@ -122,6 +122,15 @@ class ModelConfig(Config):
             raise ValueError(
                 f"num_heads={self.num_heads} must be a multiple of num_kv_heads={self.kv_heads}"
             )
+        if self.moe is not None:
+            widths = {"hidden_size": self.hidden_size}
+            widths["moe.expert_hidden_size"] = self.moe.expert_hidden_size
+            for name, width in widths.items():
+                if width % 8:
+                    raise ValueError(
+                        f"{name}={width}: grouped products need rows of whole 16 bytes, which in "
+                        f"bfloat16 are 8 values; take {width + -width % 8}"
+                    )
         if self.attention == "gqa" and self.rope_interleaved:
             raise ValueError(
                 "rope_interleaved=true: no format has it with attention='gqa'; leave it out"

@@ -92,7 +92,7 @@ def _hf_moe_config(config: ModelConfig) -> dict[str, Any]:
     moe = config.moe or MoEConfig(
         num_experts=2,
         experts_per_token=1,
-        expert_hidden_size=1,
+        expert_hidden_size=8,
         first_dense_layers=config.num_layers,
     )
     return {

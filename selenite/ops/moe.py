@@ -4,17 +4,24 @@ Rows are sorted by expert, multiplied in one grouped product per weight, and put
 experts are kept in ascending order of id and summed in that order, so that a row's result does
 not depend on its neighbours.
 
-Letters: ``X`` = T·K rows in expert order.
+Letters: ``X`` rows in expert order (T·K and padding), ``Z`` rows of padding.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selenite.ops.activation import swiglu
-from selenite.ops.permute import invert, permute_rows, repeat_rows, sum_rows
+from selenite.ops.permute import repeat_rows, sum_rows
+
+# oneDNN compiles a kernel for every new number of rows, in about 4 ms; an expert's load is new at
+# every step. Rounded up, the numbers recur and the kernels are found again. The padding is never
+# read: it costs half this many rows of each expert.
+_ONEDNN_ALIGNMENT = 64
 
 
 def select_experts(
@@ -49,6 +56,39 @@ def expert_load(ids_TK: Tensor, num_experts: int) -> Tensor:
     return torch.bincount(ids_TK.reshape(-1), minlength=num_experts)
 
 
+@dataclass(frozen=True)
+class Dispatch:
+    """Where tokens go: rows sorted by expert. Written by ``dispatch``, read by ``experts``."""
+
+    slot_X: Tensor  # int64 index into the flattened [T, K] of each row; padding: 0
+    places_TK: Tensor  # int64: row of each token's k-th expert
+    padding_Z: Tensor  # int64: rows that belong to no token
+    ends_E: Tensor  # int32: row after the last of each expert
+
+
+def dispatch(ids_TK: Tensor, num_experts: int, alignment: int = 1) -> Dispatch:
+    """Sorts the chosen experts' rows; each expert's block is padded to a multiple of
+    ``alignment`` rows."""
+    device = ids_TK.device
+    flat_ids = ids_TK.reshape(-1)
+    order_X = flat_ids.argsort(stable=True)
+    load_E = expert_load(ids_TK, num_experts)
+    padded_E = (load_E + alignment - 1) // alignment * alignment
+    ends_E = padded_E.cumsum(0)
+    shift_E = (ends_E - padded_E) - (load_E.cumsum(0) - load_E)
+    row_X = torch.arange(len(order_X), device=device) + shift_E[flat_ids[order_X]]
+    places_TK = torch.empty_like(flat_ids)
+    places_TK[order_X] = row_X
+    # Without padding the number of rows is known, and an accelerator need not be waited for.
+    num_rows = len(order_X) if alignment == 1 else int(ends_E[-1])
+    slot_X = torch.zeros(num_rows, dtype=torch.int64, device=device)
+    slot_X[row_X] = order_X
+    is_padding = torch.ones(num_rows, dtype=torch.bool, device=device)
+    is_padding[row_X] = False
+    padding_Z = is_padding.nonzero()[:, 0] if alignment > 1 else row_X[:0]
+    return Dispatch(slot_X, places_TK.view_as(ids_TK), padding_Z, ends_E.to(torch.int32))
+
+
 def experts(
     x_TD: Tensor,
     ids_TK: Tensor,
@@ -58,16 +98,16 @@ def experts(
     down_EDF: Tensor,
 ) -> Tensor:
     """Weighted sum of each token's SwiGLU experts; same shape and dtype as ``x``."""
-    T, K = ids_TK.shape
-    order_X = ids_TK.reshape(-1).argsort(stable=True)
-    place_X = invert(order_X)
-    ends_E = expert_load(ids_TK, gate_EFD.shape[0]).cumsum(0).to(torch.int32)
-    x_XD = repeat_rows(x_TD, order_X, place_X, K)
-    hidden_XF = swiglu(grouped(x_XD, gate_EFD, ends_E), grouped(x_XD, up_EFD, ends_E))
+    K = ids_TK.shape[1]
+    is_onednn = x_TD.dtype == torch.bfloat16 and x_TD.device.type == "cpu"
+    to = dispatch(ids_TK, gate_EFD.shape[0], _ONEDNN_ALIGNMENT if is_onednn else 1)
+    source_X = to.slot_X // K
+    x_XD = repeat_rows(x_TD, source_X, to.places_TK)
+    hidden_XF = swiglu(grouped(x_XD, gate_EFD, to.ends_E), grouped(x_XD, up_EFD, to.ends_E))
     # Weighting the narrow hidden rows instead of the outputs: the same by linearity, for less.
-    gate_X1 = permute_rows(weights_TK.reshape(-1, 1), order_X, place_X)
-    y_XD = grouped(hidden_XF * gate_X1.to(x_TD.dtype), down_EDF, ends_E)
-    return sum_rows(y_XD, order_X, place_X, K)
+    gate_X1 = repeat_rows(weights_TK.reshape(-1, 1), to.slot_X, to.places_TK.reshape(-1, 1))
+    y_XD = grouped(hidden_XF * gate_X1.to(x_TD.dtype), down_EDF, to.ends_E)
+    return sum_rows(y_XD, source_X, to.places_TK, to.padding_Z)
 
 
 def grouped(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Reordering rows, with gradients that gather.
 
 torch differentiates indexing by scattering with addition, which is slow and must assume that rows
-repeat. The gradient of a permutation is the inverse permutation, and ``repeat_rows`` and
+repeat. Here the gradient of a permutation is the inverse permutation, and ``repeat_rows`` and
 ``sum_rows`` are each other's gradient.
 
-Letters: ``X`` rows in their new order, ``K`` copies of a row.
+Letters: ``X`` rows in their new order, ``K`` copies of a row, ``Z`` rows of padding.
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ def permute_rows(x: Tensor, order_X: Tensor, inverse_X: Tensor) -> Tensor:
     return _PermuteRows.apply(x, order_X, inverse_X)
 
 
-def repeat_rows(x_TD: Tensor, order_X: Tensor, inverse_X: Tensor, times: int) -> Tensor:
-    """``x.repeat_interleave(times, 0)[order]`` for a permutation and its inverse."""
-    return _RepeatRows.apply(x_TD, order_X, inverse_X, times)
+def repeat_rows(x_TD: Tensor, source_X: Tensor, places_TK: Tensor) -> Tensor:
+    """``x[source]``, where ``places[t]`` are the rows of the result that came from row ``t``.
+
+    Rows that are in nobody's places are padding: they hold any row and pass no gradient on.
+    """
+    return _RepeatRows.apply(x_TD, source_X, places_TK)
 
 
-def sum_rows(x_XD: Tensor, order_X: Tensor, inverse_X: Tensor, times: int) -> Tensor:
-    """Sums, in order, the ``times`` rows that ``repeat_rows`` made of each row: ``[T, D]``."""
-    return _SumRows.apply(x_XD, order_X, inverse_X, times)
+def sum_rows(x_XD: Tensor, source_X: Tensor, places_TK: Tensor, padding_Z: Tensor) -> Tensor:
+    """Sums the rows in each row's places, in order: ``[T, D]``; padding gets no gradient."""
+    return _SumRows.apply(x_XD, source_X, places_TK, padding_Z)
 
 
-def _gather_sum(x_XD: Tensor, inverse_X: Tensor, times: int) -> Tensor:
-    rows_TK = inverse_X.view(-1, times)
+def _gather_sum(x_XD: Tensor, places_TK: Tensor) -> Tensor:
     # One addition after another in float32: the sum of a row never depends on the other rows.
-    total_TD = x_XD[rows_TK[:, 0]].float()
-    for k in range(1, times):
-        total_TD += x_XD[rows_TK[:, k]]
+    total_TD = x_XD[places_TK[:, 0]].float()
+    for k in range(1, places_TK.shape[1]):
+        total_TD += x_XD[places_TK[:, k]]
     return total_TD.to(x_XD.dtype)
 
 
@@ -59,21 +61,24 @@ class _PermuteRows(torch.autograd.Function):
 
 class _RepeatRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, order_X: Tensor, inverse_X: Tensor, times: int) -> Tensor:
-        ctx.inverse_X, ctx.times = inverse_X, times
-        return x_TD[order_X // times]
+    def forward(ctx: Any, x_TD: Tensor, source_X: Tensor, places_TK: Tensor) -> Tensor:
+        ctx.places_TK = places_TK
+        return x_TD[source_X]
 
     @staticmethod
-    def backward(ctx: Any, grad_XD: Tensor) -> tuple[Tensor, None, None, None]:
-        return _gather_sum(grad_XD, ctx.inverse_X, ctx.times), None, None, None
+    def backward(ctx: Any, grad_XD: Tensor) -> tuple[Tensor, None, None]:
+        return _gather_sum(grad_XD, ctx.places_TK), None, None
 
 
 class _SumRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_XD: Tensor, order_X: Tensor, inverse_X: Tensor, times: int) -> Tensor:
-        ctx.order_X, ctx.times = order_X, times
-        return _gather_sum(x_XD, inverse_X, times)
+    def forward(
+        ctx: Any, x_XD: Tensor, source_X: Tensor, places_TK: Tensor, padding_Z: Tensor
+    ) -> Tensor:
+        ctx.source_X, ctx.padding_Z = source_X, padding_Z
+        return _gather_sum(x_XD, places_TK)
 
     @staticmethod
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, None, None, None]:
-        return grad_TD[ctx.order_X // ctx.times], None, None, None
+        grad_XD = grad_TD[ctx.source_X].index_fill_(0, ctx.padding_Z, 0)
+        return grad_XD, None, None, None

@@ -7,6 +7,7 @@ at 2**-8 of outputs of order ten.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from selenite.model.moe import MoE
+from selenite.ops import moe
 from selenite.ops.moe import (
+    dispatch,
     expert_load,
     experts,
     experts_reference,
@@ -208,3 +211,34 @@ def test_router_and_gate_weights_are_float32_in_a_bfloat16_layer() -> None:
     out, routing = moe(x_TD)
     assert out.dtype == torch.bfloat16
     assert torch.equal(routing.ids_TK, moe(x_TD.float())[1].ids_TK)
+
+
+@pytest.mark.parametrize("alignment", [1, 4, 64])
+def test_dispatch_sorts_by_expert_and_pads_each_block(alignment: int) -> None:
+    ids_TK = torch.rand(50, 9).topk(3, dim=-1).indices.sort(-1).values % 8
+    ids_TK = ids_TK.sort(-1).values
+    to = dispatch(ids_TK, 8, alignment)
+    ends = to.ends_E.tolist()
+    assert ends[-1] == len(to.slot_X)
+    assert all(end % alignment == 0 for end in ends)
+    assert sorted(to.places_TK.flatten().tolist() + to.padding_Z.tolist()) == list(range(ends[-1]))
+    expert_X = torch.searchsorted(to.ends_E, torch.arange(ends[-1]), right=True)
+    assert torch.equal(expert_X[to.places_TK], ids_TK)
+    assert torch.equal(to.slot_X[to.places_TK.flatten()], torch.arange(ids_TK.numel()))
+
+
+def test_padding_changes_neither_outputs_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, where only the number of rows in a product differs."""
+    whole, padded = (dispatch, partial(dispatch, alignment=16))
+    inputs = [torch.randn(20, 8), *(torch.randn(s) for s in ((5, 16, 8), (5, 16, 8), (5, 8, 16)))]
+    weights_TK = torch.rand(20, 2)
+    ids_TK = torch.rand(20, 5).topk(2, dim=-1).indices.sort(-1).values
+    results = []
+    for function in (whole, padded):
+        monkeypatch.setattr(moe, "dispatch", lambda ids, count, _, f=function: f(ids, count))
+        leaves = [x.clone().requires_grad_() for x in (*inputs, weights_TK)]
+        out_TD = experts(leaves[0], ids_TK, leaves[4], *leaves[1:4])
+        out_TD.square().sum().backward()
+        results.append([out_TD.detach(), *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other, rtol=1e-5, atol=1e-5)
