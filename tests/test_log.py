@@ -144,6 +144,8 @@ def test_a_refusing_disk_is_a_storage_error_of_tensorboard(tmp_path: Path, size:
         # The thread may be behind: the refusal comes with this write or one of the next.
         with pytest.raises(StorageError, match="metrics cannot be written"):
             write_until_refused(sink, "x" * size)
+        with pytest.raises(StorageError, match="metrics cannot be written"):
+            sink.write(1000, {"loss": 1.0})
         sink.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
