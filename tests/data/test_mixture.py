@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -90,3 +93,10 @@ def test_parts_make_a_mixture_and_no_parts_a_corpus(tmp_path):
         dump(run, tmp_path / "config.toml")
         assert load(Run, tmp_path / "config.toml") == run
         assert Run(data=run.data) == run
+
+
+def test_the_documented_mixture_loads():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    tables = [text.split("```")[0] for text in page.split("```toml\n")[1:]]
+    kinds = [type(validate(Run, tomllib.loads(text), "data.md").data) for text in tables]
+    assert kinds == [DataConfig, MixtureConfig]
