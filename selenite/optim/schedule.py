@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from selenite.config import Config
+from selenite.errors import ConfigError
 
 Shape = Literal["cosine", "linear"]
 
@@ -51,11 +52,20 @@ class ScheduleConfig(Config):
 K2_SCHEDULE = ScheduleConfig(kind="wsd", warmup_steps=500)
 MOONLIGHT_SCHEDULE = ScheduleConfig(kind="moonlight", warmup_steps=2000)
 
+PRESETS = {"k2": K2_SCHEDULE, "moonlight": MOONLIGHT_SCHEDULE}
+
 # Moonlight's third stage: from 5.2T of 5.7T tokens, 100 steps up from 4.2e-5 to 1e-4 (of a peak of
 # 4.2e-4), then linearly to zero.
 _MOONLIGHT_LAST_STAGE = 5.2 / 5.7
 _MOONLIGHT_RISE_STEPS = 100
 _MOONLIGHT_RISE_TO = 1e-4 / 4.2e-4
+
+
+def preset(name: str) -> ScheduleConfig:
+    """The schedule of a paper; raises ``ConfigError`` for an unknown name."""
+    if name not in PRESETS:
+        raise ConfigError(f"schedule {name!r} is unknown; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def linear_warmup(step: float, warmup_steps: int) -> float:
@@ -75,7 +85,7 @@ def decay(step: float, start: float, end: float, final: float, shape: Shape) -> 
 
 
 class Schedule:
-    """A ``ScheduleConfig`` over a known number of steps."""
+    """A ``ScheduleConfig`` over a known number of steps; ``ConfigError`` if they do not fit."""
 
     def __init__(self, config: ScheduleConfig, total_steps: int) -> None:
         self.config = config
@@ -85,6 +95,7 @@ class Schedule:
             if config.warmup_steps is None
             else config.warmup_steps
         )
+        self._check()
 
     def factor(self, step: float) -> float:
         """The factor on every ``base_lr`` for the update after ``step`` updates."""
@@ -99,9 +110,28 @@ class Schedule:
             return warmup * decay(step, start, total, config.final_factor, config.decay_shape)
         return warmup * self._moonlight(step)
 
-    def at_fraction(self, fraction: float) -> float:
-        """The factor when ``fraction`` of all steps are done."""
-        return self.factor(fraction * self.total_steps)
+    def _check(self) -> None:
+        config, total = self.config, self.total_steps
+        if config.kind == "moonlight":
+            least = round(_MOONLIGHT_RISE_STEPS / (1 - _MOONLIGHT_LAST_STAGE)) + 1
+            if total < least:
+                raise ConfigError(
+                    f"{total} steps are too few for kind=moonlight: its last stage would not fall "
+                    f"after {_MOONLIGHT_RISE_STEPS} steps of rising; train at least {least} steps, "
+                    "or choose kind=wsd"
+                )
+        if config.warmup_steps is None:
+            return
+        if config.warmup_steps >= total:
+            raise ConfigError(
+                f"warmup_steps={config.warmup_steps} leaves nothing of the {total} steps; "
+                "lower it, or set warmup_fraction instead"
+            )
+        if config.kind == "wsd" and config.warmup_steps > config.decay_start * total:
+            raise ConfigError(
+                f"warmup_steps={config.warmup_steps} is beyond the decay, which begins at step "
+                f"{config.decay_start * total:.0f} of {total}; lower it, or raise decay_start"
+            )
 
     def _moonlight(self, step: float) -> float:
         floor = self.config.final_factor

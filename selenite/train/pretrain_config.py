@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -11,9 +12,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from selenite.config import Config
 from selenite.data.mixture import CorpusOrMixture, MixtureConfig
 from selenite.data.prepare import DataConfig
-from selenite.model.config import ModelConfig, preset
+from selenite.errors import ConfigError
+from selenite.model.config import ModelConfig
+from selenite.model.config import preset as model_preset
 from selenite.optim.build import OptimConfig
-from selenite.optim.schedule import ScheduleConfig
+from selenite.optim.schedule import Schedule, ScheduleConfig
+from selenite.optim.schedule import preset as schedule_preset
 from selenite.runtime import DTypeName
 from selenite.train.loop import LoopConfig
 
@@ -29,7 +33,8 @@ class TrainConfig(LoopConfig):
     batch_tokens: int = Field(default=32_768, gt=0)
     """Tokens of one optimizer step."""
     micro_batch_tokens: int = Field(default=8192, gt=0)
-    """Tokens of one forward and backward pass: memory grows with it, the result does not change."""
+    """Tokens of one forward and backward pass: memory grows with it. A document that its edge cuts
+    is trained on in two pieces; besides that, the update does not depend on it."""
     eval_tokens: int = Field(default=131_072, gt=0)
     """Held-out tokens of one evaluation, the same every time."""
     prompts: tuple[str, ...] = ("def ", "import ", "The ")
@@ -82,32 +87,37 @@ class TrainConfig(LoopConfig):
         return self
 
 
-def _expand_preset(value: Any) -> Any:
-    """``"nano"``, or ``{preset = "nano", num_layers = 4}``, as the dimensions they stand for."""
-    if isinstance(value, str):
-        return preset(value)
-    if not isinstance(value, dict) or "preset" not in value:
-        return value
-    changes = dict(value)
-    name = changes.pop("preset")
-    dimensions: dict[str, Any] = preset(str(name)).model_dump(exclude_unset=True)
-    for key, change in changes.items():
-        old = dimensions.get(key)
-        if isinstance(old, dict) and isinstance(change, dict):
-            change = {**old, **change}
-        dimensions[key] = change
-    return dimensions
+def _expanding(preset: Callable[[str], Config]) -> BeforeValidator:
+    """``"nano"``, or ``{preset = "nano", num_layers = 4}``, become the settings they stand for."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return preset(value)
+        if not isinstance(value, dict) or "preset" not in value:
+            return value
+        changes = dict(value)
+        name = changes.pop("preset")
+        settings: dict[str, Any] = preset(str(name)).model_dump(exclude_unset=True)
+        for key, change in changes.items():
+            old = settings.get(key)
+            if isinstance(old, dict) and isinstance(change, dict):
+                change = {**old, **change}
+            settings[key] = change
+        return settings
+
+    return BeforeValidator(expand)
 
 
 class PretrainConfig(Config):
     """A pre-training run: what ``selenite pretrain`` reads."""
 
-    model: Annotated[ModelConfig, BeforeValidator(_expand_preset)]
+    model: Annotated[ModelConfig, _expanding(model_preset)]
     """A preset's name, a table with ``preset`` and changes to it, or all dimensions."""
     train: TrainConfig
     data: CorpusOrMixture = DataConfig()
     optim: OptimConfig = OptimConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
+    schedule: Annotated[ScheduleConfig, _expanding(schedule_preset)] = ScheduleConfig()
+    """A preset's name (``k2``, ``moonlight``), one with changes, or a table of its own."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -123,10 +133,8 @@ class PretrainConfig(Config):
                 f"data.tokenizer.vocab_size={wanted.vocab_size} exceeds model.vocab_size="
                 f"{self.model.vocab_size}: the last tokens have no row; make them equal"
             )
-        warmup = self.schedule.warmup_steps
-        if warmup is not None and warmup >= self.train.num_steps:
-            raise ValueError(
-                f"schedule.warmup_steps={warmup} leaves nothing of the {self.train.num_steps} "
-                "steps; lower it, or set schedule.warmup_fraction instead"
-            )
+        try:
+            Schedule(self.schedule, self.train.num_steps)
+        except ConfigError as error:
+            raise ValueError(f"schedule: {error}") from error
         return self

@@ -2,7 +2,7 @@
 
 Pre-training, fine-tuning, reinforcement learning, a two-optimizer GAN and a detector are all a
 task. The loop (``train/loop.py``) knows steps, time, files and signals; the task knows its
-batches, its loss and what happens after an update. ``train/pretrain.py`` is the first task.
+batches, its loss and what happens after an update. ``train/pretrain_task.py`` is the first.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ from selenite.clock import SystemClock
 from selenite.config import load
 from selenite.errors import CheckpointError, ConfigError, OutOfMemoryError, StorageError
 from selenite.model.hf_adapter import load_pretrained
+from selenite.optim.schedule import K2_SCHEDULE
+from selenite.train.lock import exclusive
 from selenite.train.pretrain import (
     PretrainConfig,
     finished_summary,
@@ -28,7 +31,6 @@ from selenite.train.pretrain import (
     pretrain,
     summary_lines,
 )
-from selenite.train.lock import exclusive
 from selenite.train.summary import read_metrics
 
 PEAK = 1e11  # FLOP/s, given so that no test measures it
@@ -120,7 +122,10 @@ def test_another_model_in_the_same_directory_is_refused(root: Path, tmp_path: Pa
         (["train.seq_len=512"], r"seq_len=512 exceeds micro_batch_tokens=256"),
         (["model.max_positions=32"], r"seq_len=64 exceeds model\.max_positions=32"),
         (["data.tokenizer.vocab_size=1000"], r"vocab_size=1000 exceeds model\.vocab_size=512"),
-        (["schedule.warmup_steps=20"], r"warmup_steps=20 leaves nothing of the 20 steps"),
+        (["schedule.kind=cosine", "schedule.warmup_steps=20"], r"leaves nothing of the 20 steps"),
+        (["schedule.warmup_steps=15"], r"warmup_steps=15 .*decay.* begins at step 13"),
+        (["schedule=k2"], r"warmup_steps=500 "),
+        (["schedule.kind=moonlight"], r"20 steps.*moonlight.*at least 1141"),
         (["model.preset=mega"], r"'mega' is unknown; there are: nano"),
         (["train.stepps=3"], r"stepps.*steps"),
     ],
@@ -128,6 +133,14 @@ def test_another_model_in_the_same_directory_is_refused(root: Path, tmp_path: Pa
 def test_contradictions_are_named_with_a_remedy(settings: list[str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=rf"(?s){complaint}"):
         load(PretrainConfig, TINY, settings)
+
+
+def test_schedule_is_a_preset_name_or_a_preset_with_changes() -> None:
+    assert load(PretrainConfig, TINY, ["train.steps=1000", "schedule=k2"]).schedule == K2_SCHEDULE
+    changed = load(PretrainConfig, TINY, ["schedule.preset=k2", "schedule.warmup_steps=3"])
+    assert changed.schedule == K2_SCHEDULE.model_copy(update={"warmup_steps": 3})
+    with pytest.raises(ConfigError, match=r"schedule.*'k3' is unknown; there are: k2, moonlight"):
+        load(PretrainConfig, TINY, ["schedule=k3"])
 
 
 def test_model_is_a_preset_name_or_a_preset_with_changes(tmp_path: Path) -> None:
@@ -240,14 +253,21 @@ def test_command_goes_on_from_a_path_and_is_content_with_fewer_steps(
     assert load(PretrainConfig, tmp_path / "b" / "config.toml").train.steps == 2
 
 
-@pytest.mark.parametrize("name", ["summary.json", "corpora.json"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("summary.json", finished_summary),
+        ("corpora.json", lambda config: pretrain(config, SystemClock(), PEAK)),
+    ],
+)
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_damaged_records_are_named(root: Path, finished: Path, name: str, content: str) -> None:
+def test_damaged_records_are_named(
+    root: Path, finished: Path, name: str, read: Callable[[PretrainConfig], object], content: str
+) -> None:
     (finished / name).write_text(content)
     config = tiny_config(root, finished, "train.steps=1")
     with pytest.raises(StorageError, match=rf"{name}: not the .*delete it"):
-        finished_summary(config)
-        pretrain(config, SystemClock(), PEAK)
+        read(config)
 
 
 _EXPORT_TO_A_FULL_DISK = """
