@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from benchmarks import results
 from benchmarks.results import ResultsError, Row, read, render
+from experiments import quickstart
 from selenite import runtime
 
 ROOT = results.ROOT
@@ -155,6 +156,13 @@ def test_a_row_that_breaks_a_rule(change: dict[str, object]) -> None:
 )
 def test_met(target: str | None, met: bool | None) -> None:
     assert Row.model_validate({**SOUND, "target": target}).met is met
+
+
+@given(st.floats(0.1, 100))
+def test_the_quickstarts_range_holds_its_value_and_its_target(minutes: float) -> None:
+    low, high = quickstart.rerun_range(minutes)
+    assert low < minutes <= high
+    assert (high <= quickstart.TARGET_MINUTES) == (minutes <= quickstart.TARGET_MINUTES)
 
 
 @given(st.sampled_from([None, "<= 0.1", ">= 0.1"]), st.booleans(), st.sampled_from(["", "a note"]))
