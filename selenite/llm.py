@@ -3,6 +3,8 @@
     from selenite import LLM, SamplingParams
     llm = LLM("runs/nano")
     print(llm.generate("def fibonacci(n):", SamplingParams(max_tokens=64))[0].text)
+
+The library's face, beside ``selenite generate``: tokenizer, model and cached decoder in one object.
 """
 
 from __future__ import annotations
