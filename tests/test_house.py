@@ -131,6 +131,14 @@ def test_make_help_lists_every_target() -> None:
     assert phony.split() == TARGETS
 
 
+def test_ci_calls_targets_that_exist() -> None:
+    script = ROOT / ".ci" / "run"
+    subprocess.run(["bash", "-n", script], check=True)
+    called = re.findall(r"^make (.*)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+    assert called
+    assert set(called) <= set(TARGETS)
+
+
 def test_verify_asks_for_its_row() -> None:
     asked = subprocess.run(
         ["make", "-o", ".venv/.dev", "verify"], cwd=ROOT, capture_output=True, text=True
