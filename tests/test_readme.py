@@ -80,7 +80,7 @@ def shorten(line: str) -> str:
 
 def test_every_block_of_the_readme_is_of_a_kind_that_is_checked() -> None:
     """The layout, a text, has a test of its own in ``test_house.py``."""
-    assert {language for language, _ in BLOCKS} == {"sh", "python", "text"}
+    assert {language for language, _ in BLOCKS} == {"sh", "python", "text", "console"}
     assert len(BLOCKS) * 2 == len(re.findall(r"^```", README, re.MULTILINE))
 
 
