@@ -47,8 +47,9 @@ def copy(tmp_path: Path) -> Path:
 
 def run(command: list[str | Path], where: Path) -> str:
     """What the command prints, this environment's programs first and no package index in sight."""
+    outer = re.compile("MAKE|MFLAGS|PYTEST_")  # of the make and pytest that run this test
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not outer.match(name)},
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PIP_NO_INDEX": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",

@@ -43,7 +43,8 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live: bytes now, by label.
         peak: the largest since ``restart_peak``.
-        products: shapes of bfloat16 products; those of a grouped one differ from expert to expert.
+        products: shapes of bfloat16 products; those of a grouped one differ from expert to expert,
+            and recur from layer to layer because their rows are rounded up (``ops/moe.py``).
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,8 @@ class LiveBytes(TorchDispatchMode):
         if func in _PRODUCTS and args[-1].dtype == torch.bfloat16:
             self.products.add((func, *(tuple(arg.shape) for arg in args)))
         elif func is aten._grouped_mm.default and args[0].dtype == torch.bfloat16:
-            self.products.update((func, self._allocations, e) for e in range(len(args[2])))
+            shapes = tuple(tuple(arg.shape) for arg in args[:2])
+            self.products.update((func, shapes, e) for e in range(len(args[2])))
         known = _SHAPES.get(func)
         if known is not None:
             out = known(*args, **kwargs)

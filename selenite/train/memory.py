@@ -28,12 +28,12 @@ from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.random_task import random_task
 from selenite.train.step import train_step
 
-# oneDNN keeps the code of this many products, one for each shape; an expert's rows differ from
-# expert to expert, so mixtures of experts fill it (oneDNN's ONEDNN_PRIMITIVE_CACHE_CAPACITY).
+# oneDNN keeps the code of this many products at most, one for each shape
+# (ONEDNN_PRIMITIVE_CACHE_CAPACITY).
 _ONEDNN_CAPACITY = 1024
-# Heap growth of a bfloat16 step of nano over that of float32, divided by the capacity: the plans
-# and buffers of one AMX product, measured with mallinfo2 on torch 2.13.
-_ONEDNN_BYTES = 680 * 1024
+# What nano's bfloat16 steps hold beyond live tensors, divided by their products: plans, code and
+# buffers of one AMX product. One constant, calibrated on nano with torch 2.13.
+_ONEDNN_BYTES = 1536 * 1024
 
 _NOTES = {
     "process": "Python, torch and our modules",
