@@ -20,6 +20,7 @@ _ONLY = {
     "scoring_func": "sigmoid",
     "topk_method": "noaux_tc",
     "moe_layer_freq": 1,
+    "num_nextn_predict_layers": 0,
 }
 """Options of ``config.json`` of which the model implements one value."""
 _ONLY_IN_ROPE = {"attention_factor": None, "truncate": True}
@@ -133,20 +134,6 @@ def from_hf_config(hf: dict[str, Any], source: str = "config.json") -> ModelConf
     raise CheckpointError(
         f"{source}: model_type={kind!r} is not supported; there are llama, deepseek_v3, kimi_k2"
     )
-
-
-_ONLY = {
-    "attention_bias": False,
-    "mlp_bias": False,
-    "hidden_act": "silu",
-    "scoring_func": "sigmoid",
-    "topk_method": "noaux_tc",
-    "moe_layer_freq": 1,
-    "num_nextn_predict_layers": 0,
-}
-"""Options of ``config.json`` of which the model implements one value."""
-_ONLY_IN_ROPE = {"attention_factor": None, "truncate": True}
-"""Likewise, of its rotary scaling."""
 
 
 def _common(hf: dict[str, Any]) -> dict[str, Any]:
