@@ -27,6 +27,10 @@ DTypeName = Literal["auto", "bfloat16", "float32"]
 PEAK_SHAPES = ((2048, 2048, 2048), (4096, 4096, 4096), (8192, 512, 1408), (4096, 576, 1536))
 BANDWIDTH_BYTES = 2**30
 
+INVARIANT_ROWS = 32
+"""Batch-invariant products have a multiple of this many rows. With fewer, MKL takes other kernels
+(below 4 rows everywhere), or divides the sum among threads (below 32 with MKL_CBWR on AMD)."""
+
 _batch_invariant = False
 
 
@@ -126,12 +130,14 @@ def is_batch_invariant() -> bool:
 def enable_batch_invariant() -> None:
     """Switches batch-invariant mode on for the rest of the process.
 
-    MKL reads ``MKL_CBWR`` at its first product and never again, so this must come before any
-    product of the process. A probe then checks that products really are invariant.
+    Products then run on rows padded to a multiple of ``INVARIANT_ROWS`` (ops/linear.py, ops/moe.py)
+    and with MKL's ``MKL_CBWR``, which the library reads at its first product and never again: this
+    must come before any product of the process. (MKL obeys it on Intel's processors; on AMD's the
+    padding suffices.) A probe then checks that products really are invariant.
 
     Raises:
         UnsupportedError: products depend on the number of rows (the switch came too late, or
-            this torch has no MKL).
+            this torch has another library).
     """
     global _batch_invariant
     if _batch_invariant:
@@ -142,23 +148,24 @@ def enable_batch_invariant() -> None:
 
 
 def _probe_invariance() -> None:
-    """Compares rows of a product, plain and grouped, with the same rows among 64."""
+    """Compares padded rows of a product, plain and grouped, with the same rows among many."""
     generator = torch.Generator().manual_seed(0)
-    for inputs, outputs in ((256, 256), (24, 8), (128, 80)):
-        x = torch.randn(64, inputs, generator=generator)
+    for inputs, outputs in ((256, 256), (24, 8), (128, 80), (36, 20), (1344, 20)):
+        x = torch.randn(16 * INVARIANT_ROWS, inputs, generator=generator)
         weight = torch.randn(outputs, inputs, generator=generator)
         full = F.linear(x, weight)
-        for rows in (1, 2, 3, 5, 8, 17, 33):
-            ends = torch.tensor([rows, 64], dtype=torch.int32)
-            grouped = F.grouped_mm(x, torch.stack((weight.T, weight.T)), offs=ends)
+        weights = torch.stack((weight, weight)).transpose(1, 2)
+        for rows in (multiple * INVARIANT_ROWS for multiple in (1, 2, 3, 8)):
+            ends = torch.tensor([rows, len(x)], dtype=torch.int32)
+            grouped = F.grouped_mm(x, weights, offs=ends)
             if not (
                 torch.equal(F.linear(x[:rows], weight), full[:rows]) and torch.equal(grouped, full)
             ):
                 raise UnsupportedError(
                     f"batch-invariant mode: a float32 product of {rows} rows differs from the same "
-                    "rows among 64. Either a product ran before the mode was switched on (switch "
-                    "it on first, or set MKL_CBWR=AUTO,STRICT in the environment), or this torch "
-                    f"has no MKL (has MKL: {torch.backends.mkl.is_available()})"
+                    f"rows among {len(x)}. Either a product ran before the mode was switched on "
+                    "(switch it on first, or set MKL_CBWR=AUTO,STRICT in the environment), or this "
+                    f"torch has no MKL (has MKL: {torch.backends.mkl.is_available()})"
                 )
 
 

@@ -12,15 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
+
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """``x W^T + b`` in the dtype of ``x``; leading dimensions of ``x`` are free.
 
-    In batch-invariant mode (float32) the rows are independent bit for bit because MKL's
-    conditional reproducibility is on (``runtime.enable_batch_invariant``).
+    In batch-invariant mode (float32) the rows are padded, so that a row's bits do not depend on
+    their number (``runtime.enable_batch_invariant``).
     """
+    weight = weight_OI.to(x_TI.dtype)
     bias = None if bias_O is None else bias_O.to(x_TI.dtype)
-    return F.linear(x_TI, weight_OI.to(x_TI.dtype), bias)
+    if not is_batch_invariant():
+        return F.linear(x_TI, weight, bias)
+    rows = x_TI.flatten(0, -2)
+    padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS))
+    return F.linear(padded, weight, bias)[: len(rows)].view(*x_TI.shape[:-1], -1)
 
 
 def head_linear(x_TNI: Tensor, weight_NIO: Tensor) -> Tensor:

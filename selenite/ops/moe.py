@@ -17,6 +17,7 @@ from torch import Tensor
 
 from selenite.ops.activation import swiglu
 from selenite.ops.permute import repeat_rows, sum_rows
+from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 
 # oneDNN compiles a kernel for every new number of rows, in about 4 ms; an expert's load is new at
 # every step. Rounded up, the numbers recur and the kernels are found again. The padding is never
@@ -99,8 +100,7 @@ def experts(
 ) -> Tensor:
     """Weighted sum of each token's SwiGLU experts; same shape and dtype as ``x``."""
     K = ids_TK.shape[1]
-    is_onednn = x_TD.dtype == torch.bfloat16 and x_TD.device.type == "cpu"
-    to = dispatch(ids_TK, gate_EFD.shape[0], _ONEDNN_ALIGNMENT if is_onednn else 1)
+    to = dispatch(ids_TK, gate_EFD.shape[0], _row_multiple(x_TD))
     source_X = to.slot_X // K
     x_XD = repeat_rows(x_TD, source_X, to.places_TK)
     hidden_XF = swiglu(grouped(x_XD, gate_EFD, to.ends_E), grouped(x_XD, up_EFD, to.ends_E))
@@ -108,6 +108,14 @@ def experts(
     gate_X1 = repeat_rows(weights_TK.reshape(-1, 1), to.slot_X, to.places_TK.reshape(-1, 1))
     y_XD = grouped(hidden_XF * gate_X1.to(x_TD.dtype), down_EDF, to.ends_E)
     return sum_rows(y_XD, source_X, to.places_TK, to.padding_Z)
+
+
+def _row_multiple(x_TD: Tensor) -> int:
+    """Of how many rows an expert's block must be a multiple."""
+    if is_batch_invariant():
+        return INVARIANT_ROWS
+    is_onednn = x_TD.dtype == torch.bfloat16 and x_TD.device.type == "cpu"
+    return _ONEDNN_ALIGNMENT if is_onednn else 1
 
 
 def grouped(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:

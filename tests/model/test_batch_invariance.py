@@ -80,13 +80,15 @@ def test_fast_mode_differs_and_stays_within_its_bound() -> None:
 
 
 @needs_mkl
-def test_enabling_after_a_product_is_refused() -> None:
+def test_products_that_depend_on_their_rows_are_refused() -> None:
+    """A switch that comes too late, and rows that are not padded: the probe must see it."""
     program = (
         "import torch\n"
         "torch.set_num_threads(1)\n"
         "torch.nn.functional.linear(torch.ones(64, 256), torch.ones(256, 256))\n"
         "from selenite import runtime\n"
         "from selenite.errors import UnsupportedError\n"
+        "runtime.INVARIANT_ROWS = 1\n"
         "try:\n"
         "    runtime.enable_batch_invariant()\n"
         "except UnsupportedError as refused:\n"
