@@ -21,7 +21,7 @@ from selenite.log import JsonLines, TensorBoard, once
 def restored_logging():
     root, ours = logging.getLogger(), logging.getLogger("selenite")
     before = (root.handlers[:], root.level, ours.level)
-    logging.captureWarnings(False)  # an earlier test may have left it on, with pytest's own hook back
+    logging.captureWarnings(False)  # an earlier test may have left it on under a hook now gone
     yield
     root.handlers[:], root.level, ours.level = before
     logging.captureWarnings(False)
