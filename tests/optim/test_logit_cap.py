@@ -1,8 +1,8 @@
 """QK-Clip in training: a small byte model whose logits run away without it, and do not with it.
 
 The pilot of the paper note (E4): Muon at a learning rate that is too high, no weight decay, no
-query-key norm. Learning rate, steps and bound are the pilot's; the cosine schedule is ours, chosen
-after a constant rate had missed a bound (dev/LOG.md).
+query-key norm. Learning rate, steps and bounds are the pilot's; the schedule has K2's shape. What
+other schedules gave, and that this one was chosen after them, is in dev/LOG.md.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def train(tau: float | None, seed: int) -> Run:
         starts = torch.randint(len(source) - LENGTH - 1, (ROWS,), generator=generator)
         return torch.stack([source[s : s + LENGTH + 1] for s in starts.tolist()])
 
-    schedule = Schedule(ScheduleConfig(kind="cosine", warmup_steps=WARMUP), STEPS)
+    schedule = Schedule(ScheduleConfig(kind="wsd", warmup_steps=WARMUP), STEPS)
     max_logits = []
     for step in range(STEPS):
         for group in optimizer.param_groups:
