@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from selenite.train.heap import Heap
+
 aten = torch.ops.aten
 
 
@@ -43,6 +45,7 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live: bytes now, by label.
         peak: the largest since ``restart_peak``.
+        heap: what a process that makes and frees the same storages would hold.
         products: shapes of bfloat16 products; those of a grouped one differ from expert to expert,
             and recur from layer to layer because their rows are rounded up (``ops/moe.py``).
     """
@@ -51,6 +54,7 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live: Counter[str] = Counter()
         self.peak = Peak(Counter(), 0)
+        self.heap = Heap()
         self.products: set[tuple[Any, ...]] = set()
         self._label = "other"
         self._allocations = 0
@@ -116,6 +120,7 @@ class LiveBytes(TorchDispatchMode):
         self._allocations += 1
         self._made[storage._cdata] = self._allocations, label
         self.live[label] += storage.nbytes()
+        self.heap.allocate(storage._cdata, storage.nbytes())
         weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
         if self.live.total() > self.peak.total:
             self.peak = Peak(self.live.copy(), self._allocations)
@@ -123,6 +128,7 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, address: int, num_bytes: int) -> None:
         _, label = self._made.pop(address)
         self.live[label] -= num_bytes
+        self.heap.free(address)
 
 
 def _leaves_meta(tensor: Tensor, kwargs: dict[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """The memory plan: what a pre-training config will hold, before anything is allocated.
 
 The config's own step (model, loss, backward, optimizer) runs on tensors without storage, and the
-largest number of live bytes is the plan (``live_bytes.py``). Added to it are the process itself and
-the kernels that oneDNN keeps. The corpus is memory-mapped: the kernel drops its pages when memory
+largest number of live bytes is the plan (``live_bytes.py``). Added to it are the holes that malloc
+keeps between them (``heap.py``), the process itself and the kernels that oneDNN keeps. The corpus is memory-mapped: the kernel drops its pages when memory
 is short, so it is not counted.
 
     selenite doctor configs/nano.toml --measure
@@ -25,6 +25,7 @@ from selenite.model.transformer import Transformer
 from selenite.runtime import choose_device, choose_dtype, torch_dtype
 from selenite.train.live_bytes import LiveBytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
+from selenite.train.pretrain_task import PretrainTask
 from selenite.train.random_task import random_task
 from selenite.train.step import train_step
 
@@ -43,6 +44,7 @@ _NOTES = {
     "weight copies": "weights cast to the compute dtype, kept for the backward pass",
     "activations": "of one micro-batch, saved for its backward pass",
     "working memory": "gradients of activations, recomputed layers, Newton-Schulz buffers",
+    "holes": "freed memory between live tensors, kept by malloc",
     "kernels": "compiled products that oneDNN keeps",
 }
 
@@ -238,45 +240,59 @@ def _parts(config: PretrainConfig, process: int) -> tuple[dict[str, int], str]:
     """What is held at the fullest moment of a step, and which moment that is."""
     device = choose_device(config.train.device).value
     dtype = choose_dtype(config.train.dtype, device).value
-    backward, optimizer, products = _trace(config, torch_dtype(dtype))
-    kernels = 0
+    trace = _trace(config, torch_dtype(dtype))
+    moment, fullest = max(trace.moments.items(), key=lambda moment: moment[1].total())
+    parts = {"process": process, **fullest}
     if device == "cpu":
         capacity = int(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _ONEDNN_CAPACITY))
-        kernels = min(capacity, products) * _ONEDNN_BYTES
-    fullest = max(backward, optimizer, key=Counter.total)
-    moment = "forward and backward" if fullest is backward else "optimizer step"
-    parts = {"process": process, **fullest, "kernels": kernels}
+        parts["kernels"] = min(capacity, trace.num_products) * _ONEDNN_BYTES
+        parts["holes"] = max(0, trace.heap_bytes - fullest.total())
     return {name: parts[name] for name in _NOTES if parts.get(name)}, moment
 
 
-def _trace(config: PretrainConfig, dtype: torch.dtype) -> tuple[Counter[str], Counter[str], int]:
-    """Bytes at the peak of the backward pass and of the update; shapes of bfloat16 products.
+@dataclass(frozen=True)
+class _Trace:
+    """What the steps without storage showed."""
 
-    Two micro-batches where the config has as many: the second finds the gradients of the first.
-    """
+    moments: dict[str, Counter[str]]  # bytes by what holds them, at the peak of each moment
+    num_products: int  # shapes of bfloat16 products
+    heap_bytes: int  # the most that malloc held, holes included
+
+
+def _trace(config: PretrainConfig, dtype: torch.dtype) -> _Trace:
+    """Two steps: malloc has settled in the second. Two micro-batches of each where the config has
+    as many: the second finds the gradients of the first."""
     with LiveBytes() as live:
         with live.label("weights"), torch.device("meta"):
             model = Transformer(config.model, dtype)
         with live.label("optimizer state"):
             task = random_task(config, model)
-        phase = task.phases[0]
-        batch = task.next_batch()[:2]
-        for micro_batch in batch:
-            with live.label("activations"):
-                loss = task.loss(phase, micro_batch, batch)
-            with live.label("working memory"):
-                loss.backward()
-            del loss
-        gradients = [p.grad for p in phase.parameters() if p.grad is not None]
-        backward = live.peak.by_label.copy()
-        held = live.held_at_peak(gradients)
-        live.restart_peak()
-        with live.label("working memory"):
-            phase.optimizer.step()
-        optimizer = live.peak.by_label.copy()
-        all_gradients = live.held_at_peak(gradients)
+        for _ in range(2):
+            moments = _trace_step(task, live)
         task.close()
-    for counted, size in ((backward, held), (optimizer, all_gradients)):
+    return _Trace(moments, len(live.products), live.heap.high_water)
+
+
+def _trace_step(task: PretrainTask, live: LiveBytes) -> dict[str, Counter[str]]:
+    """``train_step`` without its numbers: bytes at the peak of the backward pass and the update."""
+    phase = task.phases[0]
+    phase.optimizer.zero_grad(set_to_none=True)
+    live.restart_peak()
+    batch = task.next_batch()[:2]
+    for micro_batch in batch:
+        with live.label("activations"):
+            loss = task.loss(phase, micro_batch, batch)
+        with live.label("working memory"):
+            loss.backward()
+        del loss
+    gradients = [p.grad for p in phase.parameters() if p.grad is not None]
+    backward = live.peak.by_label.copy()
+    held = live.held_at_peak(gradients)
+    live.restart_peak()
+    with live.label("working memory"):
+        phase.optimizer.step()
+    optimizer = live.peak.by_label.copy()
+    for counted, size in ((backward, held), (optimizer, live.held_at_peak(gradients))):
         counted["working memory"] += counted.pop("other", 0) - size
         counted["gradients"] = size
-    return backward, optimizer, len(live.products)
+    return {"forward and backward": backward, "optimizer step": optimizer}
