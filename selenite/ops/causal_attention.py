@@ -1,7 +1,7 @@
 """Causal attention over packed documents: the fast path of training, on torch's flash kernels.
 
-Documents of one length are computed in one call, so nothing is padded and no mask is built. The
-kernel returns the log-sum-exp, which bounds each head's largest logit from above; the exact
+Documents of about one length are computed in one call and no mask is built. Lengths are rounded up:
+the kernel multiplies by oneDNN, which compiles code for every new length. The kernel returns the log-sum-exp, which bounds each head's largest logit from above; the exact
 maximum costs one more product of queries and keys, by blocks and without gradient.
 
 Letters: ``C`` documents of one length, ``L`` that length.
@@ -9,6 +9,7 @@ Letters: ``C`` documents of one length, ``L`` that length.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -16,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selenite.ops.attention_context import Attended, AttentionContext
-from selenite.ops.permute import invert, permute_rows
+from selenite.ops.permute import repeat_rows, sum_rows
 
 SUPPORTS: frozenset[str] = frozenset()
 
+_LENGTH_MULTIPLE = 64
 _QUERY_BLOCK = 128
 # Float32 logits held at once by the exact maximum: 4 MB, so that the pass over them stays in cache.
 _BLOCK_ELEMENTS = 1 << 20
@@ -30,14 +32,14 @@ def attend_causal(
 ) -> Attended:
     """``attend_reference`` for a context without pages or optional fields."""
     N, W = q_TNH.shape[1], v_TMW.shape[2]
-    lengths, order_T = _by_length(context.segments, q_TNH.device)
-    place_T = None if order_T is None else invert(order_T)
-    if order_T is not None and place_T is not None:
-        q_TNH, k_TMH, v_TMW = (permute_rows(x, order_T, place_T) for x in (q_TNH, k_TMH, v_TMW))
-    rows = [count * length for length, count in lengths.items()]
+    order = _by_length(context.segments, q_TNH.device)
+    q_XNH, k_XMH, v_XMW = (
+        repeat_rows(x, order.row_X, order.place_T1) for x in (q_TNH, k_TMH, v_TMW)
+    )
+    rows = [count * length for length, count in order.lengths.items()]
     outs, lses, maxima = [], [], []
     for length, q, k, v in zip(
-        lengths, q_TNH.split(rows), k_TMH.split(rows), v_TMW.split(rows), strict=True
+        order.lengths, q_XNH.split(rows), k_XMH.split(rows), v_XMW.split(rows), strict=True
     ):
         q_CNLH, k_CNLH, v_CNLH = _as_documents(q, k, v, length)
         out_CNLH, lse_CNL = _flash(q_CNLH, k_CNLH, v_CNLH, scale)
@@ -45,10 +47,8 @@ def attend_causal(
         lses.append(lse_CNL.detach().transpose(1, 2).reshape(-1, N))
         if context.stats.max_logit == "exact":
             maxima.append(max_logit(q_CNLH.detach(), k_CNLH.detach(), scale))
-    out_TNW, lse_TN = torch.cat(outs), torch.cat(lses)
-    if order_T is not None and place_T is not None:
-        out_TNW = permute_rows(out_TNW, place_T, order_T)
-        lse_TN = lse_TN[place_T]
+    out_TNW = sum_rows(torch.cat(outs), order.row_X, order.place_T1, order.padding_Z)
+    lse_TN = torch.cat(lses)[order.place_T1[:, 0]]
     statistic = None
     if context.stats.max_logit is not None:
         exact = context.stats.max_logit == "exact"
@@ -56,25 +56,40 @@ def attend_causal(
     return Attended(out_TNW, statistic, lse_TN if context.stats.lse else None)
 
 
+@dataclass(frozen=True)
+class _Order:
+    """Rows rearranged so that documents of one rounded length lie together.
+
+    A document's padding repeats its last row. The rows before it do not see it, and its logits are
+    those of the last row, so that the exact maximum does not change either.
+    """
+
+    lengths: dict[int, int]  # rounded length -> how many documents have it
+    row_X: Tensor  # int64: the row of the step in each place
+    place_T1: Tensor  # int64: the place of each row of the step
+    padding_Z: Tensor  # int64: places that hold padding
+
+
 @lru_cache(maxsize=64)
-def _by_length(
-    segments: tuple[tuple[int, int, int], ...], device: torch.device
-) -> tuple[dict[int, int], Tensor | None]:
-    """How many documents of each length there are, and the order of rows that brings documents
-    of one length together; None when they lie so already. The same for every layer of a step."""
-    starts: dict[int, list[int]] = {}
+def _by_length(segments: tuple[tuple[int, int, int], ...], device: torch.device) -> _Order:
+    """The order for all layers of a step."""
+    by_length: dict[int, list[tuple[int, int]]] = {}
     for start, stop, first_position in segments:
         assert first_position == 0, (start, first_position)
-        starts.setdefault(stop - start, []).append(start)
-    counts = {length: len(first) for length, first in starts.items()}
-    flat = [start for first in starts.values() for start in first]
-    if flat == sorted(flat):
-        return counts, None
-    order = [
-        torch.tensor(first, device=device)[:, None] + torch.arange(length, device=device)
-        for length, first in starts.items()
-    ]
-    return counts, torch.cat([rows.reshape(-1) for rows in order])
+        length = -(-(stop - start) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+        by_length.setdefault(length, []).append((start, stop))
+    rows, is_row = [], []
+    for length, documents in by_length.items():
+        first_C1, last_C1 = (torch.tensor(ends)[:, None] for ends in zip(*documents, strict=True))
+        row_CL = first_C1 + torch.arange(length)
+        rows.append(row_CL.minimum(last_C1 - 1).reshape(-1))
+        is_row.append((row_CL < last_C1).reshape(-1))
+    row_X, is_row_X = torch.cat(rows).to(device), torch.cat(is_row).to(device)
+    place = is_row_X.nonzero()[:, 0]
+    place_T1 = torch.empty_like(place)
+    place_T1[row_X[place]] = place
+    counts = {length: len(documents) for length, documents in by_length.items()}
+    return _Order(counts, row_X, place_T1[:, None], (~is_row_X).nonzero()[:, 0])
 
 
 def _as_documents(
