@@ -1,8 +1,9 @@
 """Causal attention over packed documents: the fast path of training, on torch's flash kernels.
 
 Documents of about one length are computed in one call and no mask is built. Lengths are rounded up:
-the kernel multiplies by oneDNN, which compiles code for every new length. The kernel returns the log-sum-exp, which bounds each head's largest logit from above; the exact
-maximum costs one more product of queries and keys, by blocks and without gradient.
+the kernel multiplies by oneDNN, which compiles code for every new length. The kernel returns the
+log-sum-exp, which bounds each head's largest logit from above; the exact maximum costs one more
+product of queries and keys, by blocks and without gradient.
 
 Letters: ``C`` documents of one length, ``L`` that length.
 """
@@ -33,14 +34,11 @@ def attend_causal(
     """``attend_reference`` for a context without pages or optional fields."""
     N, W = q_TNH.shape[1], v_TMW.shape[2]
     order = _by_length(context.segments, q_TNH.device)
-    q_XNH, k_XMH, v_XMW = (
-        repeat_rows(x, order.row_X, order.place_T1) for x in (q_TNH, k_TMH, v_TMW)
-    )
+    arranged = (repeat_rows(x, order.row_X, order.place_T1) for x in (q_TNH, k_TMH, v_TMW))
     rows = [count * length for length, count in order.lengths.items()]
+    by_length = (x.split(rows) for x in arranged)
     outs, lses, maxima = [], [], []
-    for length, q, k, v in zip(
-        order.lengths, q_XNH.split(rows), k_XMH.split(rows), v_XMW.split(rows), strict=True
-    ):
+    for length, q, k, v in zip(order.lengths, *by_length, strict=True):
         q_CNLH, k_CNLH, v_CNLH = _as_documents(q, k, v, length)
         out_CNLH, lse_CNL = _flash(q_CNLH, k_CNLH, v_CNLH, scale)
         outs.append(out_CNLH[..., :W].transpose(1, 2).reshape(-1, N, W))
@@ -84,12 +82,13 @@ def _by_length(segments: tuple[tuple[int, int, int], ...], device: torch.device)
         row_CL = first_C1 + torch.arange(length)
         rows.append(row_CL.minimum(last_C1 - 1).reshape(-1))
         is_row.append((row_CL < last_C1).reshape(-1))
-    row_X, is_row_X = torch.cat(rows).to(device), torch.cat(is_row).to(device)
+    row_X, is_row_X = torch.cat(rows), torch.cat(is_row)  # on the CPU: where the values are known
     place = is_row_X.nonzero()[:, 0]
     place_T1 = torch.empty_like(place)
     place_T1[row_X[place]] = place
+    padding_Z = (~is_row_X).nonzero()[:, 0]
     counts = {length: len(documents) for length, documents in by_length.items()}
-    return _Order(counts, row_X, place_T1[:, None], (~is_row_X).nonzero()[:, 0])
+    return _Order(counts, row_X.to(device), place_T1[:, None].to(device), padding_Z.to(device))
 
 
 def _as_documents(

@@ -1,10 +1,11 @@
 """How glibc lays freed and live tensors out, to know what a process holds beyond live bytes.
 
 Memory that is freed between live tensors stays with the process as a hole until something fits into
-it. ``Heap`` replays a sequence of allocations under the rules of glibc's malloc (its manual, "Memory
-Allocation Tunables"): best fit with neighbours merged; what exceeds a threshold is mapped by itself
-and returned when freed; freeing such a block raises the threshold to its size, up to 32 MiB; the
-free end of the heap is returned when it exceeds twice the threshold.
+it. ``Heap`` replays a sequence of allocations under the rules of glibc's malloc: best fit with
+neighbours merged; what exceeds a threshold is mapped alone and returned when freed; freeing such
+a block raises the threshold to its size, up to 32 MiB; the free end of the heap is returned when it
+exceeds twice the threshold (mallopt(3)). Blocks are aligned, for which malloc wants a hole larger
+than the block (``_SLACK``): one of exactly its size is passed over.
 
 Fed by ``live_bytes.py``; the plan (``memory.py``) counts its high-water mark.
 """

@@ -2,8 +2,8 @@
 
 The config's own step (model, loss, backward, optimizer) runs on tensors without storage, and the
 largest number of live bytes is the plan (``live_bytes.py``). Added to it are the holes that malloc
-keeps between them (``heap.py``), the process itself and the kernels that oneDNN keeps. The corpus is memory-mapped: the kernel drops its pages when memory
-is short, so it is not counted.
+keeps between them (``heap.py``), the process itself and what oneDNN's kernels take. The corpus is
+memory-mapped: the kernel drops its pages when memory is short, so it is not counted.
 
     selenite doctor configs/nano.toml --measure
 """
@@ -78,6 +78,11 @@ class MemoryPlan:
     def total(self) -> int:
         """Largest resident size of the process."""
         return sum(self.parts.values())
+
+    @property
+    def live(self) -> int:
+        """The same, were freed memory returned to the system at once."""
+        return self.total - self.parts.get("holes", 0)
 
     @property
     def fits(self) -> bool:
