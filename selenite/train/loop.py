@@ -41,7 +41,7 @@ class LoopConfig(Config):
     out_dir: Path
     eval_every: int = Field(default=0, ge=0)
     """Steps between evaluations, besides the one before the first step and the one at the end;
-    0: only these two. The same for samples and checkpoints (a checkpoint only at the end)."""
+    0: only these two. The same for samples and checkpoints, but at the end alone."""
     sample_every: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=0, ge=0)
     keep_last: int = Field(default=2, ge=1)
@@ -145,7 +145,7 @@ def run_held(
         sinks = _open_sinks(config, run.step if checkpoint else None, stack)
         stack.enter_context(display)
         if checkpoint is None:
-            _report(sinks, display, steps, 0, {**task.evaluate(), **_sample_metrics(task)})
+            _report(sinks, display, steps, 0, task.evaluate())
         while run.step < steps and stop.received is None:
             metrics = _measured_step(task, run, clock, peak_flops, checkpoint)
             if _is_due(config.eval_every, run.step, steps):

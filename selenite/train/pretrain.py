@@ -266,7 +266,7 @@ def summary_lines(summary: Summary, out_dir: Path) -> Sequence[str]:
         f"speed: {summary.tokens_per_second:,.0f} tokens per second; share of the measured "
         f"matrix-product peak: {number_text(summary.mfu, '{:.1%}')}",
     ]
-    lines += [f"sample: {sample.prompt!r} -> {sample.after!r}" for sample in summary.samples]
+    lines += [f"sample: {sample.prompt!r} -> {sample.text!r}" for sample in summary.samples]
     lines.append(f"report: {out_dir / 'report.html'}")
     lines.append(f"model:  {out_dir}")
     return lines

@@ -38,10 +38,7 @@ p.lead { margin: .3rem 0 1.6rem; color: var(--faint); }
 .card span { color: var(--faint); font-size: .85rem; }
 svg { display: block; width: 100%; height: auto; }
 .samples { display: grid; gap: .9rem; }
-.sample { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr));
-  gap: 1rem; }
-.sample h3 { margin: 0; font-size: .8rem; font-weight: 600; color: var(--faint); }
-pre { margin: .3rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere;
+pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 13px/1.45 ui-monospace, monospace; } pre b { color: var(--accent); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 td { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
@@ -147,13 +144,7 @@ def _samples(summary: Summary) -> str:
     if not summary.samples:
         return ""
     blocks = [
-        '<div class="sample">'
-        + "".join(
-            f"<div><h3>{when}</h3><pre><b>{escape(sample.prompt)}</b>{escape(text)}</pre></div>"
-            for when, text in (("before training", sample.before), ("after", sample.after))
-            if text is not None
-        )
-        + "</div>"
+        f'<pre class="sample"><b>{escape(sample.prompt)}</b>{escape(sample.text)}</pre>'
         for sample in summary.samples
     ]
     return f'<h2>Samples</h2>\n<div class="samples">{"".join(blocks)}</div>'

@@ -21,11 +21,10 @@ SUMMARY = "summary.json"
 
 
 class SampleText(Config):
-    """A prompt and what the model wrote after it, before the first and after the last step."""
+    """A prompt and what the model wrote after it at the end."""
 
     prompt: str
-    before: str | None
-    after: str
+    text: str
 
 
 class Summary(Config):
@@ -100,23 +99,16 @@ def summarize(
         peak_max_logit=max(logits, default=None),
         tokens_per_second=totals.tokens / totals.seconds,
         mfu=totals.flops / (totals.seconds * peak_flops) if peak_flops else None,
-        samples=_samples(first, last),
+        samples=_samples(last),
         **facts,
     )
 
 
-def _samples(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[SampleText, ...]:
-    """By prompt: those of a resumed run may be others than it began with."""
-    before = dict(_texts(first))
-    return tuple(
-        SampleText(prompt=prompt, before=before.get(prompt), after=text)
-        for prompt, text in _texts(last)
-    )
-
-
-def _texts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _samples(row: Mapping[str, Any]) -> tuple[SampleText, ...]:
     numbers = range(1, sum(name.endswith(".prompt") for name in row) + 1)
-    return [(row[f"sample.{n}.prompt"], row[f"sample.{n}.text"]) for n in numbers]
+    return tuple(
+        SampleText(prompt=row[f"sample.{n}.prompt"], text=row[f"sample.{n}.text"]) for n in numbers
+    )
 
 
 def number_text(value: float | None, pattern: str) -> str:

@@ -15,8 +15,7 @@ from selenite.train.report import write_report
 from selenite.train.summary import Summary, summarize
 
 ROWS = [
-    {"step": 0, "val_loss": 6.0, "val_bits_per_byte": 3.0, "sample.1.prompt": "<prompt",
-     "sample.1.text": "before"},
+    {"step": 0, "val_loss": 6.0, "val_bits_per_byte": 3.0},
     {"step": 1, "loss": 5.0, "bits_per_byte": 2.5, "lr": 1e-3, "grad_norm": 1.0, "max_logit": 7.0,
      "clipped_heads": 0, "load_max_over_mean": 1.5, "tokens_per_second": 100.0},
     {"step": 2, "loss": 4.0, "bits_per_byte": 2.0, "lr": 1e-4, "grad_norm": 0.5, "max_logit": 5.0,
@@ -42,7 +41,7 @@ def test_summary_from_metrics() -> None:
     assert summary.tokens_per_second == pytest.approx(200)
     assert summary.mfu == pytest.approx(0.4)
     (sample,) = summary.samples
-    assert (sample.before, sample.after) == ("before", "a & b")
+    assert (sample.prompt, sample.text) == ("<prompt", "a & b")
 
 
 def test_report_is_one_page_without_outside_parts(tmp_path: Path) -> None:
@@ -85,4 +84,3 @@ def test_a_run_that_began_elsewhere_says_what_was_not_recorded() -> None:
     late = [{"step": 1, "val_loss": 5.5, "val_bits_per_byte": 2.9, "loss": 5.0}, ROWS[2]]
     summary = summarize(late, outcome, None, facts)
     assert (summary.val_loss_before, summary.val_loss_after, summary.mfu) == (None, 4.5, None)
-    assert summary.samples[0].before is None
