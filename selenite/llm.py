@@ -14,7 +14,8 @@ from pathlib import Path
 
 from selenite import runtime
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import ConfigError, TokenizerError
+from selenite.errors import ConfigError, OutOfMemoryError, TokenizerError
+from selenite.model.accounting import cache_bytes_per_token
 from selenite.model.decode import decode
 from selenite.model.hf_adapter import load_pretrained
 from selenite.types import Completion, SamplingParams
@@ -46,7 +47,15 @@ class LLM:
         device = runtime.choose_device()
         self.dtype = runtime.choose_dtype(dtype, device.value)
         directory = Path(path)
-        self.model = load_pretrained(directory).to(device.value)
+        try:
+            self.model = load_pretrained(directory).to(device.value)
+        except (MemoryError, RuntimeError) as error:
+            if not runtime.is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(
+                f"{directory}: memory ran out while the model was loaded; loading takes 4 bytes a "
+                f"parameter ({error})"
+            ) from error
         self.model.cast(runtime.torch_dtype(self.dtype.value))
         self.tokenizer = Tokenizer.load(directory)
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
@@ -70,12 +79,18 @@ class LLM:
         Raises:
             ConfigError: a prompt too long for the model, or as many parameters as prompts are
                 missing.
+            OutOfMemoryError: memory ran out; with what the weights and the cache take.
         """
         batch = _as_batch(prompts)
         params = _params_for(batch, sampling_params)
         prompt_ids = [self._encode(prompt) for prompt in batch]
         ends = frozenset({self.tokenizer.eos_id})
-        results = decode(self.model, prompt_ids, params, ends)
+        try:
+            results = decode(self.model, prompt_ids, params, ends)
+        except (MemoryError, RuntimeError) as error:
+            if not runtime.is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(prompt_ids, params, error) from error
         completions = []
         for ids, result in zip(prompt_ids, results, strict=True):
             assert result.finish_reason is not None
@@ -90,6 +105,24 @@ class LLM:
                 )
             )
         return completions
+
+    def _out_of_memory(
+        self, prompt_ids: list[list[int]], params: list[SamplingParams], error: Exception
+    ) -> OutOfMemoryError:
+        """With what the weights and the cache of this call take."""
+        weights = sum(tensor.nbytes for tensor in self.model.parameters())
+        longest = max(
+            len(ids) + own.max_tokens for ids, own in zip(prompt_ids, params, strict=True)
+        )
+        width = self.model.compute_dtype.itemsize
+        a_token = cache_bytes_per_token(self.model.config, "expanded", width)
+        cache = runtime.mebibytes(len(prompt_ids) * longest * a_token)
+        return OutOfMemoryError(
+            f"memory ran out in generate: the weights take {runtime.mebibytes(weights)}, and the "
+            f"cache {cache} = {len(prompt_ids)} prompts x {longest} tokens (the longest prompt and "
+            f"its max_tokens) x {a_token:,} bytes; give fewer prompts at once, or lower max_tokens "
+            f"({error})"
+        )
 
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

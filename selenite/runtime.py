@@ -169,6 +169,19 @@ def _probe_invariance() -> None:
                 )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` is torch's or Python's way to say that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "not enough memory" in text or "can't allocate memory" in text
+
+
+def mebibytes(num_bytes: int) -> str:
+    """``1,234 MiB``."""
+    return f"{num_bytes / 2**20:,.0f} MiB"
+
+
 def cpu_model() -> str:
     """The processor's own name, from the operating system."""
     try:

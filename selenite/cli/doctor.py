@@ -133,7 +133,8 @@ def _batch_invariance() -> Row:
 
 def _available() -> tuple[str, str]:
     from selenite.errors import MissingExtraError
-    from selenite.train.memory import available_memory, mebibytes
+    from selenite.runtime import mebibytes
+    from selenite.train.memory import available_memory
 
     try:
         available = available_memory()
@@ -175,7 +176,8 @@ def _run(config: PretrainConfig, peaks: dict[str, float]) -> list[Row]:
 
 
 def _memory(config: PretrainConfig, measure: bool) -> tuple[list[Row], bool]:
-    from selenite.train.memory import mebibytes, plan_memory
+    from selenite.runtime import mebibytes
+    from selenite.train.memory import plan_memory
     from selenite.train.memory_measure import measure_memory
 
     plan = plan_memory(config)

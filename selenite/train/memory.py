@@ -22,7 +22,7 @@ from selenite.errors import MissingExtraError, OutOfMemoryError
 from selenite.model.config import preset
 from selenite.model.init import init_weights
 from selenite.model.transformer import Transformer
-from selenite.runtime import choose_device, choose_dtype, torch_dtype
+from selenite.runtime import choose_device, choose_dtype, mebibytes, torch_dtype
 from selenite.train.live_bytes import LiveBytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.pretrain_task import PretrainTask
@@ -108,11 +108,6 @@ class MemoryPlan:
         return [f"  {name:<16}{size:>14}  {note}" for name, size, note in rows]
 
 
-def mebibytes(num_bytes: int) -> str:
-    """``1,234 MiB``."""
-    return f"{num_bytes / 2**20:,.0f} MiB"
-
-
 def plan_memory(
     config: PretrainConfig, process: int | None = None, available: Available | None = None
 ) -> MemoryPlan:
@@ -155,14 +150,6 @@ def out_of_memory(config: PretrainConfig, process: int, error: BaseException) ->
         f"{advice}; most is saved by: {best.setting}. Checkpoints are intact; run the same "
         f"command again. ({cause})\nThe plan of a step:\n" + "\n".join(plan.lines())
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is torch's or Python's way to say that memory ran out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "not enough memory" in text or "can't allocate memory" in text
 
 
 def process_bytes() -> int:

@@ -97,7 +97,7 @@ def _run_steps(path: Path) -> MeasuredMemory:
 
 def main() -> None:
     """The measured process; its last act is to print what it used."""
-    from selenite.train.memory import is_out_of_memory
+    from selenite.runtime import is_out_of_memory
 
     try:
         measured = _run_steps(Path(sys.argv[1]))

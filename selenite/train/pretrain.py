@@ -40,6 +40,7 @@ from selenite.runtime import (
     choose_dtype,
     describe_machine,
     enable_batch_invariant,
+    is_out_of_memory,
     measure_peak,
     seed_everything,
     torch_dtype,
@@ -49,7 +50,7 @@ from selenite.train.curves import check_matplotlib
 from selenite.train.derived import derived_numbers
 from selenite.train.lock import exclusive
 from selenite.train.loop import Outcome, Status, run_held
-from selenite.train.memory import is_out_of_memory, out_of_memory, process_bytes
+from selenite.train.memory import out_of_memory, process_bytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.pretrain_task import PretrainTask
 from selenite.train.progress import CorpusBar, make_display

@@ -197,3 +197,30 @@ def test_prompts_that_the_model_cannot_take(llm: LLM) -> None:
         llm.generate([5] * 64, GREEDY)
     with pytest.raises(ConfigError, match="token id 320"):
         llm.generate([5, 320], GREEDY)
+
+
+def test_memory_that_runs_out_is_reported_with_what_it_was_for(exported: Path) -> None:
+    """In a process of its own, whose address space may grow by 200 MiB once the model is loaded."""
+    program = (
+        "import re, resource, sys\n"
+        "from selenite import LLM, SamplingParams\n"
+        "from selenite.errors import OutOfMemoryError\n"
+        "llm = LLM(sys.argv[1], dtype='float32')\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "limit = pages * resource.getpagesize() + 200 * 2**20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "try:\n"
+        "    llm.generate([[1]] * 100_000, SamplingParams(max_tokens=60))\n"
+        "except OutOfMemoryError as error:\n"
+        "    print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(exported)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert "the weights take" in run.stdout
+    assert "100000 prompts x 61 tokens" in run.stdout
+    assert "lower max_tokens" in run.stdout

@@ -23,11 +23,11 @@ from selenite.config import load
 from selenite.errors import CheckpointError, ConfigError, OutOfMemoryError, StorageError
 from selenite.model.hf_adapter import load_pretrained
 from selenite.optim.schedule import K2_SCHEDULE
+from selenite.runtime import is_out_of_memory
 from selenite.train.lock import exclusive
 from selenite.train.pretrain import (
     PretrainConfig,
     finished_summary,
-    is_out_of_memory,
     pretrain,
     summary_lines,
 )
