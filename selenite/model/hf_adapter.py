@@ -9,28 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from selenite.errors import CheckpointError
 from selenite.model.config import ModelConfig
-from selenite.model.fp8 import dequantize_blocks
 from selenite.model.hf_config import from_hf_config, to_hf_config
+from selenite.model.shards import SHARD_BYTES, ShardWriter
 from selenite.model.transformer import Transformer
+from selenite.model.weights import SafetensorsWeights, Weights
 
+CONFIG = "config.json"
+_HEAD = "lm_head.weight"
 _EXPERT_WEIGHTS = ("gate", "up", "down")
-_SCALE = "_scale_inv"
+_NAMED = 5  # tensors that an error names of each kind of fault
 
 
 def hf_names(config: ModelConfig) -> dict[str, list[str]]:
     """Our name of each tensor to its names on disk; several names are stacked, one an expert."""
     names = {"embed.weight": ["model.embed_tokens.weight"], "norm.weight": ["model.norm.weight"]}
     if not config.tie_embeddings:
-        names["head.weight"] = ["lm_head.weight"]
+        names["head.weight"] = [_HEAD]
     for i in range(config.num_layers):
         ours, theirs = f"layers.{i}", f"model.layers.{i}"
         names[f"{ours}.attention_norm.weight"] = [f"{theirs}.input_layernorm.weight"]
@@ -76,91 +79,103 @@ def to_hf_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
     assert not state, f"tensors without a name on disk: {sorted(state)}"
 
 
+def check_account(config: ModelConfig, weights: Weights, source: str) -> None:
+    """Compares what a checkpoint holds with what its config asks for, from headers alone.
+
+    Raises ``CheckpointError`` that counts and names the tensors that are missing, unexpected or of
+    another shape.
+    """
+    shapes = _state_shapes(config)
+    expected: dict[str, tuple[int, ...]] = {}
+    for ours, theirs in hf_names(config).items():
+        shape = shapes[ours] if len(theirs) == 1 else shapes[ours][1:]
+        expected.update(dict.fromkeys(theirs, tuple(shape)))
+    found = set(weights.names())
+    if config.tie_embeddings:
+        found.discard(_HEAD)  # some writers repeat the embedding there
+    faults = {
+        "missing": sorted(expected.keys() - found),
+        "unexpected": sorted(found - expected.keys()),
+        "not of the shape that config.json says": [
+            f"{name} {weights.shape(name)} instead of {expected[name]}"
+            for name in sorted(expected.keys() & found)
+            if weights.shape(name) != expected[name]
+        ],
+    }
+    lines = [
+        f"{len(names)} {fault}: {', '.join(names[:_NAMED])}"
+        + (", ..." if len(names) > _NAMED else "")
+        for fault, names in faults.items()
+        if names
+    ]
+    if lines:
+        raise CheckpointError(
+            f"{source}: tensors do not match the config; "
+            + "; ".join(lines)
+            + ". The files or the "
+            "config belong to another checkpoint, or were copied in part"
+        )
+
+
+def read_config(directory: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The dimensions in a model directory, and its ``config.json`` whole."""
+    path = directory / CONFIG
+    if not path.is_file():
+        raise CheckpointError(
+            f"{directory} is not a model directory: {path.name} is missing; "
+            "give the directory that training exported"
+        )
+    try:
+        hf_config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as broken:
+        raise CheckpointError(f"{path} is not JSON: {broken}") from broken
+    return from_hf_config(hf_config, str(path)), hf_config
+
+
 def save_pretrained(
     model: Transformer,
     directory: Path,
     bos_token_id: int | None = None,
     eos_token_id: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes ``config.json`` and ``model.safetensors``."""
+    """Writes ``config.json`` and safetensors files of at most ``shard_bytes``."""
     config = to_hf_config(model.config)
     config |= {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file(dict(to_hf_tensors(model)), directory / "model.safetensors", {"format": "pt"})
+    writer = ShardWriter(directory, shard_bytes)
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name, tensor in to_hf_tensors(model):
+        writer.add(name, tensor)
+    writer.close()
 
 
 def load_pretrained(directory: Path, compute_dtype: torch.dtype = torch.float32) -> Transformer:
     """A model from a directory with ``config.json`` and safetensors; weights in float32.
 
+    Tensors are read one at a time into the model's own: nothing is held twice.
+
     Raises:
         CheckpointError: a missing or damaged file, a missing, unexpected or misshapen tensor.
     """
-    config_path = directory / "config.json"
-    if not config_path.is_file():
-        raise CheckpointError(
-            f"{directory} is not a model directory: {config_path.name} is missing; "
-            "give the directory that training exported"
-        )
-    try:
-        hf_config = json.loads(config_path.read_text())
-    except ValueError as broken:
-        raise CheckpointError(f"{config_path} is not JSON: {broken}") from broken
-    config = from_hf_config(hf_config, str(config_path))
-    tensors = _dequantized(_read_tensors(directory), directory)
+    config, _ = read_config(directory)
+    weights = SafetensorsWeights(directory)
+    check_account(config, weights, str(directory))
     with torch.device("meta"):
         model = Transformer(config, compute_dtype)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     for ours, theirs in hf_names(config).items():
-        missing = [name for name in theirs if name not in tensors]
-        if missing:
-            raise CheckpointError(f"{directory}: the tensor {missing[0]} is missing")
-        shape = expected[ours] if len(theirs) == 1 else expected[ours][1:]
-        for name in theirs:
-            if tensors[name].shape != shape:
-                raise CheckpointError(
-                    f"{directory}: {name} is {tuple(tensors[name].shape)}, but config.json says "
-                    f"{tuple(shape)}"
-                )
-        parts = [tensors.pop(name).float() for name in theirs]
-        state[ours] = parts[0] if len(theirs) == 1 else torch.stack(parts)
-    if config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)
-    if tensors:
-        raise CheckpointError(f"{directory}: unexpected tensor {min(tensors)}")
+        if len(theirs) == 1:
+            state[ours] = weights.read(theirs[0]).float()
+            continue
+        state[ours] = torch.empty(_state_shapes(config)[ours])
+        for part, name in zip(state[ours], theirs, strict=True):
+            part.copy_(weights.read(name))
     model.load_state_dict(state, assign=True)
     return model
 
 
-def _read_tensors(directory: Path) -> dict[str, Tensor]:
-    """All tensors in the directory's safetensors files."""
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{directory} holds no .safetensors file")
-    tensors: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as shard:
-                tensors.update({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError) as broken:
-            raise CheckpointError(
-                f"{path} is damaged ({broken}); export or copy it again"
-            ) from broken
-    return tensors
-
-
-def _dequantized(tensors: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
-    """Float tensors: block-scaled fp8 weights multiplied by their ``NAME_scale_inv``."""
-    plain: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name.endswith(_SCALE):
-            if name.removesuffix(_SCALE) not in tensors:
-                raise CheckpointError(f"{directory}: {name} scales a tensor that is not there")
-        elif tensor.dtype != torch.float8_e4m3fn:
-            plain[name] = tensor
-        elif name + _SCALE not in tensors:
-            raise CheckpointError(f"{directory}: {name} is fp8 but {name}{_SCALE} is missing")
-        else:
-            plain[name] = dequantize_blocks(tensor, tensors[name + _SCALE], name)
-    return plain
+@lru_cache(maxsize=4)
+def _state_shapes(config: ModelConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        model = Transformer(config)
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from selenite.errors import CheckpointError
 from selenite.model.config import ModelConfig, MoEConfig
+from selenite.model.fp8 import BLOCK
 
 _ONLY = {
     "attention_bias": False,
@@ -144,6 +145,15 @@ def _common(hf: dict[str, Any]) -> dict[str, Any]:
                 raise CheckpointError(
                     f"config.json: {key}={options[key]!r} is not supported, only {value}"
                 )
+    quantised = hf.get("quantization_config") or {}
+    if quantised.get("quant_method", "fp8") != "fp8" or quantised.get(
+        "weight_block_size", [BLOCK, BLOCK]
+    ) != [BLOCK, BLOCK]:
+        raise CheckpointError(
+            f"config.json: quant_method={quantised.get('quant_method')!r} with blocks of "
+            f"{quantised.get('weight_block_size')} is not supported, only fp8 with blocks of "
+            f"{BLOCK} x {BLOCK}; convert an unquantised checkpoint"
+        )
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "yarn"):
         raise CheckpointError(f"config.json: rope_type={kind!r} is not supported; only yarn is")

