@@ -4,7 +4,7 @@
 
 Tokenised data is there, nothing else: each run is a new process and a new run directory. Time is
 counted until the row of step 1 is in ``metrics.jsonl``; it holds the start of Python and torch,
-the measuring of the machine's peak, and the evaluation and samples of the untrained model.
+the measuring of the machine's peak, and the evaluation of the untrained model.
 Row: train.first_step_seconds.
 """
 
@@ -68,7 +68,7 @@ def main() -> None:
         target="<= 10",
         reference=None,
         command="python -m benchmarks.first_step",
-        note="peak measurement, evaluation and samples of the untrained model included",
+        note="peak measurement and evaluation of the untrained model included",
     )
 
 

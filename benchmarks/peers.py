@@ -1,8 +1,8 @@
 """Peers, each in a virtual environment of its own under ``.peers/``: their pins conflict with ours.
 
 ``make peers`` builds all, ``python -m benchmarks.peers NAME`` builds one. A finished environment
-is kept until its requirements change. A benchmark starts a peer with ``python_of(NAME)`` as a
-process of its own and reads JSON from it.
+is kept until its requirements change. A benchmark starts its peer's interpreter as a process of its
+own and reads JSON from it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,12 @@ import sys
 import venv
 from pathlib import Path
 
-from selenite.errors import SeleniteError
-
 HOME = Path(__file__).resolve().parents[1] / ".peers"
 
 PEERS: dict[str, tuple[str, ...]] = {
     # The same architecture (DeepseekV3) trained by the library that most people would use.
     "transformers": ("torch==2.13.0", "transformers==5.23.0", "numpy==2.4.6"),
 }
-
-
-def python_of(name: str) -> Path:
-    """The interpreter of a built peer; raises ``SeleniteError`` naming the command if it is not."""
-    if not _is_built(name):
-        raise SeleniteError(f"peer {name!r} is not built; run: python -m benchmarks.peers {name}")
-    return HOME / name / "bin" / "python"
 
 
 def build(name: str) -> None:

@@ -166,7 +166,7 @@ def _differences(whole: PretrainTask, whole_dir: Path, out_dir: Path, steps: int
 
 
 def _losses(out_dir: Path) -> list[tuple[int, float]]:
-    rows = [json.loads(line) for line in (out_dir / METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (out_dir / METRICS).read_text().split("\n") if line]
     return [(row["step"], row.get("loss")) for row in rows]
 
 

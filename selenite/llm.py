@@ -15,9 +15,9 @@ from pathlib import Path
 from selenite import runtime
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError, OutOfMemoryError, TokenizerError
-from selenite.model.accounting import cache_bytes_per_token
+from selenite.model.accounting import cache_bytes_per_token, count_parameters
 from selenite.model.decode import decode
-from selenite.model.hf_adapter import load_pretrained
+from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.types import Completion, SamplingParams
 
 Prompt = str | Sequence[int]
@@ -49,14 +49,16 @@ class LLM:
         directory = Path(path)
         try:
             self.model = load_pretrained(directory).to(device.value)
+            self.model.cast(runtime.torch_dtype(self.dtype.value))
         except (MemoryError, RuntimeError) as error:
             if not runtime.is_out_of_memory(error):
                 raise
+            count = count_parameters(read_config(directory)[0]).total
             raise OutOfMemoryError(
-                f"{directory}: memory ran out while the model was loaded; loading takes 4 bytes a "
-                f"parameter ({error})"
+                f"{directory}: memory ran out while the model was loaded; loading takes "
+                f"{runtime.mebibytes(4 * count)}, 4 bytes for each of {count:,} parameters "
+                f"({error})"
             ) from error
-        self.model.cast(runtime.torch_dtype(self.dtype.value))
         self.tokenizer = Tokenizer.load(directory)
         if self.tokenizer.vocab_size > self.model.config.vocab_size:
             raise TokenizerError(

@@ -103,18 +103,18 @@ class JsonLines:
 
     def _until(self, step: int) -> Iterator[str]:
         """The file's lines of steps up to ``step``."""
-        lines = []
+        text = ""
         if self.path.exists():
             try:
-                lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+                text = self.path.read_text(encoding="utf-8", errors="replace")
             except OSError as error:
                 raise StorageError(
                     f"{self.path}: metrics cannot be read ({error.strerror}); move it away to "
                     "resume without its history"
                 ) from error
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
-                return  # the process was killed while it wrote this one
+        # Not splitlines(): a sample may hold a line separator that JSON does not escape. What comes
+        # after the last line end was being written when the process was killed.
+        for number, line in enumerate(text.split("\n")[:-1], start=1):
             try:
                 record = json.loads(line)
                 is_kept = record["step"] <= step
@@ -124,7 +124,7 @@ class JsonLines:
                     "move the file away to resume without its history"
                 ) from None
             if is_kept:
-                yield line
+                yield line + "\n"
 
     def _unwritable(self, error: OSError) -> StorageError:
         return StorageError(f"{self.path}: metrics cannot be written ({error.strerror})")

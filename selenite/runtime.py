@@ -55,9 +55,23 @@ def choose_device(requested: str = "auto") -> Decision:
         if has_cuda:
             return Decision("cuda", f"found {torch.cuda.get_device_name()}")
         return Decision("cpu", "no CUDA device is visible")
-    if requested.startswith("cuda") and not has_cuda:
-        raise ConfigError(f"device={requested}: no CUDA device is visible; use device=cpu or auto")
+    _check_device(requested)
     return Decision(requested, "requested")
+
+
+def _check_device(requested: str) -> None:
+    try:
+        device = torch.device(requested)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={requested}: must be auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={requested}: no CUDA device is visible; use device=cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={requested}: there are {torch.cuda.device_count()} devices, counted from 0"
+        )
 
 
 def choose_dtype(requested: DTypeName = "auto", device: str = "cpu") -> Decision:
@@ -222,7 +236,7 @@ def measure_peak(dtype: torch.dtype, clock: Clock | None = None, repeats: int = 
 
 
 def measure_bandwidth(clock: Clock | None = None, repeats: int = 3) -> float:
-    """Bytes a second of summing ``BANDWIDTH_BYTES`` on torch's threads: the best of the runs."""
+    """Bytes a second of summing ``BANDWIDTH_BYTES`` on torch's threads: the median of the runs."""
     clock = clock or SystemClock()
     x = torch.ones(BANDWIDTH_BYTES // 8, dtype=torch.int64)
     seconds = []
@@ -230,4 +244,4 @@ def measure_bandwidth(clock: Clock | None = None, repeats: int = 3) -> float:
         start = clock.now()
         x.sum()
         seconds.append(clock.now() - start)
-    return BANDWIDTH_BYTES / min(seconds)
+    return BANDWIDTH_BYTES / statistics.median(seconds)

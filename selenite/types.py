@@ -83,7 +83,7 @@ class FinishReason(StrEnum):
     """Why a completion ended."""
 
     STOP = "stop"  # an end token was sampled
-    LENGTH = "length"  # max_tokens, or the model's context, is used up
+    LENGTH = "length"  # max_tokens are written
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,19 @@ def test_resumed_json_lines_hold_each_step_once(tmp_path: Path) -> None:
     assert steps(path) == []
 
 
+def test_line_separators_in_a_sample_do_not_end_a_line(tmp_path: Path) -> None:
+    """JSON leaves them as they are; a model writes what it likes."""
+    path = tmp_path / "metrics.jsonl"
+    sink = JsonLines(path)
+    for step in (1, 2, 3):
+        sink.write(step, {"sample": "a\u2028b\u0085c\u2029"})
+    sink.close()
+    JsonLines(path, resumed_step=2).close()
+    rows = [json.loads(line) for line in path.read_text().split("\n") if line]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert rows[1]["sample"] == "a\u2028b\u0085c\u2029"
+
+
 def test_json_lines_resume_where_nothing_was_written(tmp_path: Path) -> None:
     sink = JsonLines(tmp_path / "metrics.jsonl", resumed_step=3)
     sink.write(4, {"loss": 1.0})

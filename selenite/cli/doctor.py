@@ -70,9 +70,13 @@ def doctor(
 
 def _load(path: Path, overrides: Sequence[str]) -> PretrainConfig:
     from selenite.config import load
+    from selenite.runtime import enable_batch_invariant
     from selenite.train.pretrain_config import PretrainConfig
 
-    return load(PretrainConfig, path, overrides)
+    config = load(PretrainConfig, path, overrides)
+    if config.train.batch_invariant:  # the plan is then that of the mode's own paths
+        enable_batch_invariant()
+    return config
 
 
 def _peaks() -> dict[str, float]:
@@ -109,16 +113,12 @@ def _machine(peaks: dict[str, float]) -> list[Row]:
             f"measured: sum of {runtime.BANDWIDTH_BYTES / 2**30:g} GiB, {facts['threads']} threads",
         )
     )
-    compiler = next(
-        (found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), ""
-    )
     disk = shutil.disk_usage(Path.cwd())
     return [
         *rows,
         _batch_invariance(),
         ("memory", *_available()),
         ("disk", f"{disk.free / 1e9:,.1f} GB free", f"where {Path.cwd()} is"),
-        ("compiler", compiler or "none", "" if compiler else "install g++ or clang"),
     ]
 
 

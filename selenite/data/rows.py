@@ -103,9 +103,15 @@ class ParquetSource(Config):
             )
         number = 0
         for batch in table.iter_batches(columns=[self.text_field]):
-            for value in batch.column(0).to_pylist():
+            for scalar in batch.column(0):
                 number += 1
                 place = f"{file.file}, row {number}"
+                try:
+                    value = scalar.as_py()
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{place}: not UTF-8 (byte {error.start}); write the file again"
+                    ) from error
                 text = _text_of({self.text_field: value}, self.text_field, place)
                 yield Document(text, self.kind, file.package, f"{file.path}:{number}")
 

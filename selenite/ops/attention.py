@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from selenite import log
 from selenite.ops import causal_attention, segment_attention, tiled_attention
 from selenite.ops.attention_context import (
     Attended,
@@ -65,14 +65,10 @@ def attend(
     """
     choice = choose_attention(context)
     if choice.value == "reference":
-        _report_once(choice.reason)
+        message = f"attention runs on the slow reference: {choice.reason}"
+        log.once(logger, message, logging.WARNING)
         return attend_reference(q_TNH, k_SMH, v_SMW, context, scale)
     return _PATHS[choice.value][0](q_TNH, k_SMH, v_SMW, context, scale)
-
-
-@lru_cache(maxsize=64)
-def _report_once(reason: str) -> None:
-    logger.warning("attention runs on the slow reference: %s", reason)
 
 
 def attend_reference(

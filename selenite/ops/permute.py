@@ -1,8 +1,7 @@
 """Reordering rows, with gradients that gather.
 
 torch differentiates indexing by scattering with addition, which is slow and must assume that rows
-repeat. Here the gradient of a permutation is the inverse permutation, and ``repeat_rows`` and
-``sum_rows`` are each other's gradient.
+repeat. Here ``repeat_rows`` and ``sum_rows`` are each other's gradient.
 
 Letters: ``X`` rows in their new order, ``K`` copies of a row, ``Z`` rows of padding.
 """
@@ -13,18 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def invert(order_X: Tensor) -> Tensor:
-    """The permutation that undoes ``order``."""
-    inverse_X = torch.empty_like(order_X)
-    inverse_X[order_X] = torch.arange(len(order_X), device=order_X.device)
-    return inverse_X
-
-
-def permute_rows(x: Tensor, order_X: Tensor, inverse_X: Tensor) -> Tensor:
-    """``x[order]`` for a permutation and its inverse."""
-    return _PermuteRows.apply(x, order_X, inverse_X)
 
 
 def repeat_rows(x_TD: Tensor, source_X: Tensor, places_TK: Tensor) -> Tensor:
@@ -46,17 +33,6 @@ def _gather_sum(x_XD: Tensor, places_TK: Tensor) -> Tensor:
     for k in range(1, places_TK.shape[1]):
         total_TD += x_XD[places_TK[:, k]]
     return total_TD.to(x_XD.dtype)
-
-
-class _PermuteRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order_X: Tensor, inverse_X: Tensor) -> Tensor:
-        ctx.inverse_X = inverse_X
-        return x[order_X]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad[ctx.inverse_X], None, None
 
 
 class _RepeatRows(torch.autograd.Function):

@@ -60,14 +60,16 @@ def _attend_sequence(
     # A column of ones beside the values sums the weights within the same product.
     v_KNW = F.pad(F.pad(v_KMW, (0, 1), value=1.0), (0, 0, 0, 0, 0, tail))
     v_KNW = v_KNW.repeat_interleave(N // M, 1)
-    positions_AQ = first - lead + torch.arange(A * QUERY_TILE).view(A, QUERY_TILE)
-    top = torch.full((A, N, QUERY_TILE, 1), -torch.inf)
-    mixed = torch.zeros(A, N, QUERY_TILE, W + 1)
+    positions_AQ = first - lead + torch.arange(A * QUERY_TILE, device=q.device).view(A, QUERY_TILE)
+    top = q.new_full((A, N, QUERY_TILE, 1), -torch.inf)
+    mixed = q.new_zeros(A, N, QUERY_TILE, W + 1)
     for key in range(0, K, KEY_TILE):
         tiles = slice(_first_tile_that_sees(key, first - lead), A)
         k_NHY = k_KNH[key : key + KEY_TILE].permute(1, 2, 0)
         v_NYW = v_KNW[key : key + KEY_TILE].transpose(0, 1)
-        hidden_AQY = torch.arange(key, key + KEY_TILE) > positions_AQ[tiles, :, None]
+        hidden_AQY = (
+            torch.arange(key, key + KEY_TILE, device=q.device) > positions_AQ[tiles, :, None]
+        )
         logits = _bmm(q_ANQH[tiles], k_NHY).masked_fill(hidden_AQY[:, None], -torch.inf)
         new_top = torch.maximum(top[tiles], logits.detach().amax(-1, keepdim=True))
         weights = exp(logits - new_top)

@@ -9,7 +9,16 @@ Letters: L layers with experts, E experts.
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+
+def global_load(load_LE: Tensor) -> Tensor:
+    """The loads of all ranks of the default group; one process's own where there is no group."""
+    if dist.is_available() and dist.is_initialized():
+        load_LE = load_LE.clone()
+        dist.all_reduce(load_LE)
+    return load_LE
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ def out_of_memory(config: PretrainConfig, process: int, error: BaseException) ->
     plan = plan_memory(config, process, Available(0, "not enough, as it turned out"))
     best = min(plan.dials, key=lambda dial: dial.total)
     can_halve = any("micro_batch_tokens" in dial.setting for dial in plan.dials)
-    advice = "halve it (the result does not change)" if can_halve else "it cannot be halved"
+    advice = "halve it" if can_halve else "it cannot be halved"
     cause = next(iter(str(error).splitlines()), type(error).__name__)
     return OutOfMemoryError(
         f"memory ran out with train.micro_batch_tokens={config.train.micro_batch_tokens}: "

@@ -82,6 +82,8 @@ def _run_steps(path: Path) -> MeasuredMemory:
     from selenite.train.step import train_step
 
     config = config_files.load(PretrainConfig, path)
+    if config.train.batch_invariant:
+        runtime.enable_batch_invariant()
     runtime.apply_threads()
     device = runtime.choose_device(config.train.device).value
     dtype = runtime.torch_dtype(runtime.choose_dtype(config.train.dtype, device).value)

@@ -93,24 +93,25 @@ def pretrain(
     decisions["dtype"] = choose_dtype(config.train.dtype, decisions["device"].value)
     for name, decision in decisions.items():
         logger.info("%s: %s (%s)", name, decision.value, decision.reason)
-    try:
-        with exclusive(config.train.out_dir):
-            return _pretrain(config, clock, peak_flops, decisions)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory(config, process, error) from error
+    with exclusive(config.train.out_dir):
+        corpora = _corpora(config)
+        try:
+            return _pretrain(config, corpora, clock, peak_flops, decisions)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(config, process, error) from error
 
 
 def _pretrain(
     config: PretrainConfig,
+    corpora: list[TokenCorpus],
     clock: Clock,
     peak_flops: float | None,
     decisions: dict[str, Decision],
 ) -> tuple[Outcome, Summary | None]:
-    """``pretrain`` in a directory that this process holds."""
+    """``pretrain`` in a directory that this process holds, on data that are ready."""
     train = config.train
-    corpora = _corpora(config)
     device, dtype = decisions["device"].value, torch_dtype(decisions["dtype"].value)
     with closing(build_task(config, corpora, device, dtype)) as task:
         if peak_flops is None and device == "cpu":
@@ -154,10 +155,22 @@ def build_task(
 def finished_summary(config: PretrainConfig) -> Summary | None:
     """The summary of the run of ``config`` if it is finished already, else none.
 
-    A run whose config now asks for another number of steps is not finished.
+    A run whose config now asks for another number of steps is not finished. Raises ``ConfigError``
+    if it is, but with other settings: they would change nothing.
     """
-    summary = read_summary(config.train.out_dir) if config.train.resume == "latest" else None
-    return summary if summary and summary.steps == config.train.num_steps else None
+    out_dir = config.train.out_dir
+    summary = read_summary(out_dir) if config.train.resume == "latest" else None
+    if summary is None or summary.steps != config.train.num_steps:
+        return None
+    before = config_files.load(PretrainConfig, out_dir / CONFIG).model_dump(mode="json")
+    changed = list(differences("", before, config.model_dump(mode="json")))
+    if changed:
+        raise ConfigError(
+            f"{out_dir} holds a finished run with other settings (then, now): "
+            f"{'; '.join(changed)}. To train with these, choose another train.out_dir; to go on "
+            "with them, raise train.steps"
+        )
+    return summary
 
 
 def _corpora(config: PretrainConfig) -> list[TokenCorpus]:
@@ -193,6 +206,16 @@ def _fitting(corpora: list[TokenCorpus], config: PretrainConfig) -> list[TokenCo
             f"the tokenizer of the data has {vocab_size} tokens, but model.vocab_size="
             f"{config.model.vocab_size}; set model.vocab_size={vocab_size} or more"
         )
+    # Here and not at the first sample, which may come after hours.
+    train, tokenizer = config.train, corpora[0].tokenizer
+    for prompt in train.prompts:
+        length = 1 + len(tokenizer.encode(prompt))
+        if length + train.sample_tokens > config.model.max_positions:
+            raise ConfigError(
+                f"train.prompts: {prompt[:40]!r} has {length} tokens; with train.sample_tokens="
+                f"{train.sample_tokens} that exceeds model.max_positions="
+                f"{config.model.max_positions}; shorten the prompt or lower sample_tokens"
+            )
     return corpora
 
 

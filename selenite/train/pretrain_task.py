@@ -25,7 +25,7 @@ from selenite.model.decode import decode
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.logprobs import token_logprobs
-from selenite.optim.balance import update_router_bias
+from selenite.optim.balance import global_load, update_router_bias
 from selenite.optim.build import OptimConfig, build_optimizer
 from selenite.optim.qk_clip import MaxLogit, qk_clip
 from selenite.optim.schedule import Schedule
@@ -167,7 +167,7 @@ class PretrainTask:
     def _balance(self) -> dict[str, float]:
         if self._load_LE is None:
             return {}
-        load_LE = self._load_LE
+        load_LE = global_load(self._load_LE)
         routers = [buffer for name, buffer in self.model.named_buffers() if "router.bias" in name]
         for bias_E, load_E in zip(routers, load_LE, strict=True):
             update_router_bias(bias_E, load_E, self._optim.router_bias_speed)

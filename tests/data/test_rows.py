@@ -51,6 +51,18 @@ def test_parquet_gives_its_column_of_text(tmp_path):
         _read(ParquetSource(paths=(str(file),), text_field="body"))
 
 
+def test_parquet_that_is_not_utf8_names_the_row(tmp_path):
+    file = tmp_path / "t.parquet"
+    good, bad = b"fine", b"\xff\xfe"
+    offsets = pyarrow.array([0, len(good), len(good) + len(bad)], pyarrow.int32())
+    column = pyarrow.StringArray.from_buffers(
+        2, offsets.buffers()[1], pyarrow.py_buffer(good + bad)
+    )
+    parquet.write_table(pyarrow.table({"text": column}), file)
+    with pytest.raises(DataError, match=r"t\.parquet, row 2: not UTF-8 \(byte 0\)"):
+        _read(ParquetSource(paths=(str(file),)))
+
+
 def test_the_byte_limit_ends_reading_and_empty_rows_are_counted(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_bytes(b'{"text": " "}\n\n' + LINES)

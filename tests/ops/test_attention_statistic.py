@@ -23,7 +23,7 @@ from selenite.ops.tiled_attention import attend_tiled
 from tests.fixtures.dense_attention import Case, Heads, dense, packed_case, paged_case
 
 heads = st.sampled_from([Heads(4, 4, 8, 8), Heads(4, 2, 8, 8), Heads(6, 1, 24, 16)])
-documents = st.lists(st.integers(1, 80), min_size=1, max_size=5)
+documents = st.lists(st.integers(1, 300), min_size=1, max_size=4)  # of several query blocks
 sequences = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 40)),  # entries before, and new rows
     min_size=1,

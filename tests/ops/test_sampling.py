@@ -106,14 +106,7 @@ def test_number_is_pinned() -> None:
     philox = np.random.Philox(key=7, counter=[0, 5, 2, int(Purpose.SAMPLE)])
     word = int(philox.random_raw())
     assert uniform(7, 2, 5) == (word >> 11) * 2.0**-53
-
-
-def test_token_does_not_depend_on_batch_or_order() -> None:
-    logits_BV = torch.randn(5, 50, generator=torch.Generator().manual_seed(2))
-    params = SamplingParams(seed=3)
-    one_way = [sample_token(logits_BV[b], params, b, 9) for b in range(5)]
-    other_way = [sample_token(logits_BV[b], params, b, 9) for b in reversed(range(5))]
-    assert one_way == other_way[::-1]
+    assert uniform(7, 2, 5) == PINNED
 
 
 def test_inverse_of_the_cumulative_distribution_in_id_order() -> None:

@@ -1,4 +1,4 @@
-"""QK-Clip over ranks: two real processes on gloo, of which one alone sees the outlier."""
+"""Statistics over ranks: two real processes on gloo, of which one alone sees the outlier."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from selenite.optim.balance import global_load
 from selenite.optim.qk_clip import MaxLogit, clip_factors
 
 OUTLIER = [[400.0, 3.0], [-math.inf, 7.0]]  # what rank 1 alone sees
 CALM = [[5.0, 50.0], [-math.inf, math.nan]]
 
 
-def rank(index: int, port: int, results: mp.Queue[tuple[int, list[list[float]], int]]) -> None:
+def rank(index: int, port: int, results: mp.Queue[tuple[object, ...]]) -> None:
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=False)
     dist.init_process_group("gloo", store=store, rank=index, world_size=2)
     calls = 0
@@ -29,11 +30,13 @@ def rank(index: int, port: int, results: mp.Queue[tuple[int, list[list[float]], 
     maximum = MaxLogit()
     maximum.update(torch.tensor(CALM) - 1)
     maximum.update(torch.tensor(OUTLIER if index else CALM))
-    results.put((index, maximum.take().tolist(), calls))
+    taken, reductions = maximum.take().tolist(), calls
+    load = global_load(torch.tensor([[3, 1]]) + index)
+    results.put((index, taken, reductions, load.tolist()))
     dist.destroy_process_group()
 
 
-def test_all_ranks_clip_alike_when_one_sees_the_outlier():
+def test_all_ranks_clip_and_balance_alike_when_one_sees_the_outlier():
     master = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
     context = mp.get_context("spawn")
     results = context.Queue()
@@ -46,7 +49,8 @@ def test_all_ranks_clip_alike_when_one_sees_the_outlier():
         for process in ranks:
             process.join(timeout=10)
             process.kill()
-    assert [calls for _, _, calls in seen] == [1, 1]  # all layers in one collective
+    assert [load for *_, load in seen] == [[[7, 3]]] * 2  # both ranks' tokens
+    assert [calls for _, _, calls, _ in seen] == [1, 1]  # all layers in one collective
     expected = [[400.0, 50.0], [-math.inf, math.inf]]  # a NaN of any rank is seen by all
-    assert [values for _, values, _ in seen] == [expected] * 2
+    assert [values for _, values, _, _ in seen] == [expected] * 2
     assert clip_factors(torch.tensor(expected), 100.0).tolist() == [[0.25, 1.0], [1.0, 1.0]]

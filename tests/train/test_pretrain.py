@@ -101,6 +101,11 @@ def test_another_model_in_the_same_directory_is_refused(root: Path, tmp_path: Pa
     other = tiny_config(root, tmp_path, "train.steps=2", "model.ffn_hidden_size=32")
     with pytest.raises(CheckpointError, match=r"model\.ffn_hidden_size is 64, 32"):
         pretrain(other, SystemClock(), PEAK)
+    faster = tiny_config(root, tmp_path, "train.steps=1", "train.prompts=[]", "optim.lr=0.5")
+    with pytest.raises(
+        ConfigError, match=r"other settings .*optim\.lr is 0\.01, 0\.5.*train\.out_dir"
+    ):
+        finished_summary(faster)
     longer = tiny_config(root, tmp_path, "train.steps=2", "train.prompts=[]")
     assert finished_summary(longer) is None
     outcome, summary = pretrain(longer, SystemClock(), PEAK)
@@ -133,6 +138,13 @@ def test_another_model_in_the_same_directory_is_refused(root: Path, tmp_path: Pa
 def test_contradictions_are_named_with_a_remedy(settings: list[str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=rf"(?s){complaint}"):
         load(PretrainConfig, TINY, settings)
+
+
+def test_a_prompt_without_room_is_refused_before_the_first_step(root: Path, tmp_path: Path) -> None:
+    config = tiny_config(root, tmp_path / "run", "train.sample_tokens=255")
+    with pytest.raises(ConfigError, match=r"'def ' has .*sample_tokens=255.*max_positions=256"):
+        pretrain(config, SystemClock(), PEAK)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 def test_schedule_is_a_preset_name_or_a_preset_with_changes() -> None:
