@@ -259,7 +259,7 @@ class _Reader:
     """Takes values from the beginning of the file on; ``struct.error`` where it ends too soon."""
 
     def __init__(self, data: np.ndarray) -> None:
-        self._data = memoryview(data)
+        self._data = data.data
         self.position = 0
 
     def scalar(self, code: str) -> Any:

@@ -90,7 +90,8 @@ def test_fp8_becomes_bfloat16_that_transformers_loads(source: Path, tmp_path: Pa
     assert "quantization_config" not in json.loads((tmp_path / "plain/config.json").read_text())
     ours = load_pretrained(fp8).state_dict()
     for name, tensor in load_pretrained(tmp_path / "plain").state_dict().items():
-        assert torch.equal(tensor, ours[name].bfloat16().float()), name
+        was_fp8 = ".attention." in name and "norm" not in name
+        assert torch.equal(tensor, ours[name].bfloat16().float() if was_fp8 else ours[name]), name
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "plain", dtype=torch.float32)
     name = "model.layers.0.self_attn.o_proj.weight"
     assert torch.equal(theirs.get_parameter(name), tensors(tmp_path / "plain")[name].float())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -90,20 +91,21 @@ def test_a_cut_shard_is_named(sharded: Path) -> None:
 
 
 def test_an_index_that_does_not_tell_the_truth(sharded: Path) -> None:
-    index = json.loads((sharded / INDEX).read_text())
-    files = sorted(set(index["weight_map"].values()))
-    name = next(n for n, file in index["weight_map"].items() if file == files[0])
-    index["weight_map"][name] = files[1]
-    (sharded / INDEX).write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=rf"says that {name} is in {files[1]}; it is not"):
-        SafetensorsWeights(sharded)
-    del index["weight_map"][name]
-    (sharded / INDEX).write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=rf"{name} is not in {INDEX}"):
-        SafetensorsWeights(sharded)
-    (sharded / INDEX).write_text("[]")
-    with pytest.raises(CheckpointError, match="is not an index"):
-        SafetensorsWeights(sharded)
+    truth = json.loads((sharded / INDEX).read_text())["weight_map"]
+    files = Counter(truth.values())
+    name = next(name for name, file in truth.items() if files[file] > 1)
+    other = next(file for file in files if file != truth[name])
+    for index, message in (
+        ({"weight_map": truth | {name: other}}, rf"says that {name} is in {other}; it is not"),
+        (
+            {"weight_map": {n: f for n, f in truth.items() if n != name}},
+            rf"{name} is not in {INDEX}",
+        ),
+        ([], "is not an index"),
+    ):
+        (sharded / INDEX).write_text(json.dumps(index))
+        with pytest.raises(CheckpointError, match=message):
+            SafetensorsWeights(sharded)
 
 
 def test_a_tensor_in_two_files(sharded: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from selenite.ops.attention import _report_once, attend, attend_reference
+from selenite import log
+from selenite.ops.attention import attend, attend_reference
 from selenite.ops.attention_context import StatsRequest, visible_keys
 from tests.fixtures.dense_attention import Case, Heads, dense, packed_case, paged_case
 
@@ -202,10 +203,10 @@ def optional_fields(case: Case) -> dict[str, Any]:
 
 @pytest.mark.parametrize("field", ["bias", "parent_T", "shared_prefix", "select", "stats"])
 def test_fallback_is_logged_once_with_its_reason(
-    field: str, caplog: pytest.LogCaptureFixture
+    field: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each optional field, set to what changes nothing, sends ``attend`` to the reference."""
-    _report_once.cache_clear()
+    monkeypatch.setattr(log, "_said", set())  # what an earlier test made it say
     case = packed_case([5], HEADS[1])
     plain = attend(*case.inputs)
     assert not caplog.records
