@@ -90,11 +90,11 @@ def save_pretrained(
     save_file(dict(to_hf_tensors(model)), directory / "model.safetensors", {"format": "pt"})
 
 
-def load_pretrained(directory: Path, compute_dtype: torch.dtype = torch.float32) -> Transformer:
-    """A model from a directory with ``config.json`` and safetensors; weights in float32.
+def read_config(directory: Path) -> ModelConfig:
+    """The dimensions of the model in a directory.
 
     Raises:
-        CheckpointError: a missing or damaged file, a missing, unexpected or misshapen tensor.
+        CheckpointError: ``config.json`` is missing, damaged, or says what the model has not got.
     """
     config_path = directory / "config.json"
     if not config_path.is_file():
@@ -106,7 +106,26 @@ def load_pretrained(directory: Path, compute_dtype: torch.dtype = torch.float32)
         hf_config = json.loads(config_path.read_text())
     except ValueError as broken:
         raise CheckpointError(f"{config_path} is not JSON: {broken}") from broken
-    config = from_hf_config(hf_config, str(config_path))
+    return from_hf_config(hf_config, str(config_path))
+
+
+def load_pretrained(
+    directory: Path,
+    compute_dtype: torch.dtype = torch.float32,
+    config: ModelConfig | None = None,
+) -> Transformer:
+    """A model from a directory with ``config.json`` and safetensors; weights in float32.
+
+    Args:
+        directory: what training exported, or a published checkpoint.
+        compute_dtype: of the activations.
+        config: the model's config where it is to differ from the directory's, in nothing that
+            changes a shape.
+
+    Raises:
+        CheckpointError: a missing or damaged file, a missing, unexpected or misshapen tensor.
+    """
+    config = config or read_config(directory)
     tensors = _dequantized(_read_tensors(directory), directory)
     with torch.device("meta"):
         model = Transformer(config, compute_dtype)
@@ -140,14 +159,17 @@ def _read_tensors(directory: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{directory} holds no .safetensors file")
     tensors: dict[str, Tensor] = {}
     for path in files:
-        try:
-            with safe_open(path, framework="pt") as shard:
-                tensors.update({name: shard.get_tensor(name) for name in shard.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError) as broken:
-            raise CheckpointError(
-                f"{path} is damaged ({broken}); export or copy it again"
-            ) from broken
+        tensors.update(read_safetensors(path))
     return tensors
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one file; raises ``CheckpointError`` if it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as broken:
+        raise CheckpointError(f"{path} is damaged ({broken}); export or copy it again") from broken
 
 
 def _dequantized(tensors: dict[str, Tensor], directory: Path) -> dict[str, Tensor]:
