@@ -18,6 +18,8 @@ from selenite.errors import ConfigError, OutOfMemoryError, TokenizerError
 from selenite.model.accounting import cache_bytes_per_token, count_parameters
 from selenite.model.decode import decode
 from selenite.model.hf_adapter import load_pretrained, read_config
+from selenite.model.lora import merge_lora
+from selenite.model.lora_files import load_lora
 from selenite.types import Completion, SamplingParams
 
 Prompt = str | Sequence[int]
@@ -32,14 +34,20 @@ class LLM:
         dtype: ``auto``, ``bfloat16`` or ``float32``.
         batch_invariant: results do not depend on what is generated beside them, bit for bit;
             must be asked for before anything else has computed in this process.
+        adapter: a directory with a LoRA adapter of this model, such as ``adapter`` in the run that
+            trained it; merged into the weights.
 
     Raises:
-        CheckpointError: the directory is incomplete or damaged.
+        CheckpointError: a directory is incomplete or damaged, or the adapter is of another model.
         TokenizerError: the tokenizer is missing or has more tokens than the model.
     """
 
     def __init__(
-        self, path: str | Path, dtype: runtime.DTypeName = "auto", batch_invariant: bool = False
+        self,
+        path: str | Path,
+        dtype: runtime.DTypeName = "auto",
+        batch_invariant: bool = False,
+        adapter: str | Path | None = None,
     ) -> None:
         if batch_invariant:
             runtime.enable_batch_invariant()
@@ -48,12 +56,15 @@ class LLM:
         self.dtype = runtime.choose_dtype(dtype, device.value)
         directory = Path(path)
         try:
-            self.model = load_pretrained(directory).to(device.value)
+            self.model = load_pretrained(directory)
+            if adapter is not None:
+                merge_lora(load_lora(self.model, Path(adapter)))
+            self.model.to(device.value)
             self.model.cast(runtime.torch_dtype(self.dtype.value))
         except (MemoryError, RuntimeError) as error:
             if not runtime.is_out_of_memory(error):
                 raise
-            count = count_parameters(read_config(directory)[0]).total
+            count = count_parameters(read_config(directory)).total
             raise OutOfMemoryError(
                 f"{directory}: memory ran out while the model was loaded; loading takes "
                 f"{runtime.mebibytes(4 * count)}, 4 bytes for each of {count:,} parameters "

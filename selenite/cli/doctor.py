@@ -154,16 +154,20 @@ def _extras() -> list[Row]:
 
 def _run(config: PretrainConfig, peaks: dict[str, float]) -> list[Row]:
     from selenite.model.accounting import count_parameters, training_flops_per_token
+    from selenite.model.lora import planned_adapters
     from selenite.runtime import choose_device, choose_dtype
 
     train = config.train
     count = count_parameters(config.model)
     tokens = train.num_steps * train.batch_tokens
-    flops = training_flops_per_token(config.model, train.seq_len) * tokens
+    adapters = None if config.lora is None else planned_adapters(config.model, config.lora)
+    active = None if adapters is None else adapters.active
+    flops = training_flops_per_token(config.model, train.seq_len, active) * tokens
     dtype = choose_dtype(train.dtype, choose_device(train.device).value).value
     minutes = flops / (peaks[dtype] * _EXPECTED_MFU) / 60
     return [
         ("parameters", f"{count.total:,}", f"{count.active:,} used by one token"),
+        *([("trained", f"{adapters.total:,}", "parameters of adapters")] if adapters else []),
         ("steps", f"{train.num_steps:,}", f"of {train.micro_batches} micro-batches"),
         ("tokens", f"{tokens:,}", "steps x train.batch_tokens"),
         ("FLOPs", f"{flops:.3e}", "model FLOPs, forward and backward"),

@@ -19,6 +19,9 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this mass.")] = 0.95,
     min_p: Annotated[float, typer.Option(help="Drop tokens below this share of the best.")] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
+    adapter: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter of this model: the directory of one.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
     batch_invariant: Annotated[
         bool, typer.Option(help="Text does not depend on the prompts beside it, bit for bit.")
@@ -42,7 +45,7 @@ def generate(
         raise ConfigError(str(wrong)) from wrong
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"--dtype {dtype}: must be auto, bfloat16 or float32")
-    llm = LLM(model, dtype=dtype, batch_invariant=batch_invariant)  # type: ignore[arg-type]
+    llm = LLM(model, dtype, batch_invariant, adapter)  # type: ignore[arg-type]
     prompts = prompt or ["def ", "import ", "The "]
     for text, completion in zip(prompts, llm.generate(prompts, params), strict=True):
         typer.secho(text, bold=True, nl=False)

@@ -110,10 +110,30 @@ def forward_flops_per_token(config: ModelConfig, mean_context: float) -> float:
     return 2.0 * matrix_parameters(config) + attention * mean_context
 
 
-def training_flops_per_token(config: ModelConfig, seq_len: int) -> float:
-    """FLOPs of one token's forward and backward pass: 6 per matrix parameter, plus the causal half
-    of attention. Recomputation is not counted, so that it shows as lost utilisation."""
-    return 3.0 * forward_flops_per_token(config, seq_len / 2)
+def forward_backward_flops_per_token(
+    config: ModelConfig, mean_context: float, adapter_parameters: int | None = None
+) -> float:
+    """FLOPs of one token's forward and backward pass: 6 per matrix parameter, plus attention.
+
+    Recomputation is not counted, so that it shows as lost utilisation.
+
+    Args:
+        config: the model.
+        mean_context: as in ``forward_flops_per_token``.
+        adapter_parameters: with LoRA, those that one token is multiplied by: 6 for each of them,
+            and 4 for each of the frozen ones, which get no gradient. None: all are trained.
+    """
+    flops = 3.0 * forward_flops_per_token(config, mean_context)
+    if adapter_parameters is None:
+        return flops
+    return flops - 2.0 * matrix_parameters(config) + 6.0 * adapter_parameters
+
+
+def training_flops_per_token(
+    config: ModelConfig, seq_len: int, adapter_parameters: int | None = None
+) -> float:
+    """The same over sequences of ``seq_len``, of which causal attention sees half."""
+    return forward_backward_flops_per_token(config, seq_len / 2, adapter_parameters)
 
 
 def cache_bytes_per_token(

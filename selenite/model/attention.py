@@ -74,8 +74,7 @@ class LatentAttention(nn.Module):
         return torch.cat((head_linear(nope, k_NHR), rotary), -1)
 
     def _kv_b_by_head(self) -> Tensor:
-        weight = self.kv_b.weight
-        return weight.view(self.config.num_heads, -1, self.config.kv_lora_rank)
+        return self.kv_b.full_weight.view(self.config.num_heads, -1, self.config.kv_lora_rank)
 
     def forward(
         self, x_TD: Tensor, rope: RopeTable, context: AttentionContext, layer: int

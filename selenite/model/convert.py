@@ -26,7 +26,7 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import CheckpointError, ConfigError, StorageError
 from selenite.model.config import ModelConfig
 from selenite.model.gguf import GGUFWeights
-from selenite.model.hf_adapter import CONFIG, check_account, read_config
+from selenite.model.hf_adapter import CONFIG, check_account, read_config, read_config_json
 from selenite.model.hf_config import to_hf_config
 from selenite.model.shards import SHARD_BYTES, ShardWriter
 from selenite.model.weights import SafetensorsWeights, Weights
@@ -59,7 +59,7 @@ def open_checkpoint(source: Path) -> Checkpoint:
     Raises ``CheckpointError``, and ``TokenizerError`` for the vocabulary of a GGUF file.
     """
     if source.is_dir():
-        config, hf_config = read_config(source)
+        hf_config, config = read_config_json(source), read_config(source)
         checkpoint = Checkpoint(config, hf_config, SafetensorsWeights(source), None, source)
     elif source.suffix == ".gguf":
         weights = GGUFWeights(source)

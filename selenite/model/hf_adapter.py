@@ -117,8 +117,8 @@ def check_account(config: ModelConfig, weights: Weights, source: str) -> None:
         )
 
 
-def read_config(directory: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """The dimensions in a model directory, and its ``config.json`` whole."""
+def read_config_json(directory: Path) -> dict[str, Any]:
+    """The ``config.json`` of a model directory, whole."""
     path = directory / CONFIG
     if not path.is_file():
         raise CheckpointError(
@@ -129,7 +129,7 @@ def read_config(directory: Path) -> tuple[ModelConfig, dict[str, Any]]:
         hf_config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as broken:
         raise CheckpointError(f"{path} is not JSON: {broken}") from broken
-    return from_hf_config(hf_config, str(path)), hf_config
+    return hf_config
 
 
 def save_pretrained(
@@ -149,15 +149,34 @@ def save_pretrained(
     writer.close()
 
 
-def load_pretrained(directory: Path, compute_dtype: torch.dtype = torch.float32) -> Transformer:
+def read_config(directory: Path) -> ModelConfig:
+    """The dimensions of the model in a directory.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing, damaged, or says what the model has not got.
+    """
+    return from_hf_config(read_config_json(directory), str(directory / CONFIG))
+
+
+def load_pretrained(
+    directory: Path,
+    compute_dtype: torch.dtype = torch.float32,
+    config: ModelConfig | None = None,
+) -> Transformer:
     """A model from a directory with ``config.json`` and safetensors; weights in float32.
 
     Tensors are read one at a time into the model's own: nothing is held twice.
 
+    Args:
+        directory: what training exported, or a published checkpoint.
+        compute_dtype: of the activations.
+        config: the model's config where it is to differ from the directory's, in nothing that
+            changes a shape.
+
     Raises:
         CheckpointError: a missing or damaged file, a missing, unexpected or misshapen tensor.
     """
-    config, _ = read_config(directory)
+    config = config or read_config(directory)
     weights = SafetensorsWeights(directory)
     check_account(config, weights, str(directory))
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The two layers with parameters that everything else is made of: ``Linear`` and ``RMSNorm``.
+"""The layers with parameters that everything else is made of: ``Linear``, ``RMSNorm``, ``Adapter``.
 
 They only hold parameters; the arithmetic is in ``ops``.
 """
@@ -8,8 +8,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from selenite.ops.linear import linear
+from selenite.ops.linear import LowRank, linear, low_rank, low_rank_weight
 from selenite.ops.norm import rms_norm
+
+
+class Adapter(nn.Module):
+    """LoRA's factors beside ``weight``, which may be a stack of experts.
+
+    ``A`` is uninitialised until ``model/lora.py`` fills it; ``B`` is zero. Both are float32.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+        super().__init__()
+        *stack, outputs, inputs = weight.shape
+        self.A = nn.Parameter(torch.empty(*stack, rank, inputs, device=weight.device))
+        self.B = nn.Parameter(torch.zeros(*stack, outputs, rank, device=weight.device))
+        self.rank, self.alpha = rank, alpha
+
+    @property
+    def low_rank(self) -> LowRank:
+        """What is added to the weight."""
+        return LowRank(self.A, self.B, self.alpha / self.rank)
 
 
 class Linear(nn.Module):
@@ -18,9 +37,18 @@ class Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.lora: Adapter | None = None  # set and taken away by model/lora.py
+
+    @property
+    def full_weight(self) -> Tensor:
+        """The weight with what an adapter adds to it, for whoever needs the matrix itself."""
+        if self.lora is None:
+            return self.weight
+        return self.weight + low_rank_weight(self.lora.low_rank)
 
     def forward(self, x_TI: Tensor) -> Tensor:
-        return linear(x_TI, self.weight)
+        y_TO = linear(x_TI, self.weight)
+        return y_TO if self.lora is None else y_TO + low_rank(x_TI, self.lora.low_rank)
 
 
 class RMSNorm(nn.Module):

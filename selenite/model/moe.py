@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from selenite.model.config import MoEConfig
 from selenite.model.feed_forward import FeedForward
+from selenite.model.layers import Adapter
 from selenite.ops.activation import sigmoid
-from selenite.ops.linear import linear
+from selenite.ops.linear import LowRank, linear
 from selenite.ops.moe import expert_load, experts, gate_weights, select_experts
 
 
@@ -51,6 +52,15 @@ class Experts(nn.Module):
         self.gate = nn.Parameter(torch.empty(count, hidden, width))
         self.up = nn.Parameter(torch.empty(count, hidden, width))
         self.down = nn.Parameter(torch.empty(count, width, hidden))
+        self.lora = nn.ModuleDict()  # adapters by the weight's name, filled by model/lora.py
+
+    def low_rank(self, part: str) -> LowRank | None:
+        """What an adapter adds to ``gate``, ``up`` or ``down``."""
+        if part not in self.lora:
+            return None
+        adapter = self.lora[part]
+        assert isinstance(adapter, Adapter), part
+        return adapter.low_rank
 
 
 class MoE(nn.Module):
@@ -86,8 +96,9 @@ class MoE(nn.Module):
         weights_TK = gate_weights(
             scores_TE, ids_TK, config.normalize_weights, config.routed_scaling_factor
         )
-        weights = self.experts.gate, self.experts.up, self.experts.down
-        out_TD = experts(x_TD, ids_TK, weights_TK, *weights)
+        own = self.experts
+        lora = own.low_rank("gate"), own.low_rank("up"), own.low_rank("down")
+        out_TD = experts(x_TD, ids_TK, weights_TK, own.gate, own.up, own.down, lora)
         if config.num_shared_experts:
             out_TD = out_TD + self.shared(x_TD)
         return out_TD, Routing(ids_TK, expert_load(ids_TK, config.num_experts))

@@ -71,7 +71,7 @@ class Transformer(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The output head ``[V, D]``: its own, or the embedding's when tied."""
-        return self.embed.weight if self.config.tie_embeddings else self.head.weight
+        return self.embed.weight if self.config.tie_embeddings else self.head.full_weight
 
     @property
     def rope(self) -> RopeTable:

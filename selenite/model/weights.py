@@ -143,6 +143,15 @@ class SafetensorsWeights:
                 )
 
 
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of one file; raises ``CheckpointError`` if it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as broken:
+        raise _damaged(path, broken) from broken
+
+
 def num_elements(shape: tuple[int, ...]) -> int:
     """Values in a tensor of this shape."""
     return math.prod(shape)

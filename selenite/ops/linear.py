@@ -3,10 +3,12 @@
 Activations carry the compute dtype; weights are float32 masters and are cast at the call, so that
 a bf16 step and a float32 step run the same code.
 
-Letters: ``I`` inputs, ``O`` outputs.
+Letters: ``I`` inputs, ``O`` outputs, ``R`` rank of an adapter.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,28 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     rows = x_TI.flatten(0, -2)
     padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS))
     return F.linear(padded, weight, bias)[: len(rows)].view(*x_TI.shape[:-1], -1)
+
+
+class LowRank(NamedTuple):
+    """What LoRA adds to a weight: ``scale * B A`` (arXiv 2106.09685, section 4.1).
+
+    Belongs to an ``Adapter`` of ``model/layers.py``. Beside a stacked weight both have a leading
+    ``E``: each expert has its own.
+    """
+
+    a_RI: Tensor
+    b_OR: Tensor
+    scale: float
+
+
+def low_rank(x_TI: Tensor, lora: LowRank) -> Tensor:
+    """What ``lora`` adds to ``linear(x, weight)``, without the matrix that it stands for."""
+    return linear(linear(x_TI, lora.a_RI) * lora.scale, lora.b_OR)
+
+
+def low_rank_weight(lora: LowRank) -> Tensor:
+    """The matrix that ``lora`` stands for; ``[E, O, I]`` beside a stacked weight."""
+    return lora.scale * (lora.b_OR @ lora.a_RI)
 
 
 def head_linear(x_TNI: Tensor, weight_NIO: Tensor) -> Tensor:

@@ -72,17 +72,20 @@ class _TokenLogprobs(torch.autograd.Function):
         return (chosen_T - lse_T) * kept_T
 
     @staticmethod
-    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor, Tensor | None, None]:
         hidden_TD, head_VD, index_T1, kept_T, lse_T = ctx.saved_tensors
         head = head_VD.to(hidden_TD.dtype)
         grad_T1 = (grad_T * kept_T)[:, None]
         dhidden_TD = torch.empty_like(hidden_TD)
-        dhead_VD = torch.zeros_like(head_VD, dtype=torch.float32)
+        # A frozen head (LoRA) is spared a third of the products and a gradient of its size.
+        is_trained = ctx.needs_input_grad[1]
+        dhead_VD = torch.zeros_like(head_VD, dtype=torch.float32) if is_trained else None
         for rows in _chunks(len(lse_T), len(head)):
             dlogits = linear(hidden_TD[rows], head).float().sub_(lse_T[rows, None]).exp_()
             dlogits.mul_(-grad_T1[rows])
             dlogits.scatter_add_(1, index_T1[rows], grad_T1[rows])
             low = dlogits.to(hidden_TD.dtype)
             dhidden_TD[rows] = low @ head
-            dhead_VD += low.T @ hidden_TD[rows]
-        return dhidden_TD, dhead_VD.to(head_VD.dtype), None
+            if dhead_VD is not None:
+                dhead_VD += low.T @ hidden_TD[rows]
+        return dhidden_TD, None if dhead_VD is None else dhead_VD.to(head_VD.dtype), None

@@ -4,7 +4,8 @@ Rows are sorted by expert, multiplied in one grouped product per weight, and put
 experts are kept in ascending order of id and summed in that order, so that a row's result does
 not depend on its neighbours.
 
-Letters: ``X`` rows in expert order (T·K and padding), ``Z`` rows of padding.
+Letters: ``X`` rows in expert order (T·K and padding), ``Z`` rows of padding, ``I`` inputs,
+``O`` outputs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selenite.ops.activation import swiglu
+from selenite.ops.linear import LowRank
 from selenite.ops.permute import repeat_rows, sum_rows
 from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 
@@ -23,6 +25,8 @@ from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 # every step. Rounded up, the numbers recur and the kernels are found again. The padding is never
 # read: it costs half this many rows of each expert.
 _ONEDNN_ALIGNMENT = 64
+# Grouped products need rows of whole 16 bytes, which in bfloat16 are 8 values.
+_RANK_MULTIPLE = 8
 
 
 def select_experts(
@@ -97,16 +101,23 @@ def experts(
     gate_EFD: Tensor,
     up_EFD: Tensor,
     down_EDF: Tensor,
+    lora: tuple[LowRank | None, LowRank | None, LowRank | None] = (None, None, None),
 ) -> Tensor:
-    """Weighted sum of each token's SwiGLU experts; same shape and dtype as ``x``."""
+    """Weighted sum of each token's SwiGLU experts; same shape and dtype as ``x``.
+
+    ``lora`` is what adapters add to gate, up and down.
+    """
     K = ids_TK.shape[1]
     to = dispatch(ids_TK, gate_EFD.shape[0], _row_multiple(x_TD))
     source_X = to.slot_X // K
     x_XD = repeat_rows(x_TD, source_X, to.places_TK)
-    hidden_XF = swiglu(grouped(x_XD, gate_EFD, to.ends_E), grouped(x_XD, up_EFD, to.ends_E))
+    lora_gate, lora_up, lora_down = lora
+    gate_XF = adapted(x_XD, gate_EFD, to.ends_E, lora_gate)
+    hidden_XF = swiglu(gate_XF, adapted(x_XD, up_EFD, to.ends_E, lora_up))
     # Weighting the narrow hidden rows instead of the outputs: the same by linearity, for less.
     gate_X1 = repeat_rows(weights_TK.reshape(-1, 1), to.slot_X, to.places_TK.reshape(-1, 1))
-    y_XD = grouped(hidden_XF * gate_X1.to(x_TD.dtype), down_EDF, to.ends_E)
+    hidden_XF = hidden_XF * gate_X1.to(x_TD.dtype)
+    y_XD = adapted(hidden_XF, down_EDF, to.ends_E, lora_down)
     return sum_rows(y_XD, source_X, to.places_TK, to.padding_Z)
 
 
@@ -125,6 +136,16 @@ def grouped(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """Row block ``e`` of ``x`` (ending before ``ends_E[e]``) times expert ``e``'s weight."""
     weight = weight_EOI.to(x_XI.dtype)
     return F.grouped_mm(x_XI, weight.transpose(1, 2), offs=ends_E)
+
+
+def adapted(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor, lora: LowRank | None) -> Tensor:
+    """``grouped``, and what ``lora`` adds to it."""
+    y_XO = grouped(x_XI, weight_EOI, ends_E)
+    if lora is None:
+        return y_XO
+    missing = -lora.a_RI.shape[-2] % _RANK_MULTIPLE  # zeros: they add nothing
+    narrow_XR = grouped(x_XI, F.pad(lora.a_RI, (0, 0, 0, missing)), ends_E) * lora.scale
+    return y_XO + grouped(narrow_XR, F.pad(lora.b_OR, (0, missing)), ends_E)
 
 
 def experts_reference(

@@ -1,8 +1,8 @@
 """Which optimizer updates which parameter, decided by name (docs/architecture.md, "Parameters").
 
 Matrices that multiply activations go to Muon, each expert by itself; embeddings, the output head,
-norm gains and biases go to AdamW. Moonlight (arXiv 2502.16982) found that the gains must be
-decayed like everything else, or the root mean square of the outputs grows.
+norm gains, biases and LoRA's adapters go to AdamW. Moonlight (arXiv 2502.16982) found that the
+gains must be decayed like everything else, or the root mean square of the outputs grows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _EXPERTS = r"layers\.\d+\.ffn\.experts\.(gate|up|down)"
 _ROUTER = r"layers\.\d+\.ffn\.router\.weight"
 _NORMS = r"(layers\.\d+\.(attention\.\w+_norm|attention_norm|ffn_norm)|norm)\.weight"
 _BIASES = r"layers\.\d+\.(attention|ffn)\.([a-z_]+\.)+bias"
+# AdamW: what acts is the product B A, and orthogonal steps of its factors are no orthogonal step of
+# it. B begins at zero, where Muon would move all directions alike, whatever the gradient's size.
+# The learning rates that are known for LoRA are Adam's too.
+_LORA = r"(head|layers\.\d+\.(attention|ffn)\.[a-z_.]+)\.lora\.((gate|up|down)\.)?[AB]"
 ROLES: dict[str, tuple[str, Kind]] = {
     "attention": (_ATTENTION, "muon"),
     "ffn": (_FFN, "muon"),
@@ -38,6 +42,7 @@ ROLES: dict[str, tuple[str, Kind]] = {
     "head": (r"head\.weight", "adamw"),
     "norms": (_NORMS, "adamw"),
     "biases": (_BIASES, "adamw"),
+    "lora": (_LORA, "adamw"),
 }
 
 
@@ -96,7 +101,8 @@ def _role(name: str, param: Tensor) -> str:
             "as docs/architecture.md has it, or add its role to selenite/optim/groups.py"
         )
     assert len(roles) == 1, (name, roles)
-    dims = {"experts": 3, "norms": 1, "biases": 1}.get(roles[0], 2)
+    stacked = 3 if ".experts." in name else 2
+    dims = {"norms": 1, "biases": 1}.get(roles[0], stacked)
     if param.ndim != dims:
         raise ConfigError(
             f"parameter {name!r} has shape {tuple(param.shape)}: the role {roles[0]!r} "

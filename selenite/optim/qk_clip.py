@@ -153,9 +153,11 @@ def _clip_gqa(
 
 
 def _scale_rows(params: dict[str, nn.Parameter], name: str, factor_NH: Tensor) -> None:
-    """Scales the rows of a projection, and its bias if it has one."""
+    """Scales the rows of a projection, and its bias and adapter if it has them."""
     factor = factor_NH.reshape(-1)
     weight = params[name + ".weight"]
     weight.mul_(factor.to(weight.device)[:, None])
     if name + ".bias" in params:
         params[name + ".bias"].mul_(factor.to(weight.device))
+    if name + ".lora.B" in params:  # the projection is W + scale B A: its rows are those of W and B
+        params[name + ".lora.B"].mul_(factor.to(weight.device)[:, None])

@@ -3,7 +3,8 @@
 A checkpoint is a sealed directory (``train/manifest.py``) with the tensors of all modules and
 optimizers as torch.distributed.checkpoint (DCP) writes them, keyed by parameter name so that
 another number of processes can load them, and ``state.json`` with the rest: the task's state, the
-generators', the loop's counters. Restoring it continues a float32 run bit for bit. DCP keeps its
+generators', the loop's counters. Frozen parameters are left out: the task has them from elsewhere,
+and its identity says from where. Restoring it continues a float32 run bit for bit. DCP keeps its
 metadata as a pickle, which can run code when it is read: load only checkpoints that you trust.
 """
 
@@ -23,6 +24,7 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -35,6 +37,8 @@ from selenite.train.generators import generator_states, set_generator_states
 from selenite.train.task import Task
 
 STATE = "state.json"
+# Not strict, since the frozen ones are missing; what is loaded was asked for by name (_tensors).
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 logger = logging.getLogger(__name__)
 
 
@@ -142,7 +146,7 @@ class CheckpointStore:
                 f"{error.failures[0][0]}; start again in another train.out_dir"
             ) from error
         modules, optimizers = nn.ModuleDict(task.modules), _optimizers(task)
-        set_model_state_dict(modules, tensors["modules"])
+        set_model_state_dict(modules, tensors["modules"], options=_TRAINED)
         settings = [[_settings(group) for group in o.param_groups] for o in optimizers]
         set_optimizer_state_dict(modules, optimizers, tensors["optimizers"])
         for optimizer, wanted in zip(optimizers, settings, strict=True):
@@ -195,10 +199,10 @@ def _optimizers(task: Task[Any]) -> list[torch.optim.Optimizer]:
 
 
 def _tensors(task: Task[Any]) -> dict[str, Any]:
-    """All tensors of the task by name: shared with the task, not copied."""
+    """The tensors of the task that a run changes, by name: shared with the task, not copied."""
     modules = nn.ModuleDict(task.modules)
     return {
-        "modules": get_model_state_dict(modules),
+        "modules": get_model_state_dict(modules, options=_TRAINED),
         "optimizers": get_optimizer_state_dict(modules, _optimizers(task)),
     }
 

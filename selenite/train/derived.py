@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from selenite.data.corpus import TokenCorpus
 from selenite.model.accounting import count_parameters, training_flops_per_token
+from selenite.model.lora import planned_adapters
 from selenite.train.pretrain_config import PretrainConfig
 
 
@@ -17,7 +18,10 @@ def derived_numbers(
     none: not measured, and no line about it."""
     train = config.train
     count = count_parameters(config.model)
-    per_token = training_flops_per_token(config.model, train.seq_len)
+    adapters = None if config.lora is None else planned_adapters(config.model, config.lora)
+    active = None if adapters is None else adapters.active
+    matrices = "6 x matrix" if adapters is None else "4 x matrix + 6 x adapter"
+    per_token = training_flops_per_token(config.model, train.seq_len, active)
     tokens = train.num_steps * train.batch_tokens
     in_corpus = sum(corpus.train.num_tokens for corpus in corpora)
     held_out = sum(corpus.val.num_tokens for corpus in corpora)
@@ -37,9 +41,14 @@ def derived_numbers(
         f"{min(train.eval_tokens, held_out):,}",
         f"parameters = {count.total:,}, of which one token uses {count.active:,}; tokens / "
         f"parameters used = {tokens / count.active:.2f}",
-        "model FLOPs of a token = 6 x matrix parameters + causal attention over seq_len at most = "
+        f"model FLOPs of a token = {matrices} parameters + causal attention over seq_len at most = "
         f"{per_token:.3e}; of the run = {per_token * tokens:.3e}",
     ]
+    if adapters is not None:
+        numbers.append(
+            f"trained = the adapters' {adapters.total:,} parameters, of which one token uses "
+            f"{adapters.active:,}"
+        )
     if peak_flops is not None:
         numbers.append(
             f"at the measured peak of {peak_flops / 1e9:,.0f} GFLOP/s the run would take "

@@ -21,6 +21,7 @@ import torch
 from selenite.errors import MissingExtraError, OutOfMemoryError
 from selenite.model.config import preset
 from selenite.model.init import init_weights
+from selenite.model.lora import attach_adapters
 from selenite.model.transformer import Transformer
 from selenite.runtime import choose_device, choose_dtype, mebibytes, torch_dtype
 from selenite.train.live_bytes import LiveBytes
@@ -257,6 +258,8 @@ def _trace(config: PretrainConfig, dtype: torch.dtype) -> _Trace:
     with LiveBytes() as live:
         with live.label("weights"), torch.device("meta"):
             model = Transformer(config.model, dtype)
+            if config.lora is not None:
+                attach_adapters(model, config.lora)
         with live.label("optimizer state"):
             task = random_task(config, model)
         for _ in range(2):

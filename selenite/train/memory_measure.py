@@ -76,6 +76,7 @@ def _high_water_mark() -> int:
 def _run_steps(path: Path) -> MeasuredMemory:
     from selenite import runtime
     from selenite.model.init import init_weights
+    from selenite.model.lora import add_lora
     from selenite.model.transformer import Transformer
     from selenite.train.memory import process_bytes, warm_up
     from selenite.train.random_task import random_task
@@ -89,7 +90,10 @@ def _run_steps(path: Path) -> MeasuredMemory:
     dtype = runtime.torch_dtype(runtime.choose_dtype(config.train.dtype, device).value)
     warm_up(dtype)
     process = process_bytes()
-    model = init_weights(Transformer(config.model, dtype), config.train.seed).to(device)
+    model = init_weights(Transformer(config.model, dtype), config.train.seed)
+    if config.lora is not None:
+        add_lora(model, config.lora, config.train.seed)
+    model.to(device)
     task = random_task(config, model)
     for step in range(STEPS):
         train_step(task, step)

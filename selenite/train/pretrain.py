@@ -3,7 +3,7 @@
     data -> corpus -> task -> loop -> checkpoint -> model directory, report, summary
 
 The run's directory then holds config.toml, metrics.jsonl, checkpoints/, tensorboard/, report.html,
-curves.png, summary.json, and the model in the Hugging Face layout.
+curves.png, summary.json, and the model in the Hugging Face layout; with LoRA adapter/ besides.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from selenite import atomic
 from selenite import config as config_files
+from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock
 from selenite.data.corpus import TokenCorpus
 from selenite.data.loader import Loader, LoaderConfig
@@ -28,8 +29,8 @@ from selenite.data.prepare import prepare
 from selenite.errors import ConfigError, StorageError
 from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import save_pretrained
-from selenite.model.init import init_weights
-from selenite.model.transformer import Transformer
+from selenite.model.lora import merge_lora
+from selenite.model.lora_files import save_lora
 from selenite.optim.build import build_groups
 from selenite.optim.groups import describe
 from selenite.optim.schedule import Schedule
@@ -48,6 +49,7 @@ from selenite.runtime import (
 from selenite.train.checkpoint import differences
 from selenite.train.curves import check_matplotlib
 from selenite.train.derived import derived_numbers
+from selenite.train.initial_model import initial_model, weight_hashes
 from selenite.train.lock import exclusive
 from selenite.train.loop import Outcome, Status, run_held
 from selenite.train.memory import out_of_memory, process_bytes
@@ -70,6 +72,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG = "config.toml"
 CORPORA = "corpora.json"
+ADAPTER = "adapter"
 
 
 def pretrain(
@@ -140,7 +143,9 @@ def build_task(
     """The task at its first step; every draw of the run follows from ``train.seed``."""
     train = config.train
     seed_everything(train.seed)
-    model = init_weights(Transformer(config.model, dtype), train.seed).to(device)
+    model = initial_model(config, dtype).to(device)
+    if train.init_from is not None:
+        corpora[0].check_tokenizer(Tokenizer.load(train.init_from))
     loader = Loader(
         [corpus.train for corpus in corpora],
         LoaderConfig(
@@ -149,7 +154,16 @@ def build_task(
         weights=config.data.weights if isinstance(config.data, MixtureConfig) else None,
     )
     schedule = Schedule(config.schedule, train.num_steps)
-    return PretrainTask(model, corpora, loader, config.optim, schedule, train)
+    return PretrainTask(
+        model,
+        corpora,
+        loader,
+        config.optim,
+        schedule,
+        train,
+        config.lora,
+        None if train.init_from is None else weight_hashes(train.init_from),
+    )
 
 
 def finished_summary(config: PretrainConfig) -> Summary | None:
@@ -241,7 +255,7 @@ def _finish(
 ) -> Summary:
     """Exports the model, then the report, then the summary, which says that all is there."""
     out_dir = config.train.out_dir
-    _export(task, out_dir)
+    _export(task, out_dir, config.train.init_from if config.lora else None)
     rows = read_metrics(out_dir)
     count = count_parameters(config.model)
     facts = {
@@ -259,17 +273,26 @@ def _finish(
     return summary
 
 
-def _export(task: PretrainTask, out_dir: Path) -> None:
-    """The model directory: written aside, then moved in, so that no file is ever half there."""
+def _export(task: PretrainTask, out_dir: Path, adapted: Path | None = None) -> None:
+    """The model directory: written aside, then moved in, so that no file is ever half there.
+
+    ``adapted`` is the model whose adapters were trained: they are written apart from it, since
+    readers of a model directory apply an adapter that lies beside the weights, and then merged.
+    """
     aside = out_dir / ".export"
     shutil.rmtree(aside, ignore_errors=True)
     tokenizer = task.tokenizer
     try:
+        if adapted is not None:
+            save_lora(task.model, aside / ADAPTER, str(adapted))
+            merge_lora(task.model)
         save_pretrained(task.model, aside, tokenizer.bos_id, tokenizer.eos_id)
         tokenizer.save(aside)
-        for path in sorted(aside.iterdir()):
-            path.replace(out_dir / path.name)
-        aside.rmdir()
+        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
+            target = out_dir / path.relative_to(aside)
+            target.parent.mkdir(exist_ok=True)
+            path.replace(target)
+        shutil.rmtree(aside)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise StorageError(
@@ -293,4 +316,6 @@ def summary_lines(summary: Summary, out_dir: Path) -> Sequence[str]:
     lines += [f"sample: {sample.prompt!r} -> {sample.text!r}" for sample in summary.samples]
     lines.append(f"report: {out_dir / 'report.html'}")
     lines.append(f"model:  {out_dir}")
+    if (out_dir / ADAPTER).is_dir():
+        lines.append(f"adapter: {out_dir / ADAPTER}")
     return lines

@@ -15,6 +15,7 @@ from selenite.data.prepare import DataConfig
 from selenite.errors import ConfigError
 from selenite.model.config import ModelConfig
 from selenite.model.config import preset as model_preset
+from selenite.model.lora import LoRAConfig, target_paths
 from selenite.optim.build import OptimConfig
 from selenite.optim.schedule import Schedule, ScheduleConfig
 from selenite.optim.schedule import preset as schedule_preset
@@ -42,6 +43,9 @@ class TrainConfig(LoopConfig):
     sample_tokens: int = Field(default=48, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the initial weights and of the data's order."""
+    init_from: Path | None = None
+    """A model directory whose weights the run begins with; none: random ones. Its tokenizer must be
+    the data's, its dimensions the model's (``train/initial_model.py``)."""
     dtype: DTypeName = "auto"
     """Of activations; weights and optimizer state are float32."""
     device: str = "auto"
@@ -84,6 +88,11 @@ class TrainConfig(LoopConfig):
                 f"seq_len={self.seq_len} exceeds micro_batch_tokens={self.micro_batch_tokens}: "
                 "a sequence lies within one micro-batch; lower seq_len or raise the other"
             )
+        if self.init_from is not None and self.init_from.resolve() == self.out_dir.resolve():
+            raise ValueError(
+                f"init_from={self.init_from} is out_dir: the finished model would replace the one "
+                "that the run begins with; choose another out_dir"
+            )
         return self
 
 
@@ -116,6 +125,8 @@ class PretrainConfig(Config):
     train: TrainConfig
     data: CorpusOrMixture = DataConfig()
     optim: OptimConfig = OptimConfig()
+    lora: LoRAConfig | None = None
+    """Train adapters beside the frozen weights of ``train.init_from``; none: train all weights."""
     schedule: Annotated[ScheduleConfig, _expanding(schedule_preset)] = ScheduleConfig()
     """A preset's name (``k2``, ``moonlight``), one with changes, or a table of its own."""
 
@@ -137,4 +148,25 @@ class PretrainConfig(Config):
             Schedule(self.schedule, self.train.num_steps)
         except ConfigError as error:
             raise ValueError(f"schedule: {error}") from error
+        if self.lora is not None:
+            self._check_lora(self.lora)
         return self
+
+    def _check_lora(self, lora: LoRAConfig) -> None:
+        if self.train.init_from is None:
+            raise ValueError(
+                "lora: adapters belong to a trained model; set train.init_from to its directory, "
+                "or leave lora out"
+            )
+        target_paths(self.model, lora.targets)
+        moving = {}
+        if self.optim.qk_clip_tau is not None:
+            moving[f"optim.qk_clip_tau={self.optim.qk_clip_tau}"] = "optim.qk_clip_tau=none"
+        if self.optim.router_bias_speed and self.model.moe is not None:
+            speed = self.optim.router_bias_speed
+            moving[f"optim.router_bias_speed={speed}"] = "optim.router_bias_speed=0"
+        if moving:
+            raise ValueError(
+                f"lora: {' and '.join(moving)} would change what is frozen, so that the adapter "
+                f"would not fit train.init_from; set {' and '.join(moving.values())}"
+            )

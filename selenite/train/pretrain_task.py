@@ -20,8 +20,9 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.data.corpus import TokenCorpus
 from selenite.data.loader import Loader, evaluation_batches
 from selenite.data.packing import MicroBatch
-from selenite.model.accounting import forward_flops_per_token
+from selenite.model.accounting import forward_backward_flops_per_token
 from selenite.model.decode import decode
+from selenite.model.lora import LoRAConfig, count_adapters
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.logprobs import token_logprobs
@@ -37,7 +38,11 @@ from selenite.types import SamplingParams
 
 
 class PretrainTask:
-    """A transformer on a corpus. ``model`` is initialised; the loader is at its beginning."""
+    """A transformer on a corpus. ``model`` is initialised; the loader is at its beginning.
+
+    With ``lora`` the model has these adapters, and they alone are trained. ``initial`` are the
+    hashes of the weights that the model began with, none if they were drawn.
+    """
 
     def __init__(
         self,
@@ -47,6 +52,8 @@ class PretrainTask:
         optim: OptimConfig,
         schedule: Schedule,
         train: TrainConfig,
+        lora: LoRAConfig | None = None,
+        initial: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
         self.modules: dict[str, nn.Module] = {"model": model}
@@ -59,11 +66,14 @@ class PretrainTask:
             "corpora": [corpus.train.sha256 for corpus in corpora],
             "train.seed": train.seed,
             "optimizer": optim.name,
+            "lora": None if lora is None else lora.model_dump(mode="json"),
+            "train.init_from": initial,
         }
         self._corpora = corpora
         self._loader = loader
         self._optim = optim
         self._train = train
+        self._adapter_parameters = None if lora is None else count_adapters(model).active
         self._stats = StatsRequest(max_logit=optim.qk_clip_statistic)
         self._max_logit = MaxLogit()
         self._load_LE: Tensor | None = None
@@ -144,7 +154,9 @@ class PretrainTask:
     def _flops(self, tokens: int) -> float:
         """Model FLOPs of the step, forward and backward: attention over what each token saw."""
         keys = sum(int((micro_batch.positions_T + 1).sum()) for micro_batch in self._batch)
-        return 3.0 * tokens * forward_flops_per_token(self.model.config, keys / tokens)
+        return tokens * forward_backward_flops_per_token(
+            self.model.config, keys / tokens, self._adapter_parameters
+        )
 
     def _validation(self) -> chain[MicroBatch]:
         """The held-out head of each corpus, ``eval_tokens`` in all."""

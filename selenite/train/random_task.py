@@ -42,6 +42,7 @@ def random_task(config: PretrainConfig, model: Transformer) -> PretrainTask:
         config.optim,
         Schedule(config.schedule, train.num_steps),
         train,
+        config.lora,
     )
 
 

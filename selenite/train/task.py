@@ -49,7 +49,8 @@ class Sample:
 
 class Task(Protocol[MicroBatchT]):
     """A thing to train. All of its state between steps is in ``modules``, the optimizers of
-    ``phases`` and ``state_dict()``; a checkpoint holds exactly those and the generators."""
+    ``phases`` and ``state_dict()``; a checkpoint holds exactly those and the generators, but for
+    frozen parameters (``requires_grad`` false), which must be there when the task is made."""
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -63,7 +64,8 @@ class Task(Protocol[MicroBatchT]):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """JSON values that must be equal for a checkpoint to fit: dimensions, tokenizer, data."""
+        """JSON values that must be equal for a checkpoint to fit: dimensions, tokenizer, data, and
+        what the frozen parameters are."""
         ...
 
     def next_batch(self) -> Sequence[MicroBatchT]:

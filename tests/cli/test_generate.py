@@ -17,8 +17,10 @@ from selenite import LLM, SamplingParams
 from selenite.chat.tokenizer import Tokenizer
 from selenite.cli.main import main
 from selenite.errors import CheckpointError, ConfigError, TokenizerError
-from selenite.model.hf_adapter import save_pretrained
+from selenite.model.hf_adapter import load_pretrained, save_pretrained
 from selenite.model.init import init_weights
+from selenite.model.lora import LoRAConfig, adapters, add_lora, merge_lora
+from selenite.model.lora_files import save_lora
 from selenite.model.transformer import Transformer
 from selenite.types import FinishReason
 from tests.fixtures.tiny import k2_config
@@ -156,6 +158,23 @@ def test_bad_options(
 def test_a_prompt_longer_than_the_context(exported: Path, generate: Callable[..., Ran]) -> None:
     ran = generate(exported, "--prompt", "word " * 100)
     assert_one_line(ran, ConfigError.exit_code, "64")
+
+
+def test_an_adapter_writes_what_the_merged_model_writes(
+    copied: Path, exported: Path, tmp_path: Path, generate: Callable[..., Ran]
+) -> None:
+    model = add_lora(load_pretrained(exported), LoRAConfig(rank=4), seed=0)
+    for adapter in adapters(model).values():
+        adapter.B.data.normal_(0.0, 0.5)
+    save_lora(model, tmp_path / "adapter")
+    save_pretrained(merge_lora(model), copied)
+    options = ("--dtype", "float32", "--max-tokens", "8", "--temperature", "0", "--prompt", "def ")
+    merged = generate(copied, *options)
+    found = generate(exported, *options, "--adapter", str(tmp_path / "adapter"))
+    assert found == merged
+    assert found != generate(exported, *options)
+    ran = generate(exported, "--adapter", str(tmp_path))
+    assert_one_line(ran, CheckpointError.exit_code, str(tmp_path), "adapter_config.json")
 
 
 # --- the library

@@ -80,6 +80,14 @@ def test_gradient_check_in_float64() -> None:
         assert_close(a, b, atol=1e-6, rtol=1e-5)  # the softmax is float32 in both
 
 
+def test_a_frozen_head_gets_no_gradient_and_changes_no_other() -> None:
+    hidden, head, targets = case(40)
+    (expected,) = torch.autograd.grad(token_logprobs(hidden, head, targets).sum(), hidden)
+    frozen = head.detach()
+    (found,) = torch.autograd.grad(token_logprobs(hidden, frozen, targets).sum(), hidden)
+    assert torch.equal(found, expected)
+
+
 def test_bfloat16_hidden_over_a_float32_master() -> None:
     """Products round at 2**-9 of logits of order ten; the float32 softmax adds nothing."""
     hidden, head, targets = case(40, torch.bfloat16)
