@@ -1,12 +1,14 @@
-"""Extra prediction layers: against a plain reference and on disk.
+"""Extra prediction layers: against a plain reference, on disk, and as a cached draft head.
 
 The reference reads nothing but the named weights, in float64. Bounds in float32 as elsewhere:
-hidden states within 1e-5 of values of order one, gradients within 1e-4.
+hidden states within 1e-5 of values of order one, gradients within 1e-4, and what is cached within
+1e-4 of what is not (see test_decode.py).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -16,14 +18,18 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
-from selenite.errors import CheckpointError
+from selenite.errors import CheckpointError, ConfigError
 from selenite.model.config import ModelConfig
+from selenite.model.decode import CachedModel, decode
+from selenite.model.draft import Drafter
 from selenite.model.hf_adapter import load_pretrained, save_pretrained
 from selenite.model.hf_config import from_hf_config, to_hf_config
 from selenite.model.transformer import ModelOutput, Transformer
 from selenite.ops.attention_context import AttentionContext, StatsRequest, packed_context
+from selenite.types import SamplingParams
 from tests.fixtures.tiny import k2_config, llama_config, random_tokens, tiny_model
 
+Layout = Literal["latent", "expanded"]
 LENGTHS = [9, 14, 1, 6]
 VOCAB = 96
 
@@ -335,3 +341,137 @@ def test_config_json() -> None:
     assert from_hf_config(hf) == k2_config()
     with pytest.raises(CheckpointError, match="num_nextn_predict_layers=1: extra prediction"):
         from_hf_config(to_hf_config(llama_config()) | {"num_nextn_predict_layers": 1})
+
+
+# --- as a draft head
+
+
+class Spy:
+    """Keeps the last row of all logits that a model computes."""
+
+    def __init__(self, model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[Tensor] = []
+        plain = model.logits
+
+        def logits(hidden_TD: Tensor) -> Tensor:
+            logits_TV = plain(hidden_TD)
+            self.rows.append(logits_TV[-1].detach())
+            return logits_TV
+
+        monkeypatch.setattr(model, "logits", logits)
+
+    def take(self) -> Tensor:
+        taken, self.rows = torch.stack(self.rows), []
+        return taken
+
+
+@torch.no_grad()
+def packed_drafts(model: Transformer, text: list[int], count: int) -> tuple[list[int], Tensor]:
+    """Drafts after ``text``, whose last token is not yet read, each by passes over all of it."""
+    drafts: list[int] = []
+    logits: list[Tensor] = []
+    length, context = len(text) - 1, packed_context([len(text) - 1])
+    hidden_TD = model(torch.tensor(text[:-1]), context.positions_T, context).hidden_TD
+    layers = len(model.nextn)
+    for depth in range(1, layers + 1):
+        before_TD = hidden_TD  # what the last layer reads
+        next_T = torch.tensor((text + drafts)[depth : depth + length])
+        hidden_TD = model.predict_further(
+            depth, hidden_TD, next_T, context.positions_T, context
+        ).hidden_TD
+        logits.append(model.logits(hidden_TD[-1:])[0])
+        drafts.append(int(logits[-1].argmax()))
+    while len(drafts) < count:  # the last layer on its own hidden states, one row longer each time
+        before_TD = torch.cat((before_TD, hidden_TD[-1:]))
+        context = packed_context([len(before_TD)])
+        next_T = torch.tensor((text + drafts)[layers : layers + len(before_TD)])
+        hidden_TD = model.predict_further(
+            layers, before_TD, next_T, context.positions_T, context
+        ).hidden_TD
+        logits.append(model.logits(hidden_TD[-1:])[0])
+        drafts.append(int(logits[-1].argmax()))
+    return drafts, torch.stack(logits)
+
+
+@pytest.mark.parametrize("layout", ["latent", "expanded"])
+@pytest.mark.parametrize(("layers", "count"), [(1, 1), (1, 3), (2, 2), (2, 4), (3, 3)])
+def test_cached_drafts_equal_packed_ones(
+    layers: int, count: int, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sequences fed by turns, in pieces of one token and more, drafts asked for after some."""
+    model = tiny_model(nextn_config(layers))
+    texts = [random_tokens(24, VOCAB, seed).tolist() for seed in (1, 2)]
+    drafter = Drafter(CachedModel(model, 2, 32, layout))
+    spy = Spy(model, monkeypatch)
+    fed = [0, 0]
+    for sizes, asked in [((5, 1), True), ((1, 2), True), ((3, 4), False), ((1, 1), True)] * 2:
+        new = {i: texts[i][fed[i] : fed[i] + size] for i, size in enumerate(sizes)}
+        drafter.extend(new)
+        fed = [fed[i] + size for i, size in enumerate(sizes)]
+        for i in range(2 if asked else 0):
+            found = drafter.propose(i, texts[i][fed[i]], count)
+            found_logits = spy.take()
+            expected, expected_logits = packed_drafts(model, texts[i][: fed[i] + 1], count)
+            spy.take()
+            assert found == expected
+            assert_close(found_logits, expected_logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_proposal_can_be_asked_again_for_another_token() -> None:
+    model = tiny_model(nextn_config(2))
+    text = random_tokens(10, VOCAB).tolist()
+    drafter = Drafter(CachedModel(model, 1, 16))
+    drafter.extend({0: text})
+    for token in (5, 6, 5):
+        assert drafter.propose(0, token, 2) == packed_drafts(model, [*text, token], 2)[0]
+
+
+def test_tokens_taken_back_leave_no_trace() -> None:
+    """Also when others are fed in their place before drafts are asked for."""
+    model = tiny_model(nextn_config(2))
+    text = random_tokens(12, VOCAB).tolist()
+    cached = CachedModel(model, 1, 20)
+    drafter = Drafter(cached)
+    drafter.extend({0: text[:8]})
+    drafter.propose(0, text[8], 3)
+    drafter.extend({0: [1, 2, 3, 4]})
+    cached.lengths[0] = 8
+    drafter.extend({0: text[8:11]})
+    assert drafter.propose(0, text[11], 3) == packed_drafts(model, text, 3)[0]
+
+
+def test_drafts_end_where_the_cache_does() -> None:
+    model = tiny_model(nextn_config(1))
+    drafter = Drafter(CachedModel(model, 1, 8))
+    drafter.extend({0: [1, 2, 3, 4, 5]})
+    assert len(drafter.propose(0, 6, 9)) == 2  # the sequence has room for tokens 5, 6 and 7
+    drafter.extend({0: [6, 7]})
+    assert drafter.propose(0, 8, 9) == []
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_verified_drafts_give_the_greedy_continuation(layers: int) -> None:
+    """Speculative decoding by hand: rejected drafts are taken back, and leave no trace."""
+    model, prompt, wanted = tiny_model(nextn_config(layers)), [3, 1, 4], 30
+    [greedy] = decode(model, [prompt], [SamplingParams(temperature=0, max_tokens=wanted)])
+    cached = CachedModel(model, 1, 40)
+    drafter = Drafter(cached)
+    [*_, token] = model.logits(drafter.extend({0: prompt})).argmax(-1).tolist()
+    text, rejected = [token], 0
+    while len(text) < wanted:
+        drafts = drafter.propose(0, text[-1], 3)
+        start = cached.lengths[0]
+        choices = model.logits(drafter.extend({0: [text[-1], *drafts]})).argmax(-1).tolist()
+        accepted = 0
+        while accepted < len(drafts) and drafts[accepted] == choices[accepted]:
+            accepted += 1
+        rejected += len(drafts) - accepted
+        text += choices[: accepted + 1]
+        cached.lengths[0] = start + accepted + 1
+    assert text[:wanted] == greedy.token_ids
+    assert rejected > 0
+
+
+def test_a_model_without_the_layers_cannot_draft() -> None:
+    with pytest.raises(ConfigError, match="no extra prediction layer to draft with"):
+        Drafter(CachedModel(tiny_model(k2_config()), 1, 8))
