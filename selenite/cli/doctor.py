@@ -153,13 +153,19 @@ def _extras() -> list[Row]:
 
 
 def _run(config: PretrainConfig, peaks: dict[str, float]) -> list[Row]:
-    from selenite.model.accounting import count_parameters, training_flops_per_token
+    from selenite.model.accounting import (
+        count_parameters,
+        nextn_flops_per_token,
+        training_flops_per_token,
+    )
     from selenite.runtime import choose_device, choose_dtype
 
     train = config.train
     count = count_parameters(config.model)
     tokens = train.num_steps * train.batch_tokens
-    flops = training_flops_per_token(config.model, train.seq_len) * tokens
+    flops = training_flops_per_token(config.model, train.seq_len)
+    flops += 3 * nextn_flops_per_token(config.model, train.seq_len / 2)
+    flops *= tokens
     dtype = choose_dtype(train.dtype, choose_device(train.device).value).value
     minutes = flops / (peaks[dtype] * _EXPECTED_MFU) / 60
     return [

@@ -6,7 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selenite.data.corpus import TokenCorpus
-from selenite.model.accounting import count_parameters, training_flops_per_token
+from selenite.model.accounting import (
+    count_parameters,
+    nextn_flops_per_token,
+    training_flops_per_token,
+)
 from selenite.train.pretrain_config import PretrainConfig
 
 
@@ -18,6 +22,7 @@ def derived_numbers(
     train = config.train
     count = count_parameters(config.model)
     per_token = training_flops_per_token(config.model, train.seq_len)
+    nextn_per_token = 3 * nextn_flops_per_token(config.model, train.seq_len / 2)
     tokens = train.num_steps * train.batch_tokens
     in_corpus = sum(corpus.train.num_tokens for corpus in corpora)
     held_out = sum(corpus.val.num_tokens for corpus in corpora)
@@ -40,9 +45,14 @@ def derived_numbers(
         "model FLOPs of a token = 6 x matrix parameters + causal attention over seq_len at most = "
         f"{per_token:.3e}; of the run = {per_token * tokens:.3e}",
     ]
+    if count.nextn:
+        numbers.append(
+            f"extra prediction layers: {count.nextn:,} more parameters and {nextn_per_token:.3e} "
+            f"more FLOPs of a token; weight of their loss = {train.nextn_loss_weight}"
+        )
     if peak_flops is not None:
         numbers.append(
             f"at the measured peak of {peak_flops / 1e9:,.0f} GFLOP/s the run would take "
-            f"{per_token * tokens / peak_flops / 60:.1f} minutes"
+            f"{(per_token + nextn_per_token) * tokens / peak_flops / 60:.1f} minutes"
         )
     return numbers
