@@ -153,7 +153,11 @@ def _extras() -> list[Row]:
 
 
 def _run(config: PretrainConfig, peaks: dict[str, float]) -> list[Row]:
-    from selenite.model.accounting import count_parameters, training_flops_per_token
+    from selenite.model.accounting import (
+        count_parameters,
+        nextn_flops_per_token,
+        training_flops_per_token,
+    )
     from selenite.model.lora import planned_adapters
     from selenite.runtime import choose_device, choose_dtype
 
@@ -162,7 +166,10 @@ def _run(config: PretrainConfig, peaks: dict[str, float]) -> list[Row]:
     tokens = train.num_steps * train.batch_tokens
     adapters = None if config.lora is None else planned_adapters(config.model, config.lora)
     active = None if adapters is None else adapters.active
-    flops = training_flops_per_token(config.model, train.seq_len, active) * tokens
+    flops = training_flops_per_token(config.model, train.seq_len, active)
+    if adapters is None:
+        flops += 3 * nextn_flops_per_token(config.model, train.seq_len / 2)
+    flops *= tokens
     dtype = choose_dtype(train.dtype, choose_device(train.device).value).value
     minutes = flops / (peaks[dtype] * _EXPECTED_MFU) / 60
     return [

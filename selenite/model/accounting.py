@@ -25,10 +25,13 @@ class ParameterCount:
     shared_experts: int
     norms: int
     active_routed_experts: int  # of the routed experts, those that one token uses
+    nextn: int
+    """In the extra prediction layers, whose embedding and head are the model's. No other number
+    here includes them: published sizes are those of the model without."""
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """All parameters but those of extra prediction layers."""
         return self.embedding + self.head + self.without_embeddings
 
     @property
@@ -69,7 +72,25 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
         shared_experts=shared,
         norms=(2 * L + 1) * D,
         active_routed_experts=active,
+        nextn=_nextn_parameters(config),
     )
+
+
+def _nextn_parameters(config: ModelConfig) -> int:
+    """Parameters of all extra prediction layers."""
+    if config.moe is None:
+        return 0
+    gains = _latent_norms(config) + 5 * config.hidden_size
+    layer = _nextn_matrices(config, config.moe.num_experts) + gains
+    return config.num_nextn_predict_layers * layer
+
+
+def _nextn_matrices(config: ModelConfig, num_experts: int) -> int:
+    """Matrix parameters of one extra prediction layer, with ``num_experts`` of the routed ones."""
+    assert config.moe is not None
+    D, moe = config.hidden_size, config.moe
+    experts = (num_experts + moe.num_shared_experts) * 3 * D * moe.expert_hidden_size
+    return 2 * D * D + _attention_matrices(config) + moe.num_experts * D + experts
 
 
 def _attention_matrices(config: ModelConfig) -> int:
@@ -110,12 +131,23 @@ def forward_flops_per_token(config: ModelConfig, mean_context: float) -> float:
     return 2.0 * matrix_parameters(config) + attention * mean_context
 
 
+def nextn_flops_per_token(config: ModelConfig, mean_context: float) -> float:
+    """FLOPs of one token's forward pass through the extra prediction layers, the head once each."""
+    if config.moe is None:
+        return 0.0
+    head = config.vocab_size * config.hidden_size
+    matrices = _nextn_matrices(config, config.moe.experts_per_token) + head
+    attention = 2 * config.num_heads * (config.qk_dim + config.v_dim) * mean_context
+    return config.num_nextn_predict_layers * (2.0 * matrices + attention)
+
+
 def forward_backward_flops_per_token(
     config: ModelConfig, mean_context: float, adapter_parameters: int | None = None
 ) -> float:
     """FLOPs of one token's forward and backward pass: 6 per matrix parameter, plus attention.
 
-    Recomputation is not counted, so that it shows as lost utilisation.
+    Recomputation is not counted, so that it shows as lost utilisation; extra prediction layers are
+    counted by ``nextn_flops_per_token``.
 
     Args:
         config: the model.
@@ -141,9 +173,11 @@ def cache_bytes_per_token(
     layout: Literal["latent", "expanded"] = "latent",
     bytes_per_value: int = 2,
 ) -> int:
-    """Bytes that a cached token takes over all layers (the layout matters for MLA only)."""
+    """Bytes that a cached token takes over all layers, extra prediction layers included (the layout
+    matters for MLA only)."""
     if config.attention == "mla" and layout == "latent":
         values = config.kv_lora_rank + config.qk_rope_head_dim
     else:
         values = config.kv_heads * (config.qk_dim + config.v_dim)
-    return config.num_layers * values * bytes_per_value
+    layers = config.num_layers + config.num_nextn_predict_layers
+    return layers * values * bytes_per_value

@@ -1,5 +1,6 @@
 """Cached entries of all layers in flat slots: the plain ``EntryStore`` of the decoder.
 
+The extra prediction layers (``model/nextn.py``) come behind the model's own.
 Slots are filled with NaN until written, so that reading one by mistake cannot go unseen.
 """
 
@@ -40,7 +41,7 @@ class EntryCache:
                 torch.full((num_slots, *shape), torch.nan, dtype=dtype, device=device)
                 for shape in shapes
             )
-            for _ in range(config.num_layers)
+            for _ in range(config.num_layers + config.num_nextn_predict_layers)
         ]
 
     def write(self, layer: int, entry: tuple[Tensor, ...], slots_T: Tensor) -> None:

@@ -91,6 +91,9 @@ class ModelConfig(Config):
     """GQA: width of a head; none means hidden_size / num_heads."""
 
     moe: MoEConfig | None = None
+    num_nextn_predict_layers: int = Field(default=0, ge=0)
+    """Extra layers with experts behind the model, each predicting one token further
+    (``model/nextn.py``): trained beside it, and a draft head for decoding."""
     norm_eps: float = Field(default=1e-6, gt=0)
     lora_norm_eps: float = Field(default=1e-6, gt=0)
     """Of the norms on the latent query and key-value; the published models fix it at 1e-6."""
@@ -131,6 +134,8 @@ class ModelConfig(Config):
                         f"{name}={width}: grouped products need rows of whole 16 bytes, which in "
                         f"bfloat16 are 8 values; take {width + -width % 8}"
                     )
+        if self.num_nextn_predict_layers:
+            self._check_nextn(self.num_nextn_predict_layers)
         if self.attention == "gqa" and self.rope_interleaved:
             raise ValueError(
                 "rope_interleaved=true: no format has it with attention='gqa'; leave it out"
@@ -138,6 +143,19 @@ class ModelConfig(Config):
         if self.rope_dim % 2:
             raise ValueError(f"the rotary width {self.rope_dim} must be even")
         return self
+
+    def _check_nextn(self, layers: int) -> None:
+        if self.attention != "mla":
+            raise ValueError(
+                f"num_nextn_predict_layers={layers}: extra prediction layers belong to "
+                "attention='mla'; leave it out"
+            )
+        if not self.is_moe_layer(self.num_layers - 1):
+            raise ValueError(
+                f"num_nextn_predict_layers={layers}: extra prediction layers have experts like "
+                "the layers before them, but the last layer has none; set moe, with "
+                f"first_dense_layers below num_layers={self.num_layers}"
+            )
 
     @property
     def kv_heads(self) -> int:
@@ -297,6 +315,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "max_positions": 163_840,
         "rope_theta": 10_000.0,
         "yarn": {"factor": 40.0, "original_max_positions": 4096},
+        "num_nextn_predict_layers": 1,
         "moe": {
             "num_experts": 256,
             "experts_per_token": 8,

@@ -66,35 +66,41 @@ class CachedModel:
     @torch.no_grad()
     def extend(self, tokens: dict[int, list[int]]) -> Tensor:
         """Appends tokens to some sequences; hidden states ``[T, D]`` of the new rows in order."""
-        flat: list[int] = []
+        rows: dict[int, range] = {}
+        for sequence, new in tokens.items():
+            first = self.lengths[sequence]
+            rows[sequence] = range(first, first + len(new))
+            self.lengths[sequence] += len(new)
+        context = self.context(rows)
+        tokens_T = self._on_device([token for new in tokens.values() for token in new])
+        return self.model(tokens_T, context.positions_T, context).hidden_TD
+
+    def context(self, rows: dict[int, range]) -> AttentionContext:
+        """The context of a step over these positions of some sequences: it stores their entries,
+        and those before them are cached."""
         positions: list[int] = []
         sequences: list[int] = []
         slots: list[int] = []
         segments: list[tuple[int, int, int]] = []
-        for index, (sequence, new) in enumerate(tokens.items()):
-            first = self.lengths[sequence]
-            assert first + len(new) <= self.max_len, (sequence, first, len(new), self.max_len)
-            segments.append((len(flat), len(flat) + len(new), first))
-            flat += new
-            span = range(first, first + len(new))
+        for index, (sequence, span) in enumerate(rows.items()):
+            assert span.stop <= self.max_len, (sequence, span, self.max_len)
+            segments.append((len(positions), len(positions) + len(span), span.start))
             positions += span
-            sequences += [index] * len(new)
+            sequences += [index] * len(span)
             slots += [sequence * self.max_len + position for position in span]
-            self.lengths[sequence] += len(new)
-
-        def on_device(values: Sequence[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.int64, device=self.device)
-
         pages = Pages(
             size=self.max_len,
-            table_BP=on_device(list(tokens))[:, None],
-            lengths=tuple(self.lengths[sequence] for sequence in tokens),
-            write_T=on_device(slots),
+            table_BP=self._on_device(list(rows))[:, None],
+            lengths=tuple(span.stop for span in rows.values()),
+            write_T=self._on_device(slots),
             store=self.cache,
         )
-        positions_T = on_device(positions)
-        context = AttentionContext(positions_T, on_device(sequences), tuple(segments), pages=pages)
-        return self.model(on_device(flat), positions_T, context).hidden_TD
+        return AttentionContext(
+            self._on_device(positions), self._on_device(sequences), tuple(segments), pages=pages
+        )
+
+    def _on_device(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
 
 
 @torch.no_grad()

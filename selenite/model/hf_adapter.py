@@ -1,8 +1,9 @@
 """Our models as Hugging Face directories and back: tensors and their names.
 
 Names follow the published DeepSeek-V3 and Llama checkpoints: one tensor an expert on disk, one
-stacked tensor for all experts here. Every tensor is accounted for: a missing, unexpected or
-misshapen one is an error that names it.
+stacked tensor for all experts here. An extra prediction layer is on disk one more layer, with
+copies of embedding and head. Every tensor is accounted for: a missing, unexpected or misshapen one
+is an error that names it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from selenite.model.weights import SafetensorsWeights, Weights
 CONFIG = "config.json"
 _HEAD = "lm_head.weight"
 _EXPERT_WEIGHTS = ("gate", "up", "down")
+_NEXTN_PARTS = {
+    "embed_norm": "enorm",
+    "hidden_norm": "hnorm",
+    "project": "eh_proj",
+    "norm": "shared_head.norm",
+}
 _NAMED = 5  # tensors that an error names of each kind of fault
 
 
@@ -35,27 +42,51 @@ def hf_names(config: ModelConfig) -> dict[str, list[str]]:
     if not config.tie_embeddings:
         names["head.weight"] = [_HEAD]
     for i in range(config.num_layers):
-        ours, theirs = f"layers.{i}", f"model.layers.{i}"
-        names[f"{ours}.attention_norm.weight"] = [f"{theirs}.input_layernorm.weight"]
-        names[f"{ours}.ffn_norm.weight"] = [f"{theirs}.post_attention_layernorm.weight"]
-        for part, hf_part in _attention_parts(config).items():
-            names[f"{ours}.attention.{part}.weight"] = [f"{theirs}.self_attn.{hf_part}.weight"]
-        if config.moe is None or not config.is_moe_layer(i):
-            for part in _EXPERT_WEIGHTS:
-                names[f"{ours}.ffn.{part}.weight"] = [f"{theirs}.mlp.{part}_proj.weight"]
-            continue
-        names[f"{ours}.ffn.router.weight"] = [f"{theirs}.mlp.gate.weight"]
-        names[f"{ours}.ffn.router.bias"] = [f"{theirs}.mlp.gate.e_score_correction_bias"]
-        for part in _EXPERT_WEIGHTS:
-            names[f"{ours}.ffn.experts.{part}"] = [
-                f"{theirs}.mlp.experts.{e}.{part}_proj.weight"
-                for e in range(config.moe.num_experts)
-            ]
-            if config.moe.num_shared_experts:
-                names[f"{ours}.ffn.shared.{part}.weight"] = [
-                    f"{theirs}.mlp.shared_experts.{part}_proj.weight"
-                ]
+        names |= _block_names(config, i, f"layers.{i}")
+    for k in range(config.num_nextn_predict_layers):
+        ours, theirs = f"nextn.{k}", f"model.layers.{config.num_layers + k}"
+        for part, hf_part in _NEXTN_PARTS.items():
+            names[f"{ours}.{part}.weight"] = [f"{theirs}.{hf_part}.weight"]
+        names |= _block_names(config, config.num_layers + k, f"{ours}.block")
     return names
+
+
+def _block_names(config: ModelConfig, layer: int, ours: str) -> dict[str, list[str]]:
+    """Likewise of the block with index ``layer`` on disk, which is ``ours`` here."""
+    theirs = f"model.layers.{layer}"
+    names = {
+        f"{ours}.attention_norm.weight": [f"{theirs}.input_layernorm.weight"],
+        f"{ours}.ffn_norm.weight": [f"{theirs}.post_attention_layernorm.weight"],
+    }
+    for part, hf_part in _attention_parts(config).items():
+        names[f"{ours}.attention.{part}.weight"] = [f"{theirs}.self_attn.{hf_part}.weight"]
+    if config.moe is None or not config.is_moe_layer(layer):
+        for part in _EXPERT_WEIGHTS:
+            names[f"{ours}.ffn.{part}.weight"] = [f"{theirs}.mlp.{part}_proj.weight"]
+        return names
+    names[f"{ours}.ffn.router.weight"] = [f"{theirs}.mlp.gate.weight"]
+    names[f"{ours}.ffn.router.bias"] = [f"{theirs}.mlp.gate.e_score_correction_bias"]
+    for part in _EXPERT_WEIGHTS:
+        names[f"{ours}.ffn.experts.{part}"] = [
+            f"{theirs}.mlp.experts.{e}.{part}_proj.weight" for e in range(config.moe.num_experts)
+        ]
+        if config.moe.num_shared_experts:
+            names[f"{ours}.ffn.shared.{part}.weight"] = [
+                f"{theirs}.mlp.shared_experts.{part}_proj.weight"
+            ]
+    return names
+
+
+def hf_copies(config: ModelConfig) -> dict[str, str]:
+    """Names on disk of the copies that the published files hold in each extra prediction layer, to
+    our name of the tensor that they repeat."""
+    head = "embed.weight" if config.tie_embeddings else "head.weight"
+    copies: dict[str, str] = {}
+    for k in range(config.num_nextn_predict_layers):
+        theirs = f"model.layers.{config.num_layers + k}"
+        copies[f"{theirs}.embed_tokens.weight"] = "embed.weight"
+        copies[f"{theirs}.shared_head.head.weight"] = head
+    return copies
 
 
 def _attention_parts(config: ModelConfig) -> dict[str, str]:
@@ -70,8 +101,10 @@ def _attention_parts(config: ModelConfig) -> dict[str, str]:
 
 
 def to_hf_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a model under its name on disk."""
+    """Every tensor of a model under its name on disk, and the copies of ``hf_copies``."""
     state = model.state_dict()
+    for copy, ours in hf_copies(model.config).items():
+        yield copy, state[ours].clone()  # safetensors refuses tensors that share memory
     for ours, theirs in hf_names(model.config).items():
         tensor = state.pop(ours)
         parts = [tensor] if len(theirs) == 1 else list(tensor)
@@ -93,6 +126,7 @@ def check_account(config: ModelConfig, weights: Weights, source: str) -> None:
     found = set(weights.names())
     if config.tie_embeddings:
         found.discard(_HEAD)  # some writers repeat the embedding there
+    found -= hf_copies(config).keys()
     faults = {
         "missing": sorted(expected.keys() - found),
         "unexpected": sorted(found - expected.keys()),
@@ -189,8 +223,21 @@ def load_pretrained(
         state[ours] = torch.empty(_state_shapes(config)[ours])
         for part, name in zip(state[ours], theirs, strict=True):
             part.copy_(weights.read(name))
+    _check_copies(weights, state, config, directory)
     model.load_state_dict(state, assign=True)
     return model
+
+
+def _check_copies(
+    weights: Weights, state: dict[str, Tensor], config: ModelConfig, directory: Path
+) -> None:
+    """The copies of ``hf_copies`` may be absent, but not differ."""
+    for copy, ours in hf_copies(config).items():
+        if copy in weights.stored and not torch.equal(weights.read(copy).float(), state[ours]):
+            raise CheckpointError(
+                f"{directory}: {copy} differs from {hf_names(config)[ours][0]}, but must be a copy "
+                "of it: extra prediction layers have no embedding and no head of their own"
+            )
 
 
 @lru_cache(maxsize=4)

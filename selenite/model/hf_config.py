@@ -21,7 +21,6 @@ _ONLY = {
     "scoring_func": "sigmoid",
     "topk_method": "noaux_tc",
     "moe_layer_freq": 1,
-    "num_nextn_predict_layers": 0,
 }
 """Options of ``config.json`` of which the model implements one value."""
 _ONLY_IN_ROPE = {"attention_factor": None, "truncate": True}
@@ -84,7 +83,7 @@ def to_hf_config(config: ModelConfig) -> dict[str, Any]:
         "qk_rope_head_dim": config.qk_rope_head_dim,
         "v_head_dim": config.v_head_dim,
         "rope_interleave": config.is_rope_interleaved,
-        "num_nextn_predict_layers": 0,
+        "num_nextn_predict_layers": config.num_nextn_predict_layers,
     }
     return common | _hf_moe_config(config)
 
@@ -177,6 +176,7 @@ def _common(hf: dict[str, Any]) -> dict[str, Any]:
         "norm_eps": hf["rms_norm_eps"],
         "rope_theta": hf.get("rope_theta") or rope["rope_theta"],
         "yarn": yarn,
+        "num_nextn_predict_layers": hf.get("num_nextn_predict_layers") or 0,
         "tie_embeddings": hf.get("tie_word_embeddings", False),
         "init_std": hf.get("initializer_range", 0.02),
     }

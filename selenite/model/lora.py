@@ -28,8 +28,9 @@ from selenite.ops.linear import low_rank_weight
 _HEAD = "head"
 _LAYER = re.compile(r"layers\.\d+\.")
 # Gains are no matrices, and of the embedding rows are looked up. The router chooses by comparing
-# scores: a small change of them is not a small change of the output.
-_WITHOUT_ADAPTER = re.compile(r"embed|(.+\.)?(\w+_)?norm|.+\.router(\.\w+)?")
+# scores: a small change of them is not a small change of the output. Extra prediction layers are
+# not trained with adapters.
+_WITHOUT_ADAPTER = re.compile(r"embed|(.+\.)?(\w+_)?norm|.+\.router(\.\w+)?|nextn\..+")
 
 
 class LoRAConfig(Config):

@@ -9,8 +9,9 @@ layers with experts), ``N`` heads, ``E`` experts, ``K`` experts of a token.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from selenite.model.block import Block, BlockOutput
 from selenite.model.config import ModelConfig
 from selenite.model.layers import Linear, RMSNorm
+from selenite.model.nextn import PredictionLayer
 from selenite.ops.attention_context import AttentionContext
 from selenite.ops.linear import linear
 from selenite.ops.rope import (
@@ -32,7 +34,9 @@ from selenite.ops.rope import (
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a forward pass returns. Only ``hidden_TD`` has a gradient."""
+    """What a forward pass returns, of the model's layers or of an extra prediction layer alone.
+
+    Only ``hidden_TD`` has a gradient."""
 
     hidden_TD: Tensor  # after the final norm, in the compute dtype
     max_logit_LN: Tensor | None  # float32; None unless the context's stats ask for it
@@ -66,6 +70,10 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         if not config.tie_embeddings:
             self.head = Linear(config.hidden_size, config.vocab_size)
+        self.nextn = nn.ModuleList(
+            PredictionLayer(config, depth)
+            for depth in range(1, config.num_nextn_predict_layers + 1)
+        )
         self._rope: RopeTable | None = None
 
     @property
@@ -118,27 +126,60 @@ class Transformer(nn.Module):
             if self.config.is_moe_layer(layer):
                 replay_TK = None if replay_LTK is None else replay_LTK[routed].long()
                 routed += 1
-            if checkpoint:
-                out = BlockOutput(
-                    *recompute(block, x_TD, rope, context, replay_TK, use_reentrant=False)
-                )
-            else:
-                out = block(x_TD, rope, context, replay_TK)
+            out = _run(checkpoint, block, x_TD, rope, context, replay_TK)
             x_TD = out.x_TD
             outputs.append(out)
-        maxima = [out.max_logit_N for out in outputs if out.max_logit_N is not None]
-        ids = [out.expert_ids_TK for out in outputs if out.expert_ids_TK is not None]
-        loads = [out.load_E for out in outputs if out.load_E is not None]
-        return ModelOutput(
-            hidden_TD=self.norm(x_TD),
-            max_logit_LN=torch.stack(maxima) if maxima else None,
-            expert_ids_LTK=torch.stack(ids).to(torch.int16) if ids else None,
-            load_LE=torch.stack(loads) if loads else None,
-        )
+        return _model_output(self.norm(x_TD), outputs)
+
+    def predict_further(
+        self,
+        depth: int,
+        hidden_TD: Tensor,
+        next_T: Tensor,
+        positions_T: Tensor,
+        context: AttentionContext,
+        checkpoint: bool = False,
+    ) -> ModelOutput:
+        """Hidden states of the extra layer ``depth``, from 1: rows whose logits are those of the
+        token ``depth + 1`` places after the row's own.
+
+        Args:
+            depth: which extra layer.
+            hidden_TD: hidden states of the depth before, for depth 1 those of ``forward``; both
+                are after their norm.
+            next_T: int64: the token ``depth`` places after each row's own.
+            positions_T: int64 position of each row in its sequence (the context's).
+            context: as in ``forward``; with pages, the rows' entries of this layer are stored.
+            checkpoint: as in ``forward``.
+        """
+        assert positions_T is context.positions_T or torch.equal(positions_T, context.positions_T)
+        embedded_TD = self.embed(next_T).to(self.compute_dtype)
+        layer = self.nextn[depth - 1]
+        out = _run(checkpoint, layer, embedded_TD, hidden_TD, self.rope, context)
+        return _model_output(out.x_TD, [out])
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Logits ``[T, V]`` in the compute dtype."""
         return linear(hidden_TD, self.head_weight)
+
+
+def _run(checkpoint: bool, layer: Callable[..., BlockOutput], *inputs: Any) -> BlockOutput:
+    """The layer's output; with ``checkpoint``, computed again in the backward pass."""
+    if checkpoint:
+        return BlockOutput(*recompute(layer, *inputs, use_reentrant=False))
+    return layer(*inputs)
+
+
+def _model_output(hidden_TD: Tensor, outputs: Sequence[BlockOutput]) -> ModelOutput:
+    maxima = [out.max_logit_N for out in outputs if out.max_logit_N is not None]
+    ids = [out.expert_ids_TK for out in outputs if out.expert_ids_TK is not None]
+    loads = [out.load_E for out in outputs if out.load_E is not None]
+    return ModelOutput(
+        hidden_TD=hidden_TD,
+        max_logit_LN=torch.stack(maxima) if maxima else None,
+        expert_ids_LTK=torch.stack(ids).to(torch.int16) if ids else None,
+        load_LE=torch.stack(loads) if loads else None,
+    )
 
 
 def build_rope(config: ModelConfig, device: torch.device | str = "cpu") -> RopeTable:

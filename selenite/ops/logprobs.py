@@ -48,7 +48,15 @@ def token_logprobs(hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Ten
         head_VD: the output head's weight.
         targets_T: int64 token ids; ``IGNORED`` rows give 0, other ids outside the vocabulary raise.
     """
-    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T)
+    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, False)[0]
+
+
+def token_logprobs_and_hits(
+    hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``token_logprobs``, and from the same logits whether each row's target is the greedy token;
+    bool ``[T]``, false where ``IGNORED``."""
+    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, True)
 
 
 def _chunks(num_rows: int, vocab_size: int) -> list[slice]:
@@ -58,21 +66,28 @@ def _chunks(num_rows: int, vocab_size: int) -> list[slice]:
 
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, with_hits: bool
+    ) -> tuple[Tensor, Tensor | None]:
         head = head_VD.to(hidden_TD.dtype)
         kept_T = targets_T != IGNORED
         index_T1 = torch.where(kept_T, targets_T, 0)[:, None]
         lse_T = torch.empty(len(targets_T), device=hidden_TD.device)
         chosen_T = torch.empty_like(lse_T)
+        hit_T = torch.zeros_like(kept_T) if with_hits else None
         for rows in _chunks(len(targets_T), len(head)):
             logits = linear(hidden_TD[rows], head)
             lse_T[rows] = logsumexp(logits)
             chosen_T[rows] = logits.gather(1, index_T1[rows])[:, 0].float()
+            if hit_T is not None:
+                hit_T[rows] = (logits.argmax(1) == index_T1[rows, 0]) & kept_T[rows]
         ctx.save_for_backward(hidden_TD, head_VD, index_T1, kept_T, lse_T)
-        return (chosen_T - lse_T) * kept_T
+        if hit_T is not None:
+            ctx.mark_non_differentiable(hit_T)
+        return (chosen_T - lse_T) * kept_T, hit_T
 
     @staticmethod
-    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, grad_T: Tensor, _: None) -> tuple[Tensor, Tensor | None, None, None]:
         hidden_TD, head_VD, index_T1, kept_T, lse_T = ctx.saved_tensors
         head = head_VD.to(hidden_TD.dtype)
         grad_T1 = (grad_T * kept_T)[:, None]
@@ -88,4 +103,4 @@ class _TokenLogprobs(torch.autograd.Function):
             dhidden_TD[rows] = low @ head
             if dhead_VD is not None:
                 dhead_VD += low.T @ hidden_TD[rows]
-        return dhidden_TD, None if dhead_VD is None else dhead_VD.to(head_VD.dtype), None
+        return dhidden_TD, None if dhead_VD is None else dhead_VD.to(head_VD.dtype), None, None

@@ -23,12 +23,17 @@ from selenite.optim.muon import RowBlocks
 Kind = Literal["muon", "adamw"]
 
 # role -> (names, optimizer). Every parameter matches exactly one row.
-_ATTENTION = r"layers\.\d+\.attention\.(q|q_a|q_b|kv_a|kv_b|k|v|o)\.weight"
-_FFN = r"layers\.\d+\.ffn\.(shared\.)?(gate|up|down)\.weight"
-_EXPERTS = r"layers\.\d+\.ffn\.experts\.(gate|up|down)"
-_ROUTER = r"layers\.\d+\.ffn\.router\.weight"
-_NORMS = r"(layers\.\d+\.(attention\.\w+_norm|attention_norm|ffn_norm)|norm)\.weight"
-_BIASES = r"layers\.\d+\.(attention|ffn)\.([a-z_]+\.)+bias"
+_BLOCK = r"(layers\.\d+|nextn\.\d+\.block)\."
+_ATTENTION = _BLOCK + r"attention\.(q|q_a|q_b|kv_a|kv_b|k|v|o)\.weight"
+_FFN = _BLOCK + r"ffn\.(shared\.)?(gate|up|down)\.weight"
+_EXPERTS = _BLOCK + r"ffn\.experts\.(gate|up|down)"
+_ROUTER = _BLOCK + r"ffn\.router\.weight"
+_PROJECTION = r"nextn\.\d+\.project\.weight"
+_NORMS = (
+    rf"({_BLOCK}(attention\.\w+_norm|attention_norm|ffn_norm)"
+    r"|(nextn\.\d+\.((embed|hidden)_)?)?norm)\.weight"
+)
+_BIASES = _BLOCK + r"(attention|ffn)\.([a-z_]+\.)+bias"
 # AdamW: what acts is the product B A, and orthogonal steps of its factors are no orthogonal step of
 # it. B begins at zero, where Muon would move all directions alike, whatever the gradient's size.
 # The learning rates that are known for LoRA are Adam's too.
@@ -38,6 +43,7 @@ ROLES: dict[str, tuple[str, Kind]] = {
     "ffn": (_FFN, "muon"),
     "experts": (_EXPERTS, "muon"),
     "router": (_ROUTER, "muon"),
+    "nextn projection": (_PROJECTION, "muon"),
     "embedding": (r"embed\.weight", "adamw"),
     "head": (r"head\.weight", "adamw"),
     "norms": (_NORMS, "adamw"),

@@ -84,7 +84,8 @@ def qk_clip(
 
     Args:
         model: named as docs/architecture.md has it, with ``config: ModelConfig``.
-        max_logit_LN: each layer's largest logit by query head, [L, N].
+        max_logit_LN: each layer's largest logit by query head, [L, N]; extra prediction layers
+            come behind the model's.
         tau: the bound; K2 trains with 100.
         gqa: what to scale where query heads share a key head. ``query``: the query rows alone,
             exact for every head. ``balanced``: exact too, the key head takes the square root of
@@ -99,8 +100,10 @@ def qk_clip(
     _check(max_logit_LN, tau, config)
     gamma_LN = clip_factors(max_logit_LN, tau)
     params = dict(model.named_parameters())
-    for layer, gamma_N in enumerate(gamma_LN):
-        prefix = f"layers.{layer}.attention."
+    blocks = [f"layers.{i}" for i in range(config.num_layers)]
+    blocks += [f"nextn.{k}.block" for k in range(config.num_nextn_predict_layers)]
+    for block, gamma_N in zip(blocks, gamma_LN, strict=True):
+        prefix = f"{block}.attention."
         if config.attention == "mla":
             _clip_mla(params, prefix, gamma_N, config)
         else:
@@ -119,7 +122,7 @@ def qk_clip(
 def _check(max_logit_LN: Tensor, tau: float, config: ModelConfig) -> None:
     if not tau > 0:
         raise ConfigError(f"tau={tau}: the bound of the attention logits must be positive")
-    expected = (config.num_layers, config.num_heads)
+    expected = (config.num_layers + config.num_nextn_predict_layers, config.num_heads)
     assert tuple(max_logit_LN.shape) == expected, (tuple(max_logit_LN.shape), expected)
 
 

@@ -42,6 +42,8 @@ class Panel:
 PANELS = (
     Panel("loss (nats per token)", "loss", "val_loss", floor=None),
     Panel("bits per byte", "bits_per_byte", "val_bits_per_byte", floor=None),
+    Panel("loss of the extra prediction layers", "nextn_loss", floor=None),
+    Panel("share of greedy drafts that are right", "nextn_accuracy"),
     Panel("learning rate", "lr", is_noisy=False),
     Panel("gradient norm, before clipping", "grad_norm"),
     Panel("largest attention logit, or its bound", "max_logit", limit="tau"),
@@ -85,7 +87,7 @@ def svg(panel: Panel, rows: Rows, limits: Mapping[str, float]) -> str:
 
 
 def save_png(path: Path, rows: Rows, limits: Mapping[str, float], title: str) -> None:
-    """All panels in one picture on white, two rows of four at most."""
+    """All panels in one picture on white, four in a row at most."""
     from matplotlib.figure import Figure
 
     panels = panels_of(rows)

@@ -6,7 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selenite.data.corpus import TokenCorpus
-from selenite.model.accounting import count_parameters, training_flops_per_token
+from selenite.model.accounting import (
+    count_parameters,
+    nextn_flops_per_token,
+    training_flops_per_token,
+)
 from selenite.model.lora import planned_adapters
 from selenite.train.pretrain_config import PretrainConfig
 
@@ -22,6 +26,7 @@ def derived_numbers(
     active = None if adapters is None else adapters.active
     matrices = "6 x matrix" if adapters is None else "4 x matrix + 6 x adapter"
     per_token = training_flops_per_token(config.model, train.seq_len, active)
+    nextn_per_token = 3 * nextn_flops_per_token(config.model, train.seq_len / 2)
     tokens = train.num_steps * train.batch_tokens
     in_corpus = sum(corpus.train.num_tokens for corpus in corpora)
     held_out = sum(corpus.val.num_tokens for corpus in corpora)
@@ -49,9 +54,14 @@ def derived_numbers(
             f"trained = the adapters' {adapters.total:,} parameters, of which one token uses "
             f"{adapters.active:,}"
         )
+    if count.nextn and adapters is None:
+        numbers.append(
+            f"extra prediction layers: {count.nextn:,} more parameters and {nextn_per_token:.3e} "
+            f"more FLOPs of a token; weight of their loss = {train.nextn_loss_weight}"
+        )
     if peak_flops is not None:
         numbers.append(
             f"at the measured peak of {peak_flops / 1e9:,.0f} GFLOP/s the run would take "
-            f"{per_token * tokens / peak_flops / 60:.1f} minutes"
+            f"{(per_token + nextn_per_token) * tokens / peak_flops / 60:.1f} minutes"
         )
     return numbers

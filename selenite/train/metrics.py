@@ -6,6 +6,8 @@ The loop writes these to ``metrics.jsonl``; the progress display and the report 
     grad_norm, lr                before clipping; peak    tokens, flops      of the step
     max_logit, clipped_heads     QK-Clip, section 2       seconds            of the step alone
     load_max_over_mean           fullest expert           tokens_per_second, mfu
+    nextn_loss, nextn_accuracy   of extra prediction layers: mean over depths, and the share of
+                                 their greedy drafts that are right; ``loss`` has the first in it
     spikes                       loss spikes so far       sample.1.prompt, sample.1.text …
 """
 
@@ -20,6 +22,7 @@ _SHORT = (
     ("loss", "loss", "{:.3f}"),
     ("bits_per_byte", "bpb", "{:.3f}"),
     ("val_bits_per_byte", "val bpb", "{:.3f}"),
+    ("nextn_accuracy", "drafts", "{:.0%}"),
     ("lr", "lr", "{:.1e}"),
     ("grad_norm", "grad", "{:.2f}"),
     ("max_logit", "max logit", "{:.1f}"),

@@ -52,6 +52,9 @@ class TrainConfig(LoopConfig):
     batch_invariant: bool = False
     """Compute in float32 so that a row's bits do not depend on the rows beside it: the log-probs
     of training then equal those of cached decoding exactly. Slower."""
+    nextn_loss_weight: float = Field(default=0.3, gt=0)
+    """Weight of the extra prediction layers' loss, if ``model.num_nextn_predict_layers`` gives the
+    model any. DeepSeek-V3 has 0.3, and 0.1 for the last third of its tokens."""
     checkpoint_activations: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
     data_cache: Path = Path(".cache/corpora")

@@ -11,6 +11,7 @@ from selenite.model.accounting import (
     count_parameters,
     forward_flops_per_token,
     matrix_parameters,
+    nextn_flops_per_token,
     training_flops_per_token,
 )
 from selenite.model.cache import EntryCache
@@ -25,6 +26,7 @@ CONFIGS = [
     pytest.param(k2_config(), id="tiny k2"),
     pytest.param(k2_config(q_lora_rank=None, tie_embeddings=True), id="no query LoRA, tied"),
     pytest.param(llama_config(head_dim=24), id="tiny llama"),
+    pytest.param(k2_config(num_nextn_predict_layers=2), id="two extra layers"),
 ]
 
 
@@ -37,11 +39,13 @@ def on_meta(config: ModelConfig) -> dict[str, int]:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_counts_equal_the_modules_parameters(config: ModelConfig) -> None:
     sizes = on_meta(config)
+    extra = [sizes.pop(name) for name in list(sizes) if name.startswith("nextn.")]
 
     def of(*parts: str) -> int:
         return sum(size for name, size in sizes.items() if any(part in name for part in parts))
 
     count = count_parameters(config)
+    assert count.nextn == sum(extra)
     assert count.total == sum(sizes.values())
     assert count.embedding == sizes["embed.weight"]
     assert count.head == sizes.get("head.weight", 0)
@@ -64,8 +68,33 @@ def test_published_counts() -> None:
     assert k2.total / 1e9 == pytest.approx(1026.4, abs=0.05)
     assert k2.active / 1e9 == pytest.approx(32.86, abs=0.005)
     assert k2.active_without_embeddings / 1e9 == pytest.approx(30.5, abs=0.05)
-    assert count_parameters(preset("deepseek-v3")).total / 1e9 == pytest.approx(671.0, abs=0.05)
     assert count_parameters(preset("smollm2-135m")).total == 134_515_008
+
+
+def test_published_counts_of_deepseek_v3() -> None:
+    """README_WEIGHTS.md: 671B, and 11.5B of the extra layer without its copies of embedding and
+    head, which leaves out the projection of 0.1B."""
+    config, main = preset("deepseek-v3"), preset("deepseek-v3", num_nextn_predict_layers=0)
+    assert config.num_nextn_predict_layers == 1
+    count, bare = count_parameters(config), count_parameters(main)
+    assert count.total / 1e9 == pytest.approx(671.0, abs=0.05)
+    assert (count.total, count.active) == (bare.total, bare.active)
+    assert (count.nextn - 2 * 7168**2) / 1e9 == pytest.approx(11.5, abs=0.05)
+    assert bare.nextn == 0
+    assert forward_flops_per_token(config, 100) == forward_flops_per_token(main, 100)
+    assert training_flops_per_token(config, 100) == training_flops_per_token(main, 100)
+
+
+def test_flops_of_extra_layers_by_hand() -> None:
+    """Each multiplies by its own matrices, but for the experts that it misses, and by the head."""
+    config = k2_config(num_nextn_predict_layers=2)
+    sizes = {name: size for name, size in on_meta(config).items() if name.startswith("nextn.")}
+    matrices = sum(size for name, size in sizes.items() if "norm" not in name)
+    missed = sum(size for name, size in sizes.items() if ".experts." in name) * 6 // 8
+    products = 2 * (matrices - missed + 2 * 96 * 64)
+    assert nextn_flops_per_token(config, 0) == products
+    assert nextn_flops_per_token(config, 5) == products + 5 * 2 * 2 * 4 * (24 + 16)
+    assert nextn_flops_per_token(k2_config(), 5) == nextn_flops_per_token(llama_config(), 5) == 0
 
 
 def test_matrix_parameters_by_hand() -> None:
@@ -98,10 +127,15 @@ def test_flops_count_what_torch_multiplies() -> None:
 
 
 @pytest.mark.parametrize("layout", ["latent", "expanded"])
-@pytest.mark.parametrize("config", [k2_config(), llama_config()], ids=["k2", "llama"])
+@pytest.mark.parametrize(
+    "config",
+    [k2_config(), llama_config(), k2_config(num_nextn_predict_layers=2)],
+    ids=["k2", "llama", "extra"],
+)
 def test_cache_bytes_equal_the_caches(config: ModelConfig, layout: str) -> None:
     cache = EntryCache(config, 1, torch.bfloat16, layout)  # type: ignore[arg-type]
-    held = sum(t.nbytes for layer in range(config.num_layers) for t in cache.read(layer))
+    layers = range(config.num_layers + config.num_nextn_predict_layers)
+    held = sum(t.nbytes for layer in layers for t in cache.read(layer))
     assert cache_bytes_per_token(config, layout) == held  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from selenite.ops import logprobs
-from selenite.ops.logprobs import log_softmax, token_logprobs
+from selenite.ops.logprobs import log_softmax, token_logprobs, token_logprobs_and_hits
 from selenite.types import IGNORED
 
 D, V = 16, 37
@@ -44,6 +44,27 @@ def test_value_and_gradients(rows_of_a_chunk: int, monkeypatch: pytest.MonkeyPat
     for a, b in zip(mine, theirs, strict=True):
         assert_close(a, b, atol=2e-5, rtol=1e-5)
     assert (mine[0][[0, 4, 11]] == 0).all()
+
+
+@pytest.mark.parametrize("rows_of_a_chunk", [5, 100])
+def test_hits_are_the_rows_whose_target_is_greedy(
+    rows_of_a_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs, "_CHUNK_ELEMENTS", rows_of_a_chunk * V)
+    hidden, head, targets = case(12)
+    with torch.no_grad():
+        hidden[4] = 10 * head[0]
+    greedy = (hidden @ head.T).argmax(-1)
+    assert greedy[4] == 0
+    targets[::2] = greedy[::2]
+    targets[4] = IGNORED  # not to be taken for token 0
+    found, hit = token_logprobs_and_hits(hidden, head, targets)
+    assert torch.equal(hit, targets == greedy)
+    plain = token_logprobs(hidden, head, targets)
+    assert torch.equal(found, plain)
+    mine = torch.autograd.grad(found.sum(), (hidden, head))
+    theirs = torch.autograd.grad(plain.sum(), (hidden, head))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
 def test_a_vocabulary_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

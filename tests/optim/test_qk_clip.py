@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from selenite.errors import ConfigError
 from selenite.model.config import ModelConfig
 from selenite.optim.qk_clip import MaxLogit, clip_factors, qk_clip
+from tests.fixtures.tiny import k2_config, tiny_model
 
 D, T, LAYERS, HEADS = 24, 10, 2, 4
 NOPE, ROPE, V, RANK, Q_RANK = 6, 4, 5, 8, 12
@@ -219,6 +220,18 @@ def test_maximum_over_micro_batches_is_that_of_the_whole_batch(rows):
     assert torch.equal(maximum.take(), torch.cat(batches).amax(0, keepdim=True))
     maximum.update(torch.tensor([[-5.0, -5.0, -5.0]]))
     assert torch.equal(maximum.take(), torch.tensor([[-5.0, -5.0, -5.0]]))  # fresh after take()
+
+
+def test_extra_prediction_layers_come_behind_the_models():
+    """A head of the second extra layer is clipped, in that layer alone."""
+    model = tiny_model(k2_config(num_nextn_predict_layers=2))
+    config, old = model.config, snapshot(model)
+    max_logit_LN = torch.ones(config.num_layers + 2, config.num_heads)
+    max_logit_LN[-1, 1] = 200.0
+    assert qk_clip(model, max_logit_LN, 100.0).num_clipped == 1
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, old[name])}
+    prefix = "nextn.1.block.attention"
+    assert changed == {f"{prefix}.q_b.weight", f"{prefix}.kv_b.weight"}
 
 
 def test_refuses_a_bound_that_is_not_positive(named_module):

@@ -100,6 +100,16 @@ def test_a_layer_of_a_trillion_parameters_is_planned_without_memory() -> None:
     assert parts["weights"] == pytest.approx(4 * count_parameters(config.model).total, rel=1e-4)
 
 
+def test_extra_prediction_layers_are_part_of_the_plan() -> None:
+    changes = ("model.num_nextn_predict_layers=2",)
+    without, parts = plan(TINY).parts, plan(TINY, *changes).parts
+    config = load(PretrainConfig, TINY, changes).model
+    extra = count_parameters(config).nextn
+    assert parts["weights"] - without["weights"] == 4 * (extra + 2 * config.moe.num_experts)
+    assert parts["gradients"] - without["gradients"] == 4 * extra
+    assert parts["activations"] > 1.5 * without["activations"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("recompute", ["false", "true"])
