@@ -1,12 +1,13 @@
 """A pre-training task on random tokens in memory: a config's own step before its data exist.
 
 Documents have random lengths, as real ones do: attention groups them by length, and what it holds
-depends on that. Read by ``memory.py``, which counts the step's bytes, and by
-``memory_measure.py``, which runs it.
+depends on that. Read by ``memory.py``, which counts the step's bytes, by ``memory_measure.py``,
+which runs it, and by ``benchmarks/trainees.py``, which gives all documents one length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -28,10 +29,15 @@ class _RandomCorpus:
     tokenizer_fingerprint: str = "random tokens"
 
 
-def random_task(config: PretrainConfig, model: Transformer) -> PretrainTask:
-    """The task of ``config`` on ``model``, with the config's own loader; ``close`` it after use."""
+def random_task(
+    config: PretrainConfig, model: Transformer, lengths: Sequence[int] | None = None
+) -> PretrainTask:
+    """The task of ``config`` on ``model``, with the config's own loader; ``close`` it after use.
+
+    ``lengths`` are those of the documents; None: random ones, enough for two steps.
+    """
     train = config.train
-    shard = random_shard(config.model.vocab_size, train.seq_len, 2 * train.batch_tokens, train.seed)
+    shard = random_shard(config, lengths)
     sizes = LoaderConfig(
         tokens_per_microbatch=train.micro_batch_tokens, seq_len=train.seq_len, seed=train.seed
     )
@@ -46,12 +52,12 @@ def random_task(config: PretrainConfig, model: Transformer) -> PretrainTask:
     )
 
 
-def random_shard(vocab_size: int, seq_len: int, num_tokens: int, seed: int) -> TokenShard:
-    """At least ``num_tokens`` random tokens in documents of 2 to ``2 * seq_len`` tokens."""
-    generator = np.random.Generator(np.random.Philox(key=seed))
-    lengths: list[int] = []
-    while sum(lengths) < num_tokens:
-        lengths.append(int(generator.integers(2, 2 * seq_len + 1)))
+def random_shard(config: PretrainConfig, lengths: Sequence[int] | None = None) -> TokenShard:
+    """Random tokens in documents of ``lengths``, or of 2 to ``2 * train.seq_len`` tokens."""
+    train, vocab_size = config.train, config.model.vocab_size
+    generator = np.random.Generator(np.random.Philox(key=train.seed))
+    if lengths is None:
+        lengths = _random_lengths(train.seq_len, 2 * train.batch_tokens, generator)
     index = np.zeros(len(lengths), dtype=INDEX_DTYPE)
     index["length"] = lengths
     index["start"] = np.cumsum(lengths) - lengths
@@ -59,3 +65,10 @@ def random_shard(vocab_size: int, seq_len: int, num_tokens: int, seed: int) -> T
     tokens = generator.integers(0, vocab_size, size=sum(lengths), dtype=np.uint32)
     token_bytes_V = np.ones(vocab_size, dtype=np.int32)
     return TokenShard("train", tokens, index, token_bytes_V, sha256="random tokens")
+
+
+def _random_lengths(seq_len: int, num_tokens: int, generator: np.random.Generator) -> list[int]:
+    lengths: list[int] = []
+    while sum(lengths) < num_tokens:
+        lengths.append(int(generator.integers(2, 2 * seq_len + 1)))
+    return lengths
