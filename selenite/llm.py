@@ -58,6 +58,7 @@ class LLM:
         try:
             self.model = load_pretrained(directory)
             if adapter is not None:
+                _check_not_merged(directory, Path(adapter))
                 merge_lora(load_lora(self.model, Path(adapter)))
             self.model.to(device.value)
             self.model.cast(runtime.torch_dtype(self.dtype.value))
@@ -145,6 +146,15 @@ class LLM:
         if wrong:
             raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocab_size}")
         return list(prompt)
+
+
+def _check_not_merged(directory: Path, adapter: Path) -> None:
+    """A run with adapters leaves its merged model and, in a folder of it, what was merged."""
+    if adapter.resolve().parent == directory.resolve():
+        raise ConfigError(
+            f"{adapter} is merged into {directory} already; load the model without it, or give the "
+            "model that the adapter was trained on"
+        )
 
 
 def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -64,7 +64,8 @@ def _check_device(requested: str) -> None:
         device = torch.device(requested)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    is_known = device is not None and (device.type == "cuda" or requested == "cpu")
+    if device is None or not is_known:
         raise ConfigError(f"device={requested}: must be auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={requested}: no CUDA device is visible; use device=cpu or auto")

@@ -70,7 +70,7 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == Decision("cpu", "requested")
     with pytest.raises(ConfigError, match=r"device=cuda:1: no CUDA device .* device=cpu"):
         choose_device("cuda:1")
-    for wrong in ("foo", "cuda:x", "mps"):
+    for wrong in ("foo", "cuda:x", "mps", "cpu:7"):
         with pytest.raises(ConfigError, match=f"device={wrong}: must be auto"):
             choose_device(wrong)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +29,8 @@ def convert(
 
     if dtype not in ("keep", "bfloat16", "float16", "float32"):
         raise ConfigError(f"--dtype {dtype}: must be keep, bfloat16, float16 or float32")
-    if shard_gb <= 0:
-        raise ConfigError(f"--shard-gb {shard_gb}: must be more than 0")
+    if not 0 < shard_gb < math.inf:
+        raise ConfigError(f"--shard-gb {shard_gb}: must be more than 0 and finite")
     made = conversion.convert(source, target, dtype, int(shard_gb * 1e9))  # type: ignore[arg-type]
     files = sorted(target.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)

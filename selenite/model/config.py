@@ -28,7 +28,7 @@ class YarnConfig(Config):
 class MoEConfig(Config):
     """A mixture-of-experts feed-forward layer (DeepSeek-V3, section 2.1.2; ``noaux_tc``)."""
 
-    num_experts: int = Field(gt=1)
+    num_experts: int = Field(gt=1, le=16_384)
     experts_per_token: int = Field(gt=0)
     expert_hidden_size: int = Field(gt=0)
     num_shared_experts: int = Field(default=1, ge=0)
@@ -71,7 +71,7 @@ class ModelConfig(Config):
 
     vocab_size: int = Field(gt=0)
     hidden_size: int = Field(gt=0)
-    num_layers: int = Field(gt=0)
+    num_layers: int = Field(gt=0, le=1024)
     num_heads: int = Field(gt=0)
     ffn_hidden_size: int = Field(gt=0)
     """Width of the dense feed-forward layers."""
@@ -91,7 +91,7 @@ class ModelConfig(Config):
     """GQA: width of a head; none means hidden_size / num_heads."""
 
     moe: MoEConfig | None = None
-    num_nextn_predict_layers: int = Field(default=0, ge=0)
+    num_nextn_predict_layers: int = Field(default=0, ge=0, le=16)
     """Extra layers with experts behind the model, each predicting one token further
     (``model/nextn.py``): trained beside it, and a draft head for decoding."""
     norm_eps: float = Field(default=1e-6, gt=0)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from selenite.chat.gguf_vocabulary import tokenizer_from_gguf
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import CheckpointError, ConfigError, StorageError
+from selenite.errors import CheckpointError, ConfigError, StorageError, TokenizerError
 from selenite.model.config import ModelConfig
 from selenite.model.gguf import GGUFWeights
 from selenite.model.hf_adapter import CONFIG, check_account, read_config, read_config_json
@@ -58,6 +58,8 @@ def open_checkpoint(source: Path) -> Checkpoint:
 
     Raises ``CheckpointError``, and ``TokenizerError`` for the vocabulary of a GGUF file.
     """
+    if not source.exists():
+        raise CheckpointError(f"{source}: no such file or directory")
     if source.is_dir():
         hf_config, config = read_config_json(source), read_config(source)
         checkpoint = Checkpoint(config, hf_config, SafetensorsWeights(source), None, source)
@@ -88,7 +90,8 @@ def convert(
             bfloat16. The balancing biases of routers stay float32.
         shard_bytes: largest size of a file.
 
-    Raises ``CheckpointError``, ``ConfigError`` for a target that exists, ``StorageError``.
+    Raises ``CheckpointError``, ``ConfigError`` for a target that exists, ``TokenizerError`` for a
+    broken tokenizer, ``StorageError``.
     """
     if target.exists():
         raise ConfigError(f"{target} exists already; choose another name, or remove it")
@@ -100,10 +103,13 @@ def convert(
             written = _write_weights(checkpoint.weights, ShardWriter(part, shard_bytes), dtype)
             _write_companions(checkpoint, part, written)
             part.rename(target)
+        except TokenizerError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         except (OSError, SafetensorError) as error:
             shutil.rmtree(part, ignore_errors=True)
             raise StorageError(
-                f"{target}: cannot be written ({error}); free some space and convert again"
+                f"{target}: cannot be written ({error}); mend that and convert again"
             ) from error
     return checkpoint
 
@@ -136,9 +142,11 @@ def _write_companions(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     if checkpoint.tokenizer is not None:
         checkpoint.tokenizer.save(folder)
     if checkpoint.directory is not None:
-        for name in _COMPANIONS:
-            if (checkpoint.directory / name).is_file():
-                shutil.copyfile(checkpoint.directory / name, folder / name)
+        companions = [n for n in _COMPANIONS if (checkpoint.directory / n).is_file()]
+        for name in companions:
+            shutil.copyfile(checkpoint.directory / name, folder / name)
+        if any(name in companions for name in ("tokenizer.json", "tiktoken.model")):
+            Tokenizer.load(folder)  # a broken one is found here and not by the next reader
 
 
 @contextmanager
@@ -162,6 +170,7 @@ def unpacked(source: Path) -> Iterator[Path]:
                     shutil.copyfileobj(packed, out)
         except FileNotFoundError as missing:
             raise CheckpointError(f"{source}: no such file") from missing
-        except (zipfile.BadZipFile, OSError) as broken:
+        # RuntimeError: encrypted; NotImplementedError: packed in a way that zipfile does not know
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as broken:
             raise CheckpointError(f"{source} cannot be unpacked ({broken})") from broken
         yield Path(folder) / "model.gguf"

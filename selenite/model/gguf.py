@@ -281,6 +281,8 @@ class _Reader:
             return self.string()
         if kind == _ARRAY:
             item, count = self.scalar("I"), self.scalar("Q")
+            if item == _ARRAY:
+                raise struct.error("an array of arrays")
             return [self.value(item) for _ in range(count)]
         return self.scalar(_SCALARS[kind])
 

@@ -131,6 +131,10 @@ def from_hf_config(hf: dict[str, Any], source: str = "config.json") -> ModelConf
         raise CheckpointError(f"{source} lacks the key {missing}") from missing
     except ValidationError as refused:
         raise CheckpointError(f"{source} is not a model's config: {refused}") from refused
+    except (TypeError, AttributeError) as mistyped:  # a table or a number where it is neither
+        raise CheckpointError(
+            f"{source} has a value of the wrong kind ({mistyped}); copy or download it again"
+        ) from mistyped
     raise CheckpointError(
         f"{source}: model_type={kind!r} is not supported; there are llama, deepseek_v3, kimi_k2"
     )

@@ -106,6 +106,8 @@ class SafetensorsWeights:
 
     def _list(self, file: Path) -> dict[str, Stored]:
         """The file's tensors, from its header, once the library finds the file whole."""
+        if file.exists() and not file.is_file():
+            raise CheckpointError(f"{file} is not a regular file")
         try:
             self._files[file] = safe_open(file, framework="pt")
             with file.open("rb") as opened:
@@ -164,6 +166,9 @@ def _read_index(directory: Path) -> dict[str, Path] | None:
         return None
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        outside = [file for file in weight_map.values() if Path(file).name != file]
+        if outside:
+            raise ValueError(f"{outside[0]!r} is not the name of a file beside it")
         return {name: directory / file for name, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as broken:
         raise CheckpointError(

@@ -20,7 +20,7 @@ class OptimConfig(Config):
 
     name: Literal["muonclip", "adamw"] = "muonclip"
     """``adamw`` gives every parameter to AdamW: the baseline, same code and schedule."""
-    lr: float = Field(default=3e-3, gt=0)
+    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     """Peak learning rate of all groups."""
     update_scale: UpdateScale = "rms"
     """Factor on Muon's update: ``rms`` gives it AdamW's size, so that ``lr`` serves both.

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from selenite.clock import Clock
 from selenite.config import Config
-from selenite.errors import CheckpointError, NonFiniteError
+from selenite.errors import CheckpointError, ConfigError, NonFiniteError
 from selenite.log import JsonLines, Metric, MetricSink, TensorBoard
 from selenite.train.checkpoint import CheckpointStore
 from selenite.train.lock import exclusive
@@ -112,7 +112,8 @@ def run(
 ) -> Outcome:
     """Trains ``task`` to ``steps`` finished steps, or until a signal.
 
-    Raises ``NonFiniteError`` (naming the last checkpoint), ``CheckpointError``, ``StorageError``.
+    Raises ``NonFiniteError`` (naming the last checkpoint), ``CheckpointError``, ``StorageError``,
+    and ``ConfigError`` when more steps are done than asked for.
     """
     with exclusive(config.out_dir):
         return run_held(task, steps, config, clock, display, peak_flops)
@@ -181,6 +182,11 @@ def _resume(
     if path is None:
         return None
     run.load_state_dict(store.load(path, task))
+    if run.step > steps:
+        raise ConfigError(
+            f"{path} has {run.step} steps done, more than the {steps} asked for; ask for "
+            f"{run.step} or more, or set train.resume to an earlier checkpoint"
+        )
     if run.step >= steps and path.parent != store.directory:
         raise CheckpointError(
             f"train.resume={path} has {run.step} steps done, the run is to have {steps}: nothing "

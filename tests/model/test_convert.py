@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import zipfile
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from selenite.chat.tokenizer import Tokenizer
 from selenite.cli.main import main
-from selenite.errors import CheckpointError, ConfigError, StorageError
+from selenite.errors import CheckpointError, ConfigError, StorageError, TokenizerError
 from selenite.model.convert import convert, unpacked
 from selenite.model.fp8 import quantize_blocks
 from selenite.model.hf_adapter import load_pretrained, save_pretrained
@@ -134,7 +135,7 @@ def test_wheels_without_exactly_one_file(tmp_path: Path) -> None:
 def test_a_target_that_exists_and_a_source_that_is_nothing(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists already"):
         convert(source, source)
-    with pytest.raises(CheckpointError, match="give a model directory"):
+    with pytest.raises(CheckpointError, match="no such file or directory"):
         convert(tmp_path / "nothing", tmp_path / "out")
 
 
@@ -144,7 +145,7 @@ def test_a_full_disk_leaves_no_half_of_a_model(source: Path, tmp_path: Path) -> 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(StorageError, match="free some space"):
+        with pytest.raises(StorageError, match="mend that"):
             convert(source, tmp_path / "disk" / "out", dtype="float32")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -181,7 +182,43 @@ def test_commands(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         main(["inspect", str(tmp_path / "out")])
     assert ended.value.code == CheckpointError.exit_code
     assert "holds no .safetensors file" in capsys.readouterr().err
-    for wrong in (["--dtype", "int8"], ["--shard-gb", "0"]):
+    for wrong in (["--dtype", "int8"], ["--shard-gb", "0"], ["--shard-gb", "nan"]):
         with pytest.raises(SystemExit) as ended:
             main(["convert", str(source), str(tmp_path / "other"), *wrong])
         assert ended.value.code == ConfigError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 10**9), ("num_hidden_layers", "x"), ("first_k_dense_replace", None),
+        ("n_routed_experts", 10**9), ("num_nextn_predict_layers", 10**9), ("rope_scaling", 7),
+        ("quantization_config", "fp8"), ("hidden_size", -1), ("vocab_size", [1]),
+    ],
+)  # fmt: skip
+def test_absurd_and_mistyped_values_of_a_config_are_refused(
+    source: Path, key: str, value: object
+) -> None:
+    config = json.loads((source / "config.json").read_text()) | {key: value}
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        inspect(source)
+
+
+def test_a_broken_tokenizer_is_found_at_conversion(source: Path, tmp_path: Path) -> None:
+    (source / "tokenizer.json").write_text("{}")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        convert(source, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_files_that_are_no_files(source: Path) -> None:
+    (source / "model.safetensors").unlink()
+    os.mkfifo(source / "model.safetensors")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        inspect(source)
+    (source / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "../model.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="not the name of a file beside it"):
+        inspect(source)

@@ -248,7 +248,7 @@ def test_changed_settings_take_effect_and_are_said_key_by_key(
     assert [s.prompt for s in summary.samples] == ["a", "b"]
 
 
-def test_command_goes_on_from_a_path_and_is_content_with_fewer_steps(
+def test_command_goes_on_from_a_path_and_refuses_fewer_steps(
     root: Path, finished: Path, tmp_path: Path
 ) -> None:
     checkpoint = finished / "checkpoints" / "step_00000001"
@@ -260,7 +260,8 @@ def test_command_goes_on_from_a_path_and_is_content_with_fewer_steps(
     assert "held-out bits per byte: not recorded before" in done.output
     fewer = overrides(root, tmp_path / "b", "train.steps=1", "train.prompts=[]")
     done = CliRunner().invoke(app, ["pretrain", str(TINY), *fewer])
-    assert done.exit_code == 0, done.output
+    assert isinstance(done.exception, ConfigError)
+    assert "has 2 steps done, more than the 1 asked for" in str(done.exception)
     assert json.loads((tmp_path / "b" / "summary.json").read_text())["steps"] == 2
     assert load(PretrainConfig, tmp_path / "b" / "config.toml").train.steps == 2
 
