@@ -151,7 +151,7 @@ def main() -> None:
         low=gain - 0.05,
         high=gain + 0.05,
         runs=1,
-        target="> 0",
+        target=">= 0",
         reference=None,
         command="python -m experiments.context_extension",
         note=f"of it by the anneal alone: {annealed:.3f}; {len(batches)} documents of {LENGTH:,} "

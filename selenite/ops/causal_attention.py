@@ -33,8 +33,10 @@ def attend_causal(
 ) -> Attended:
     """``attend_reference`` for a context without pages or optional fields."""
     N, W = q_TNH.shape[1], v_TMW.shape[2]
-    order = _by_length(context.segments, q_TNH.device)
-    arranged = (repeat_rows(x, order.row_X, order.place_T1) for x in (q_TNH, k_TMH, v_TMW))
+    order = order_by_length(context.segments, q_TNH.device)
+    arranged = [q_TNH, k_TMH, v_TMW]
+    if not order.is_as_given:
+        arranged = [repeat_rows(x, order.row_X, order.place_T1) for x in arranged]
     rows = [count * length for length, count in order.lengths.items()]
     by_length = (x.split(rows) for x in arranged)
     outs, lses, maxima = [], [], []
@@ -45,8 +47,11 @@ def attend_causal(
         lses.append(lse_CNL.detach().transpose(1, 2).reshape(-1, N))
         if context.stats.max_logit == "exact":
             maxima.append(max_logit(q_CNLH.detach(), k_CNLH.detach(), scale))
-    out_TNW = sum_rows(torch.cat(outs), order.row_X, order.place_T1, order.padding_Z)
-    lse_TN = torch.cat(lses)[order.place_T1[:, 0]]
+    # With one length, as in training on full sequences, there is nothing to join.
+    out_TNW, lse_TN = (x[0] if len(x) == 1 else torch.cat(x) for x in (outs, lses))
+    if not order.is_as_given:
+        out_TNW = sum_rows(out_TNW, order.row_X, order.place_T1, order.padding_Z)
+        lse_TN = lse_TN[order.place_T1[:, 0]]
     statistic = None
     if context.stats.max_logit is not None:
         exact = context.stats.max_logit == "exact"
@@ -66,10 +71,11 @@ class _Order:
     row_X: Tensor  # int64: the row of the step in each place
     place_T1: Tensor  # int64: the place of each row of the step
     padding_Z: Tensor  # int64: places that hold padding
+    is_as_given: bool  # every row is in its own place, and there is no padding
 
 
 @lru_cache(maxsize=64)
-def _by_length(segments: tuple[tuple[int, int, int], ...], device: torch.device) -> _Order:
+def order_by_length(segments: tuple[tuple[int, int, int], ...], device: torch.device) -> _Order:
     """The order for all layers of a step."""
     by_length: dict[int, list[tuple[int, int]]] = {}
     for start, stop, first_position in segments:
@@ -88,7 +94,9 @@ def _by_length(segments: tuple[tuple[int, int, int], ...], device: torch.device)
     place_T1[row_X[place]] = place
     padding_Z = (~is_row_X).nonzero()[:, 0]
     counts = {length: len(documents) for length, documents in by_length.items()}
-    return _Order(counts, row_X.to(device), place_T1[:, None].to(device), padding_Z.to(device))
+    is_as_given = torch.equal(row_X, torch.arange(len(place)))
+    row_X, place_T1, padding_Z = (x.to(device) for x in (row_X, place_T1[:, None], padding_Z))
+    return _Order(counts, row_X, place_T1, padding_Z, is_as_given)
 
 
 def _as_documents(
@@ -102,12 +110,16 @@ def _as_documents(
     group = q_TNH.shape[1] // k_TMH.shape[1]
     width = max(q_TNH.shape[2], v_TMW.shape[2])
     q, k, v = (
-        F.pad(x, (0, width - x.shape[2])).unflatten(0, (-1, length)).transpose(1, 2)
-        for x in (q_TNH, k_TMH, v_TMW)
+        _widened(x, width).unflatten(0, (-1, length)).transpose(1, 2) for x in (q_TNH, k_TMH, v_TMW)
     )
     if group > 1:
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     return q, k, v
+
+
+def _widened(x_TNH: Tensor, width: int) -> Tensor:
+    """With zeros up to ``width``; ``F.pad`` would copy what is wide enough."""
+    return x_TNH if x_TNH.shape[2] == width else F.pad(x_TNH, (0, width - x_TNH.shape[2]))
 
 
 def _flash(q_CNLH: Tensor, k_CNLH: Tensor, v_CNLH: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from selenite.model.config import preset
 from selenite.model.init import init_weights
 from selenite.model.lora import attach_adapters
 from selenite.model.transformer import Transformer
+from selenite.ops.causal_attention import order_by_length
 from selenite.runtime import choose_device, choose_dtype, mebibytes, torch_dtype
 from selenite.train.live_bytes import LiveBytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
@@ -255,6 +256,7 @@ class _Trace:
 def _trace(config: PretrainConfig, dtype: torch.dtype) -> _Trace:
     """Two steps: malloc has settled in the second. Two micro-batches of each where the config has
     as many: the second finds the gradients of the first."""
+    order_by_length.cache_clear()  # what an earlier plan left there would not be counted
     with LiveBytes() as live:
         with live.label("weights"), torch.device("meta"):
             model = Transformer(config.model, dtype)

@@ -86,8 +86,7 @@ def test_a_plan_that_does_not_fit_says_what_each_dial_brings() -> None:
     assert not tight.fits
     settings = {dial.setting: dial.total for dial in tight.dials}
     halved = "train.micro_batch_tokens=128"
-    # The order of a batch's rows is cached: a later plan of the same batch finds it made.
-    assert settings[halved] == pytest.approx(plan(TINY, halved).total, rel=1e-3)
+    assert settings[halved] == plan(TINY, halved).total
     assert settings["train.checkpoint_activations=true"] < tight.total
     assert any("num_layers" in setting for setting in settings)
 
