@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from selenite.chat.gguf_vocabulary import tokenizer_from_gguf
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import CheckpointError, ConfigError, StorageError, TokenizerError
+from selenite.errors import CheckpointError, ConfigError, StorageError
 from selenite.model.config import ModelConfig
 from selenite.model.gguf import GGUFWeights
 from selenite.model.hf_adapter import CONFIG, check_account, read_config, read_config_json
@@ -103,14 +103,12 @@ def convert(
             written = _write_weights(checkpoint.weights, ShardWriter(part, shard_bytes), dtype)
             _write_companions(checkpoint, part, written)
             part.rename(target)
-        except TokenizerError:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(part, ignore_errors=True)
             raise StorageError(
                 f"{target}: cannot be written ({error}); mend that and convert again"
             ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)  # renamed by now, unless something failed
     return checkpoint
 
 
