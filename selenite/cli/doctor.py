@@ -44,6 +44,9 @@ def doctor(
     measure: Annotated[
         bool, typer.Option(help="Run two steps on random tokens and compare with the plan.")
     ] = False,
+    build: Annotated[
+        bool, typer.Option(help="Compile our C++ kernels for this machine, and nothing else.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
     """Say what this machine runs and why; with CONFIG, what the run needs and whether it fits.
@@ -52,6 +55,9 @@ def doctor(
     """
     from selenite.errors import ConfigError, OutOfMemoryError
 
+    if build:
+        _build()
+        return
     if measure and config is None:
         raise ConfigError("--measure: needs a CONFIG to measure")
     settings = _load(config, overrides or []) if config is not None else None
@@ -79,6 +85,16 @@ def _load(path: Path, overrides: Sequence[str]) -> PretrainConfig:
     return config
 
 
+def _build() -> None:
+    """A machine without a compiler is not an error: everything runs without the kernels."""
+    from selenite.ops import native
+
+    if not native.can_build():
+        typer.echo(f"no kernels of our own: {native.availability().reason}")
+        return
+    typer.echo(f"kernels: {native.build()}")
+
+
 def _peaks() -> dict[str, float]:
     """Measured FLOP/s of large products, by dtype."""
     from selenite.clock import SystemClock
@@ -92,6 +108,7 @@ def _peaks() -> dict[str, float]:
 
 def _machine(peaks: dict[str, float]) -> list[Row]:
     from selenite import runtime
+    from selenite.ops import native
 
     device = runtime.choose_device()
     decisions = {
@@ -117,6 +134,11 @@ def _machine(peaks: dict[str, float]) -> list[Row]:
     return [
         *rows,
         _batch_invariance(),
+        (
+            "kernels",
+            "ours" if native.availability().value else "torch's",
+            native.availability().reason,
+        ),
         ("memory", *_available()),
         ("disk", f"{disk.free / 1e9:,.1f} GB free", f"where {Path.cwd()} is"),
     ]

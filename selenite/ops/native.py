@@ -1,0 +1,176 @@
+"""Our own kernels in C++ (``ops/csrc``): built once for this machine, called through a plain C ABI.
+
+``selenite doctor --build`` (part of ``make install``) compiles the sources for the best instruction
+set that the processor reports, tries the result in a process of its own, and only then gives it
+its name, so that an interrupted build leaves nothing behind. The name holds a hash of all that went
+into it: other sources, flags or another compiler make another file.
+
+Every kernel has a path in plain torch beside it, which serves where there is no compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from selenite import log
+from selenite.errors import UnsupportedError
+from selenite.runtime import Decision
+
+logger = logging.getLogger(__name__)
+
+_SOURCES = Path(__file__).parent / "csrc"
+# Instruction set -> what the compiler is told. -march=native names instructions that virtual
+# machines report and do not have.
+_FLAGS = {
+    "avx512_bf16": (
+        *("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mprefer-vector-width=512"),
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
+    ),
+    "avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2"),
+}
+_COMMON = (
+    "-O3",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-Wall",
+    "-Werror",
+)
+_PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).selenite_probe() != 42)"
+_ARGUMENTS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+
+
+@cache
+def instruction_set() -> Decision:
+    """Which of our kernels' instruction sets this process uses; an empty value where none.
+
+    Obeys ``ATEN_CPU_CAPABILITY``, as torch's own kernels do.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
+        return Decision("avx512_bf16", "the processor has it")
+    if capability in ("AVX2", "AVX512"):
+        return Decision("avx2", f"torch reports {capability}, without avx512_bf16")
+    return Decision("", f"torch reports {capability}: our kernels need AVX2")
+
+
+@cache
+def availability() -> Decision:
+    """The built library that this process uses, or an empty value; and why."""
+    chosen = instruction_set()
+    if not chosen.value:
+        return chosen
+    compiler = _compiler()
+    if compiler is None:
+        return Decision("", "no C++ compiler (g++, c++, clang++ or CXX) is installed")
+    path = _path(compiler, chosen.value)
+    if not path.exists():
+        return Decision("", "not built: run selenite doctor --build")
+    return Decision(str(path), f"built for {chosen.value}")
+
+
+def can_build() -> bool:
+    """Whether there is an instruction set for kernels, and a compiler."""
+    return bool(instruction_set().value) and _compiler() is not None
+
+
+def build() -> Path:
+    """Compiles the kernels for this machine unless that is done, and returns the library.
+
+    Raises ``UnsupportedError`` where there is no compiler, and where compiler or probe fail.
+    """
+    chosen = instruction_set()
+    if not chosen.value:
+        raise UnsupportedError(f"kernels cannot be built: {chosen.reason}")
+    compiler = _compiler()
+    if compiler is None:
+        raise UnsupportedError(
+            "kernels cannot be built: no C++ compiler is installed; "
+            "install g++, or name one in the environment variable CXX"
+        )
+    path = _path(compiler, chosen.value)
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
+        made = Path(folder) / "kernels.so"
+        _run([*_command(compiler, chosen.value), "-o", str(made)], "the compiler")
+        _run([sys.executable, "-c", _PROBE, str(made)], "the probe of the built kernels")
+        os.replace(made, path)
+    availability.cache_clear()
+    _library.cache_clear()
+    function.cache_clear()
+    return path
+
+
+@cache
+def function(name: str, arguments: str) -> Callable[..., None] | None:
+    """The kernel called ``name``, or None where the kernels are not available (said once, why).
+
+    Args:
+        name: of a function that ``csrc`` exports.
+        arguments: a letter each: ``p`` a pointer, ``i`` an int64, ``f`` a float32.
+    """
+    library = _library()
+    if library is None:
+        return None
+    kernel = getattr(library, name)
+    kernel.argtypes = [_ARGUMENTS[letter] for letter in arguments]
+    kernel.restype = None
+    return kernel
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    found = availability()
+    if not found.value:
+        log.once(logger, f"our C++ kernels are not used: {found.reason}", logging.WARNING)
+        return None
+    return ctypes.CDLL(found.value)
+
+
+def _compiler() -> str | None:
+    named = os.environ.get("CXX")
+    return named or next(filter(shutil.which, ("g++", "c++", "clang++")), None)
+
+
+@cache
+def _path(compiler: str, isa: str) -> Path:
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    made_of = hashlib.sha256(repr(_command(compiler, isa)).encode())
+    for source in sorted(_SOURCES.iterdir()):
+        made_of.update(source.read_bytes())
+    made_of.update(subprocess.run([compiler, "--version"], capture_output=True).stdout)
+    return Path(cache_home) / "selenite" / f"kernels-{isa}-{made_of.hexdigest()[:16]}.so"
+
+
+def _command(compiler: str, isa: str) -> list[str]:
+    """OpenMP is torch's own: a second copy would start a second pool of threads."""
+    openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*")) or sorted(
+        Path(torch.__file__).parent.parent.glob("torch.libs/libgomp*")
+    )
+    sources = map(str, sorted(_SOURCES.glob("*.cpp")))
+    return [compiler, *_COMMON, *_FLAGS[isa], *sources, *map(str, openmp[:1])]
+
+
+def _run(command: list[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-20:])
+        raise UnsupportedError(
+            f"kernels cannot be built: {what} failed ({done.returncode}):\n{last}"
+        )
