@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -47,8 +47,6 @@ _COMMON = (
     "-fPIC",
     "-fopenmp",
     "-fno-math-errno",
-    "-Wall",
-    "-Werror",
 )
 _PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).selenite_probe() != 42)"
 _ARGUMENTS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
@@ -111,36 +109,43 @@ def build() -> Path:
         _run([*_command(compiler, chosen.value), "-o", str(made)], "the compiler")
         _run([sys.executable, "-c", _PROBE, str(made)], "the probe of the built kernels")
         os.replace(made, path)
-    availability.cache_clear()
-    _library.cache_clear()
-    function.cache_clear()
+    for cached in (availability, is_available, function, _library):
+        cached.cache_clear()
     return path
 
 
 @cache
-def function(name: str, arguments: str) -> Callable[..., None] | None:
-    """The kernel called ``name``, or None where the kernels are not available (said once, why).
+def is_available() -> bool:
+    """Whether kernels can be called here; where not, it is said once, with the reason."""
+    found = availability()
+    if not found.value:
+        log.once(logger, f"our C++ kernels are not used: {found.reason}", logging.WARNING)
+    return bool(found.value)
+
+
+@cache
+def function(name: str, arguments: str) -> Callable[..., None]:
+    """The kernel called ``name``; only where kernels are available.
 
     Args:
         name: of a function that ``csrc`` exports.
         arguments: a letter each: ``p`` a pointer, ``i`` an int64, ``f`` a float32.
     """
-    library = _library()
-    if library is None:
-        return None
-    kernel = getattr(library, name)
+    kernel = getattr(_library(), name)
     kernel.argtypes = [_ARGUMENTS[letter] for letter in arguments]
     kernel.restype = None
     return kernel
 
 
+def integers(values: Iterable[int]) -> ctypes.Array[ctypes.c_int64]:
+    """Values for a ``p`` argument that a kernel reads as int64."""
+    listed = list(values)
+    return (ctypes.c_int64 * len(listed))(*listed)
+
+
 @cache
-def _library() -> ctypes.CDLL | None:
-    found = availability()
-    if not found.value:
-        log.once(logger, f"our C++ kernels are not used: {found.reason}", logging.WARNING)
-        return None
-    return ctypes.CDLL(found.value)
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(availability().value)
 
 
 def _compiler() -> str | None:

@@ -1,0 +1,339 @@
+// Causal attention over packed documents in bfloat16, forward and backward (FlashAttention-2,
+// arXiv 2307.08691): blocks of 64 queries by 64 keys, the softmax kept as a running maximum and sum.
+//
+// A task is one document and one key/value head with the query heads that share it, so that nothing
+// is added up between threads. Operands are packed once a task. In the backward pass logits are
+// computed with keys as rows: their bfloat16 form is then what the products for the gradients of
+// keys and values read, and only the one for queries packs it.
+//
+// Logits are float32 sums of exact products; probabilities and their gradients are rounded to
+// bfloat16 before they are multiplied, as in torch's kernel.
+
+#ifdef __AVX512BF16__
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <vector>
+
+#include "bf16_product.h"
+
+using namespace bf16_product;
+
+namespace {
+
+constexpr long kBlock = kPanel;
+
+// Rows of one head: element [t][n][h] at t * row + n * head + h.
+struct Rows {
+    bf16* data;
+    long row, head;
+    bf16* at(long t, long n) const { return data + t * row + n * head; }
+};
+
+struct Shape {
+    long heads, kv_heads, width, value_width;
+    long group() const { return heads / kv_heads; }
+};
+
+struct Task {
+    long start, stop, kv_head;
+    long length() const { return stop - start; }
+};
+
+// A thread's working memory, kept between calls: fresh pages would be cleared by the system.
+class Scratch {
+  public:
+    void reset(std::size_t bytes) {
+        if (bytes > size_) {
+            std::free(data_);
+            size_ = (bytes + 4095) / 4096 * 4096;
+            data_ = static_cast<char*>(std::aligned_alloc(4096, size_));
+            if (!data_) std::abort();
+        }
+        used_ = 0;
+    }
+    template <class T>
+    T* take(long count) {
+        T* here = reinterpret_cast<T*>(data_ + used_);
+        used_ += (count * sizeof(T) + 63) / 64 * 64;
+        return here;
+    }
+    ~Scratch() { std::free(data_); }
+
+  private:
+    char* data_ = nullptr;
+    std::size_t size_ = 0, used_ = 0;
+};
+
+thread_local Scratch scratch;
+
+std::vector<Task> tasks_of(const std::int64_t* segments, long count, long kv_heads) {
+    std::vector<Task> tasks;
+    for (long s = 0; s < count; s++)
+        for (long m = 0; m < kv_heads; m++)
+            tasks.push_back({segments[2 * s], segments[2 * s + 1], m});
+    // The longest first: the short ones fill what is left of the threads' time.
+    std::stable_sort(tasks.begin(), tasks.end(),
+                     [](const Task& a, const Task& b) { return a.length() > b.length(); });
+    return tasks;
+}
+
+inline long whole_blocks(long length) { return (length + kBlock - 1) / kBlock * kBlock; }
+
+// 2^x for x <= 0 and about: a polynomial on [-0.5, 0.5], relative error below 2e-7.
+inline __m512 exp2_vector(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays
+    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 f = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(1.5403530e-4f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+inline __mmask16 first_lanes(long count) {
+    return count >= kVector ? 0xffff : (count <= 0 ? 0 : (1u << count) - 1);
+}
+
+inline void store_rounded(bf16* to, const float* from, float factor, long count) {
+    for (long i = 0; i < count; i += kVector) {
+        const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(factor));
+        _mm256_mask_storeu_epi16(to + i, first_lanes(count - i), (__m256i)_mm512_cvtneps_pbh(x));
+    }
+}
+
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+// The softmax of one row over one more block of keys. Returns what the earlier sums are multiplied by.
+inline float add_block(const float* logits, long visible, float factor, float* maximum, float* sum,
+                       bf16* probability) {
+    __m512 x[kBlock / kVector];
+    __m512 most = _mm512_set1_ps(*maximum);
+    for (long v = 0; v < kBlock / kVector; v++) {
+        x[v] = _mm512_loadu_ps(logits + v * kVector);
+        const __mmask16 mask = first_lanes(visible - v * kVector);
+        x[v] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, x[v]);
+        most = _mm512_max_ps(most, x[v]);
+    }
+    const float now = _mm512_reduce_max_ps(most);
+    const __m512 shift = _mm512_set1_ps(now * factor);
+    __m512 total = _mm512_setzero_ps();
+    for (long v = 0; v < kBlock / kVector; v += 2) {
+        const __m512 a = exp2_vector(_mm512_fmsub_ps(x[v], _mm512_set1_ps(factor), shift));
+        const __m512 b = exp2_vector(_mm512_fmsub_ps(x[v + 1], _mm512_set1_ps(factor), shift));
+        const __mmask16 mask_a = first_lanes(visible - v * kVector);
+        const __mmask16 mask_b = first_lanes(visible - (v + 1) * kVector);
+        const __m512 pa = _mm512_maskz_mov_ps(mask_a, a), pb = _mm512_maskz_mov_ps(mask_b, b);
+        total = _mm512_add_ps(total, _mm512_add_ps(pa, pb));
+        _mm512_storeu_si512(probability + v * kVector, (__m512i)_mm512_cvtne2ps_pbh(pb, pa));
+    }
+    const float kept = std::exp2((*maximum - now) * factor);
+    *sum = *sum * kept + _mm512_reduce_add_ps(total);
+    *maximum = now;
+    return kept;
+}
+
+void forward_task(const Task& task, const Shape& shape, Rows q, Rows k, Rows v, float scale, bf16* out,
+                  float* lse_nt, long num_rows, float* maxima) {
+    const long length = task.length(), whole = whole_blocks(length);
+    const long width = shape.width, value_width = shape.value_width, room = padded(value_width);
+    scratch.reset((packed_words(width / 2, whole) + packed_words(whole / 2, value_width)) * 4 +
+                  kBlock * (kBlock * 6 + room * 4) + 4096);
+    auto* keys = scratch.take<std::uint32_t>(packed_words(width / 2, whole));
+    auto* values = scratch.take<std::uint32_t>(packed_words(whole / 2, value_width));
+    auto* logits = scratch.take<float>(kBlock * kBlock);
+    auto* sums = scratch.take<float>(kBlock * room);
+    auto* probability = scratch.take<bf16>(kBlock * kBlock);
+    pack_transposed(k.at(task.start, task.kv_head), k.row, length, width, keys);
+    pack(v.at(task.start, task.kv_head), v.row, length, whole, value_width, values);
+    const float factor = scale * kLog2E;
+    for (long g = 0; g < shape.group(); g++) {
+        const long n = task.kv_head * shape.group() + g;
+        float largest = -INFINITY;  // NaN once a row is
+        for (long first = 0; first < length; first += kBlock) {
+            const long rows = std::min(kBlock, length - first);
+            float maximum[kBlock], sum[kBlock];
+            std::fill(maximum, maximum + rows, -INFINITY);
+            std::fill(sum, sum + rows, 0.0f);
+            for (long key = 0; key <= first; key += kBlock) {
+                product(rows, kBlock, width / 2, q.at(task.start + first, n), q.row,
+                        keys + key * (width / 2), width / 2, 0, logits, kBlock, false);
+                for (long r = 0; r < rows; r++) {
+                    const float kept =
+                        add_block(logits + r * kBlock, first + r + 1 - key, factor, maximum + r,
+                                  sum + r, probability + r * kBlock);
+                    if (key > 0 && kept != 1.0f)
+                        for (long w = 0; w < room; w++) sums[r * room + w] *= kept;
+                }
+                product(rows, value_width, kBlock / 2, probability, kBlock, values, whole / 2,
+                        key / 2, sums, room, key > 0);
+            }
+            for (long r = 0; r < rows; r++) {
+                const long t = task.start + first + r;
+                store_rounded(out + (t * shape.heads + n) * value_width, sums + r * room,
+                              1.0f / sum[r], value_width);
+                const float lse = maximum[r] * scale + std::log(sum[r]);
+                lse_nt[n * num_rows + t] = lse;
+                largest = lse != lse || largest != largest ? NAN : std::max(maximum[r], largest);
+            }
+        }
+#pragma omp critical
+        maxima[n] = largest != largest || maxima[n] != maxima[n] ? NAN : std::max(largest * scale, maxima[n]);
+    }
+}
+
+// Two rows (keys) of a block, against 64 queries: probabilities and the logits' gradients.
+struct Block {
+    float *logits, *dp;            // [key][query]
+    bf16 *probability, *gradient;  // [key][query]
+    std::uint32_t* packed;         // gradient, pairs of keys side by side
+};
+
+inline void probabilities_and_gradients(const Block& block, const float* lse2, const float* delta,
+                                        long first_visible, float factor, float scale) {
+    for (long key = 0; key < kBlock; key += 2) {
+        for (long v = 0; v < kBlock; v += kVector) {
+            __m256i half[2];
+            for (long i = 0; i < 2; i++) {
+                const long at = (key + i) * kBlock + v;
+                // Query lanes before the key do not see it.
+                const __mmask16 sees = __mmask16(~first_lanes(first_visible + key + i - v));
+                const __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(block.logits + at),
+                                                 _mm512_set1_ps(factor), _mm512_loadu_ps(lse2 + v));
+                const __m512 p = _mm512_maskz_mov_ps(sees, exp2_vector(x));
+                const __m512 d = _mm512_sub_ps(_mm512_loadu_ps(block.dp + at), _mm512_loadu_ps(delta + v));
+                const __m512 ds = _mm512_mul_ps(_mm512_mul_ps(p, d), _mm512_set1_ps(scale));
+                _mm256_storeu_si256((__m256i*)(block.probability + at), (__m256i)_mm512_cvtneps_pbh(p));
+                half[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_mov_ps(sees, ds));
+                _mm256_storeu_si256((__m256i*)(block.gradient + at), half[i]);
+            }
+            _mm512_storeu_si512(
+                block.packed + key / 2 * kBlock + v,
+                _mm512_or_si512(_mm512_cvtepu16_epi32(half[0]),
+                                _mm512_slli_epi32(_mm512_cvtepu16_epi32(half[1]), 16)));
+        }
+    }
+}
+
+void backward_task(const Task& task, const Shape& shape, Rows q, Rows k, Rows v, const bf16* out,
+                   const bf16* dout, const float* lse_nt, long num_rows, float scale, bf16* dq, bf16* dk,
+                   bf16* dv) {
+    const long length = task.length(), whole = whole_blocks(length);
+    const long width = shape.width, value_width = shape.value_width;
+    const long room = padded(width), value_room = padded(value_width);
+    const long out_row = shape.heads * value_width;
+    scratch.reset(whole * (2 * width + 4 * room + 4 * value_room +  // kt, dk, dv
+                           2 * width + 2 * value_width +            // q, dout by lanes
+                           2 * value_room + 2 * room +              // dout, q by rows
+                           4 * width + 8) +                         // dq, lse, delta
+                  kBlock * kBlock * 16 + 16384);
+    auto* kt = scratch.take<bf16>(width * whole);
+    auto* dk_sum = scratch.take<float>(whole * room);
+    auto* dv_sum = scratch.take<float>(whole * value_room);
+    auto* q_lanes = scratch.take<std::uint32_t>(width / 2 * whole);
+    auto* dout_lanes = scratch.take<std::uint32_t>(value_width / 2 * whole);
+    auto* dout_rows = scratch.take<std::uint32_t>(packed_words(whole / 2, value_width));
+    auto* q_rows = scratch.take<std::uint32_t>(packed_words(whole / 2, width));
+    auto* dqt_sum = scratch.take<float>(width * whole);  // [block of queries][width][64]
+    auto* lse2 = scratch.take<float>(whole);
+    auto* delta = scratch.take<float>(whole);
+    const Block block{scratch.take<float>(kBlock * kBlock), scratch.take<float>(kBlock * kBlock),
+                      scratch.take<bf16>(kBlock * kBlock), scratch.take<bf16>(kBlock * kBlock),
+                      scratch.take<std::uint32_t>(kBlock * kBlock / 2)};
+    const float factor = scale * kLog2E;
+
+    const bf16* keys = k.at(task.start, task.kv_head);
+    const bf16* values = v.at(task.start, task.kv_head);
+    std::memset(kt, 0, width * whole * sizeof *kt);
+    for (long t = 0; t < length; t++)
+        for (long h = 0; h < width; h++) kt[h * whole + t] = keys[t * k.row + h];
+    std::memset(dk_sum, 0, whole * room * sizeof *dk_sum);
+    std::memset(dv_sum, 0, whole * value_room * sizeof *dv_sum);
+
+    for (long g = 0; g < shape.group(); g++) {
+        const long n = task.kv_head * shape.group() + g;
+        const bf16* queries = q.at(task.start, n);
+        const bf16* douts = dout + task.start * out_row + n * value_width;
+        const bf16* outs = out + task.start * out_row + n * value_width;
+        pack_transposed(queries, q.row, length, width, q_lanes);
+        pack_transposed(douts, out_row, length, value_width, dout_lanes);
+        pack(douts, out_row, length, whole, value_width, dout_rows);
+        pack(queries, q.row, length, whole, width, q_rows);
+        std::memset(dqt_sum, 0, width * whole * sizeof *dqt_sum);
+        for (long t = 0; t < whole; t++) {
+            float sum = 0;
+            if (t < length)
+                for (long w = 0; w < value_width; w++)
+                    sum += to_float(douts[t * out_row + w]) * to_float(outs[t * out_row + w]);
+            delta[t] = sum;
+            // Rows that are only padding get probability 0.
+            lse2[t] = t < length ? lse_nt[n * num_rows + task.start + t] * kLog2E : INFINITY;
+        }
+        for (long key = 0; key < length; key += kBlock) {
+            const long rows = std::min(kBlock, length - key);
+            // Keys beyond the document: their logits are whatever was there, their products are not read.
+            for (long query = key; query < length; query += kBlock) {
+                product(rows, kBlock, width / 2, keys + key * k.row, k.row,
+                        q_lanes + query * (width / 2), width / 2, 0, block.logits, kBlock, false);
+                product(rows, kBlock, value_width / 2, values + key * v.row, v.row,
+                        dout_lanes + query * (value_width / 2), value_width / 2, 0, block.dp, kBlock,
+                        false);
+                for (long r = rows * kBlock; r < kBlock * kBlock; r++) block.logits[r] = block.dp[r] = 0;
+                probabilities_and_gradients(block, lse2 + query, delta + query, key - query, factor, scale);
+                product(rows, value_width, kBlock / 2, block.probability, kBlock, dout_rows, whole / 2,
+                        query / 2, dv_sum + key * value_room, value_room, true);
+                product(rows, width, kBlock / 2, block.gradient, kBlock, q_rows, whole / 2, query / 2,
+                        dk_sum + key * room, room, true);
+                product(width, kBlock, kBlock / 2, kt + key, whole, block.packed, kBlock / 2, 0,
+                        dqt_sum + query * width, kBlock, true);
+            }
+        }
+        for (long t = 0; t < length; t++) {
+            bf16* to = dq + ((task.start + t) * shape.heads + n) * width;
+            const float* from = dqt_sum + t / kBlock * kBlock * width + t % kBlock;
+            for (long h = 0; h < width; h++) to[h] = to_bf16(from[h * kBlock]);
+        }
+    }
+    for (long t = 0; t < length; t++) {
+        const long at = (task.start + t) * shape.kv_heads + task.kv_head;
+        store_rounded(dk + at * width, dk_sum + t * room, 1.0f, width);
+        store_rounded(dv + at * value_width, dv_sum + t * value_room, 1.0f, value_width);
+    }
+}
+
+}  // namespace
+
+// q [T, N, H], k [T, M, H], v [T, M, W] with their row and head strides in elements; segments
+// [count][2] rows; out [T, N, W], lse [N, T], maxima [N] (set to -inf before).
+extern "C" void causal_attention_forward(bf16* q, bf16* k, bf16* v, const std::int64_t* strides,
+                                         const std::int64_t* segments, std::int64_t count,
+                                         const std::int64_t* dims, float scale, bf16* out, float* lse_nt,
+                                         float* maxima, std::int64_t threads) {
+    const Shape shape{dims[1], dims[2], dims[3], dims[4]};
+    const std::vector<Task> tasks = tasks_of(segments, count, shape.kv_heads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (std::size_t i = 0; i < tasks.size(); i++)
+        forward_task(tasks[i], shape, {q, strides[0], strides[1]}, {k, strides[2], strides[3]},
+                     {v, strides[4], strides[5]}, scale, out, lse_nt, dims[0], maxima);
+}
+
+// The gradients of contiguous out [T, N, W]: dq [T, N, H], dk [T, M, H], dv [T, M, W].
+extern "C" void causal_attention_backward(bf16* q, bf16* k, bf16* v, const std::int64_t* strides,
+                                          const std::int64_t* segments, std::int64_t count,
+                                          const std::int64_t* dims, float scale, const bf16* out,
+                                          const bf16* dout, const float* lse_nt, bf16* dq, bf16* dk, bf16* dv,
+                                          std::int64_t threads) {
+    const Shape shape{dims[1], dims[2], dims[3], dims[4]};
+    const std::vector<Task> tasks = tasks_of(segments, count, shape.kv_heads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    for (std::size_t i = 0; i < tasks.size(); i++)
+        backward_task(tasks[i], shape, {q, strides[0], strides[1]}, {k, strides[2], strides[3]},
+                      {v, strides[4], strides[5]}, out, dout, lse_nt, dims[0], scale, dq, dk, dv);
+}
+
+#endif
