@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from selenite.ops import native
 from selenite.ops.activation import exp, sigmoid, swiglu
 from selenite.ops.linear import head_linear, linear
 from selenite.ops.norm import rms_norm
+
+kernels = pytest.mark.skipif(not native.is_available(), reason=native.availability().reason)
 
 
 @pytest.mark.parametrize("shape", [(5, 16), (3, 2, 7)])
@@ -31,6 +35,53 @@ def test_rms_norm_of_zeros_is_zero_with_a_finite_gradient() -> None:
     out = rms_norm(x, torch.ones(8), 1e-6)
     assert (out == 0).all()
     assert torch.autograd.grad(out.sum(), x)[0].isfinite().all()
+
+
+@kernels
+@pytest.mark.parametrize("width", [1, 7, 16, 33, 512])
+@pytest.mark.parametrize("rows", [0, 1, 127, 128, 300])
+def test_the_norm_kernel_equals_the_plain_path(rows: int, width: int) -> None:
+    """On a slice of wider rows. The same float32 arithmetic in another order: a value may be
+    rounded to the next bfloat16."""
+    generator = torch.Generator().manual_seed(rows)
+    wide = (torch.randn(rows, width + 3, generator=generator) * 9).bfloat16().requires_grad_()
+    gain = torch.rand(width, generator=generator, requires_grad=True)
+    grad = torch.randn(rows, 2 * width, generator=generator).bfloat16()[:, ::2]
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        out = rms_norm(x[:, 2 : width + 2], gain, 1e-6)
+        return out, *torch.autograd.grad(out, (wide, gain), grad.to(x.dtype))
+
+    assert native.serves(wide)
+    (out, dx, dgain), (out32, dx32, dgain32) = run(wide), run(wide.float())
+    assert_close(out.float(), out32, atol=0, rtol=2**-8)
+    # The reference's gradient by x goes through a cast, which rounds it.
+    assert_close(dx, dx32, atol=2e-6, rtol=2**-7)
+    assert_close(dgain, dgain32, atol=1e-4, rtol=1e-5)
+
+
+@kernels
+def test_the_norm_kernel_passes_on_what_is_not_finite() -> None:
+    x = torch.tensor([[1.0, torch.nan, 2.0], [1.0, torch.inf, 2.0], [1.0, 2.0, 3.0]])
+    gain = torch.ones(3)
+    out = rms_norm(x.bfloat16(), gain, 1e-6)
+    assert_close(out.float(), rms_norm(x, gain, 1e-6), equal_nan=True, atol=0, rtol=2**-8)
+
+
+@kernels
+def test_the_norm_kernel_gives_the_same_bits_on_any_number_of_threads() -> None:
+    x, gain = torch.randn(1000, 96).bfloat16().requires_grad_(), torch.rand(96, requires_grad=True)
+
+    def run(num_threads: int) -> list[Tensor]:
+        torch.set_num_threads(num_threads)
+        out = rms_norm(x, gain, 1e-6)
+        return [out, *torch.autograd.grad(out.float().square().sum(), (x, gain))]
+
+    before = torch.get_num_threads()
+    try:
+        assert all(torch.equal(a, b) for a, b in zip(run(1), run(3), strict=True))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_activations() -> None:
