@@ -94,6 +94,47 @@ def test_activations() -> None:
     assert swiglu(extreme, torch.ones(2)).tolist() == [0.0, 200.0]
 
 
+@kernels
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 7), (2, 3, 33), (130, 128)])
+def test_the_swiglu_kernel_equals_the_plain_path_in_float32(
+    shape: tuple[int, ...], weighted: bool
+) -> None:
+    """Each result is rounded to bfloat16 once."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    gate, up = ((torch.randn(shape, generator=generator) * 3).bfloat16() for _ in range(2))
+    gate.view(-1)[:3] = torch.tensor([-100.0, 100.0, 0.0])[: gate.numel()]
+    weight = torch.rand(*shape[:-1], 1, generator=generator) if weighted else None
+    grad = torch.randn(shape, generator=generator).bfloat16()
+
+    def run(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        inputs = [x.to(dtype) for x in (gate, up)]
+        inputs += [weight.clone()] if weighted else []
+        for x in inputs:
+            x.requires_grad_()
+        out = swiglu(*inputs)
+        return out, *torch.autograd.grad(out, inputs, grad.to(dtype))
+
+    assert native.serves(gate)
+    for found, expected in zip(run(torch.bfloat16), run(torch.float32), strict=True):
+        # The second number: the gradient by a weight sums products of order one in float32.
+        assert_close(found.float(), expected, rtol=2**-8, atol=1e-5)
+
+
+@kernels
+def test_the_swiglu_kernel_passes_on_what_is_not_finite() -> None:
+    inf, nan = torch.inf, torch.nan
+    gate, up = torch.tensor([nan, inf, -inf, 1.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, nan, inf])
+
+    def run(dtype: torch.dtype) -> tuple[Tensor, ...]:
+        inputs = [x.to(dtype)[None].requires_grad_() for x in (gate, up)]
+        out = swiglu(*inputs)
+        return out, *torch.autograd.grad(out.sum(), inputs)
+
+    for found, expected in zip(run(torch.bfloat16), run(torch.float32), strict=True):
+        assert_close(found.float(), expected, equal_nan=True, rtol=2**-8, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_linear_casts_the_master_weight(dtype: torch.dtype) -> None:
     x, weight, bias = torch.randn(2, 5, 8).to(dtype), torch.randn(6, 8), torch.randn(6)
