@@ -167,7 +167,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def checksum(tensor: Tensor) -> str:
     """SHA-256 (hex) of a tensor's bytes as they lie in a file."""
     values = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(memoryview(values.view(torch.uint8).numpy())).hexdigest()
+    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 def num_elements(shape: tuple[int, ...]) -> int:
