@@ -55,7 +55,7 @@ def main() -> None:
     held: dict[str, list[int]] = {name: [] for name in configs}
     for _ in range(arguments.rounds):
         for name, config in configs.items():
-            held[name].append(measure_memory(config, return_freed=False).peak)
+            held[name].append(measure_memory(config).peak)
             print(
                 f"{name}: {mebibytes(held[name][-1])}, plan {mebibytes(planned[name])}", flush=True
             )
