@@ -209,10 +209,12 @@ def _run(config: PretrainConfig, peaks: dict[str, float]) -> list[Row]:
 
 
 def _memory(config: PretrainConfig, measure: bool) -> tuple[list[Row], bool]:
+    from selenite.ops import allocator
     from selenite.runtime import mebibytes
     from selenite.train.memory import plan_memory
     from selenite.train.memory_measure import measure_memory
 
+    allocator.install()  # as training does: the process is counted with it
     plan = plan_memory(config)
     rows = list(plan.rows())
     verdict = "fits" if plan.fits else "does not fit"
