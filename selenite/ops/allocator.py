@@ -35,20 +35,18 @@ def install() -> Decision:
 
     Where our kernels are not available torch's own allocator stays, which is glibc's malloc.
     """
-    found = native.function("selenite_install_allocator", "")
-    if found is None:
+    if not native.is_available():
         return Decision("torch's", native.availability().reason)
-    found()
+    native.function("selenite_install_allocator", "")()
     return Decision("ours", "holds little more than what is live")
 
 
 def counters() -> Counters | None:
     """What the allocator counted; None where our kernels are not available."""
-    count = native.function("selenite_allocator_counters", "p")
-    if count is None:
+    if not native.is_available():
         return None
     counted = np.zeros(5, dtype=np.int64)
-    count(counted.ctypes.data)
+    native.function("selenite_allocator_counters", "p")(counted.ctypes.data)
     return Counters(*counted.tolist())
 
 

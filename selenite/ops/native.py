@@ -158,7 +158,7 @@ def serves(x: Tensor) -> bool:
     )
 
 
-def call(name: str, *arguments: Tensor | int | float | None) -> None:
+def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> None:
     """Runs a kernel on torch's number of threads, which is its last argument.
 
     Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
