@@ -3,8 +3,8 @@
     python -m benchmarks.train_speed            # or: nano, dense30m
 
 Every setting of transformers takes a step or two first; those behind are dropped. The rest and ours
-then take turns, and the matrix-product peak is measured between the rounds. The rows
-are about AdamW on both sides; ours with MuonClip is measured in the same run and stands in the note.
+then take turns, and the matrix-product peak is measured between the rounds. The rows are about
+AdamW on both sides; ours with MuonClip is measured in the same run and stands in the note.
 Rows: train.nano.vs_transformers, train.nano.mfu and the same of dense30m.
 """
 
