@@ -51,7 +51,11 @@ class Engine:
     """Continuous batching of a model's requests over a paged cache."""
 
     def __init__(
-        self, model: Transformer, config: EngineConfig, model_id: str = "", clock: Clock | None = None
+        self,
+        model: Transformer,
+        config: EngineConfig,
+        model_id: str = "",
+        clock: Clock | None = None,
     ) -> None:
         if config.layout == "latent" and is_batch_invariant():
             raise ConfigError(
@@ -150,7 +154,9 @@ class Engine:
     def _sample(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> None:
         """A new token for each request; a request whose token cannot be drawn fails alone."""
         logits_BV = self.runner.logits(torch.cat(list(rows)))
-        for request, drawn in zip(requests, sample(logits_BV, requests, self.weight_version), strict=True):
+        for request, drawn in zip(
+            requests, sample(logits_BV, requests, self.weight_version), strict=True
+        ):
             if isinstance(drawn, SampledToken):
                 self._append(request, drawn)
             else:
@@ -160,7 +166,11 @@ class Engine:
         request.completion.append(drawn)
         request.tokens.append(drawn.token_id)
         params = request.params
-        ends = params.stop_token_ids if params.ignore_eos else (*params.stop_token_ids, *request.end_token_ids)
+        ends = (
+            params.stop_token_ids
+            if params.ignore_eos
+            else (*params.stop_token_ids, *request.end_token_ids)
+        )
         if drawn.token_id in ends or (request.stops is not None and request.stops(drawn.token_id)):
             self._end(request, FinishReason.STOP)
         elif len(request.completion) >= params.max_tokens:

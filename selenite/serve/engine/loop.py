@@ -1,0 +1,144 @@
+"""The engine in a thread of its own: requests and calls go in, news of requests come out.
+
+Everything that touches the engine happens on this thread, between steps. An idle engine sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from selenite.errors import SeleniteError
+from selenite.runtime import apply_threads
+from selenite.serve.engine.engine import Engine
+from selenite.serve.engine.request import Request
+from selenite.types import FinishReason
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Listener = Callable[[Request], None]
+"""Called on the engine's thread whenever the request has new tokens, and at its end."""
+
+
+class EngineThread:
+    """Runs an engine's steps while there is work.
+
+    ``is_alive`` turns false when a step failed in a way that no single request is to blame for; all
+    requests have then ended with that error.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._paused = False
+        self._listeners: dict[Request, Listener] = {}
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether steps are run."""
+        return self._thread.is_alive() and self._failure is None
+
+    def submit(self, request: Request, listener: Listener) -> Future[None]:
+        """Queues a request. The future carries the ``ConfigError`` of one that cannot run."""
+
+        def add() -> None:
+            self.engine.add(request)
+            self._listeners[request] = listener
+
+        return self.call(add)
+
+    def abort(self, request: Request) -> Future[None]:
+        """Ends a request before the next step; its listener is told."""
+
+        def end() -> None:
+            if request.finish_reason is None:
+                self.engine.abort(request)
+                self._tell(request)
+
+        return self.call(end)
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Runs ``function`` on the engine's thread between two steps."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if self._failure is not None:
+                future.set_exception(self._failure)
+                return
+            try:
+                result = function()
+            except (SeleniteError, ValueError, OSError) as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._calls.append(run)
+        self._wake.set()
+        return future
+
+    def pause(self) -> Future[None]:
+        """Runs no more steps until ``resume``; requests stay where they are."""
+        return self.call(lambda: setattr(self, "_paused", True))
+
+    def resume(self) -> Future[None]:
+        """Runs steps again."""
+        return self.call(lambda: setattr(self, "_paused", False))
+
+    def stop(self) -> None:
+        """Ends all requests and the thread, and waits for it."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        apply_threads()
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                while self._calls:
+                    self._calls.popleft()()
+                if self._paused or not self.engine.has_work():
+                    self._wake.wait()
+                    continue
+                for request in self.engine.step():
+                    self._tell(request)
+            self._end_all(FinishReason.ABORT, None)
+        except BaseException as error:
+            # Nobody else waits for this thread: without this, every client would wait for ever.
+            logger.exception("the engine stopped")
+            self._failure = error
+            self._end_all(FinishReason.ERROR, error)
+            while self._calls:
+                self._calls.popleft()()
+            if not isinstance(error, Exception):
+                raise
+
+    def _end_all(self, reason: FinishReason, error: BaseException | None) -> None:
+        for request in list(self._listeners):
+            if request.finish_reason is None:
+                request.finish_reason = reason
+                request.error = error if isinstance(error, Exception) else None
+            self._tell(request)
+
+    def _tell(self, request: Request) -> None:
+        listener = self._listeners.get(request)
+        if listener is None:
+            return
+        if request.finish_reason is not None:
+            del self._listeners[request]
+        listener(request)
