@@ -1,9 +1,9 @@
 """Prefix reuse: a radix tree of published pages, by what they hold.
 
-A page's key is a hash chain: of its parent's key and its own tokens, from a root that names all else
-that the entries depend on (model, weight version, dtype, layout, adapter, salt). Only full pages are
-published. Pages that nobody else holds are given up when the pool runs short: the one used longest
-ago first, and a page never before those that come after it.
+A page's key is a hash chain: of its parent's key and its own tokens, from a root that names all
+else that the entries depend on (model, weight version, dtype, layout, adapter, salt). Only full
+pages are published. Pages that nobody else holds are given up when the pool runs short: the one
+used longest ago first, and a page never before those that come after it.
 """
 
 from __future__ import annotations

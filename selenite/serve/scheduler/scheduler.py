@@ -60,10 +60,10 @@ class Scheduler:
             if budget > 0 and request.status is Status.RUNNING:
                 budget -= self._prefill(request, budget, chunks)
         while budget > 0 and self.waiting and len(self.running) < self.max_running:
-            request = self._next_waiting()
-            if request is None or not self._start(request):
+            first = self._next_waiting()
+            if first is None or not self._start(first):
                 break
-            budget -= self._prefill(request, budget, chunks)
+            budget -= self._prefill(first, budget, chunks)
         return chunks
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
