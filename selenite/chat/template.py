@@ -124,6 +124,8 @@ def _message_entry(message: Message) -> dict[str, Any]:
         entry["name"] = message.name
     if message.tool_call_id is not None:
         entry["tool_call_id"] = message.tool_call_id
+    if message.reasoning is not None:
+        entry["reasoning_content"] = message.reasoning
     if message.tool_calls:
         entry["tool_calls"] = [
             {
