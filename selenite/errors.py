@@ -8,6 +8,8 @@ cause is an ``assert`` where it happens. The command line prints the message of 
     ├── ConfigError               2  a key or value of a config (also a ValueError)
     ├── DataError                 3  a source, corpus or shard that cannot be read
     ├── TokenizerError            3  a tokenizer that is missing, broken or does not match
+    ├── ConversationError         3  messages or tools that break the rules of a chat
+    │   └── UnstableTemplateError 3  a template that writes earlier turns anew when one is added
     ├── CheckpointError           4  a checkpoint that is incomplete, altered or of another model
     ├── NonFiniteError            5  a loss or gradient that is NaN or infinite
     ├── OutOfMemoryError          6  carries the memory plan and the dial to turn
@@ -41,6 +43,16 @@ class TokenizerError(SeleniteError, ValueError):
     """A tokenizer is missing, malformed, or is not the one the tokens or model were made with."""
 
     exit_code = 3
+
+
+class ConversationError(SeleniteError, ValueError):
+    """Messages or tools break the rules of a chat."""
+
+    exit_code = 3
+
+
+class UnstableTemplateError(ConversationError):
+    """The template writes earlier turns differently once another follows, so none can be added."""
 
 
 class CheckpointError(SeleniteError, ValueError):

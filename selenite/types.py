@@ -43,6 +43,7 @@ class Message:
     name: str | None = None  # of the speaker; None: the role's own name
     tool_calls: tuple[ToolCall, ...] = ()  # assistant only
     tool_call_id: str | None = None  # tool only: the call that this answers
+    reasoning: str | None = None  # assistant only: what it thought; None: unknown or nothing
 
 
 @dataclass(frozen=True)
