@@ -78,16 +78,13 @@ def _check_device(requested: str) -> None:
 def choose_dtype(requested: DTypeName = "auto", device: str = "cpu") -> Decision:
     """The compute dtype: bfloat16 where the processor multiplies it natively, else float32.
 
-    Master weights are float32 either way. Batch-invariant mode computes in float32.
+    Master weights are float32 either way. In batch-invariant mode, products of bfloat16 are
+    computed in float32, so that ``auto`` is float32 there.
     """
-    if _batch_invariant:
-        if requested == "bfloat16":
-            raise ConfigError(
-                "dtype=bfloat16: batch-invariant mode computes in float32; use dtype=float32"
-            )
-        return Decision("float32", "batch-invariant mode")
     if requested != "auto":
         return Decision(requested, "requested")
+    if _batch_invariant:
+        return Decision("float32", "batch-invariant mode")
     if device.startswith("cuda"):
         if torch.cuda.is_bf16_supported():
             return Decision("bfloat16", "the GPU multiplies bfloat16 natively")
