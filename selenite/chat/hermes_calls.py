@@ -128,9 +128,8 @@ class _HermesReader(CallReader):
 
     def _object_piece(self, text: str) -> int:
         taken = self._scanner.feed(text)
-        if not taken:
-            return 0
         self._raw += text[:taken]
+        # Also where nothing was taken: the next character may have ended a number.
         self._fault = self._look_at_members()
         if not self._fault and self._scanner.complete:
             self._fault = self._missing()

@@ -40,7 +40,9 @@ def scan(pieces) -> tuple[JsonScanner, str]:
     """The scanner after the pieces, and what it left of them."""
     scanner, left = JsonScanner(), ""
     for piece in pieces:
-        left += piece[scanner.feed(piece) :] if not left else piece
+        left += piece
+        while left and (taken := scanner.feed(left)):
+            left = left[taken:]
     return scanner, left
 
 

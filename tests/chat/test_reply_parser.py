@@ -121,6 +121,8 @@ SCRAPS = [
     "<|tool_call_section_begin|>",
     *("<tool_call>", "</tool_call>", "<think>", "</think>", "<tool_", "<|tool", "</", ">"),
     *("functions.f:0", '{"name": "f", "arguments": {}}', '"arguments"', '"name"', '{"a": 1}'),
+    *('{"name": "f", "arguments": {', '"arguments": {"a": 1}', '"name": "g"', '{"name": 3', '"}}'),
+    *('<tool_call>{"arguments": {"b": "', ', "name": "f"}', "<tool_call>[", "{}", "]</tool_call>"),
     *('{"', '"', "{", "}", "[", "]", ",", ":", "\\", " ", "\n", "f", "1", "é", "🙂"),
 ]
 
