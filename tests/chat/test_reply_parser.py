@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -148,11 +149,14 @@ def test_anything_at_all_gives_the_same_however_it_is_split(name, pieces, places
 @pytest.fixture(scope="session")
 def thinker(tokenizer, tmp_path_factory) -> Tokenizer:
     """A vocabulary with K2-Thinking's two tokens beside K2's."""
-    folder = tmp_path_factory.mktemp("thinker")
+    return with_tokens(tokenizer, ("<think>", "</think>"), tmp_path_factory.mktemp("thinker"))
+
+
+def with_tokens(tokenizer: Tokenizer, names: tuple[str, ...], folder: Path) -> Tokenizer:
     tokenizer.save(folder)
     file = folder / "tokenizer.json"
     library = json.loads(file.read_text())
-    for name in ("<think>", "</think>"):
+    for name in names:
         last = library["added_tokens"][-1]
         library["added_tokens"].append({**last, "id": last["id"] + 1, "content": name})
     file.write_text(json.dumps(library))
@@ -213,6 +217,19 @@ def test_markers_inside_arguments_are_text_unless_they_are_tokens(tokenizer):
     (fault,) = parse_reply(K2, broken, tokenizer).malformed
     assert fault.reason is R.STRAY_TOKEN
     assert fault.text == tokenizer.decode(broken[1:])
+
+
+def test_tags_that_are_special_tokens_count_as_tokens_only(tokenizer, tmp_path):
+    tagging = with_tokens(tokenizer, ("<tool_call>", "</tool_call>"), tmp_path)
+    begin, end = map(tagging.special_id, ("<tool_call>", "</tool_call>"))
+    spelled = tagged(hermes("f", "{}"))
+    body = hermes("f", '{"a": "</tool_call><tool_call>"}')
+    ids = [*tagging.encode(spelled), begin, *tagging.encode(body), end]
+    for pieces in ([ids], [[id] for id in ids]):
+        reply = parsed(HERMES, pieces, tagging)
+        assert reply.content == spelled
+        assert reply.calls == (call("f", '{"a": "</tool_call><tool_call>"}', 0),)
+        assert reply.malformed == ()
 
 
 def test_special_tokens_never_reach_content_or_reasoning(tokenizer):

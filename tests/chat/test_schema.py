@@ -72,7 +72,7 @@ def test_schemas_that_cannot_be_followed_are_no_fault_of_the_call(schema):
     assert check(schema, arguments).fault is CallFault.UNCHECKABLE
 
 
-@pytest.mark.parametrize("address", ["http://localhost:1/x", "file:///etc/hostname"])
+@pytest.mark.parametrize("address", ["http://localhost:1/x", "ftp://localhost:1/x"])
 def test_references_to_other_documents_are_not_followed(address, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *_: pytest.fail("a schema was fetched"))
     assert check({"$ref": address}, "{}").fault is CallFault.UNCHECKABLE
