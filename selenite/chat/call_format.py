@@ -8,7 +8,7 @@ a reply, and what a grammar engine needs to force them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from selenite.chat.call_ids import CallIds
@@ -146,6 +146,6 @@ def begins_marker(text: str, markers: Collection[str]) -> bool:
     return any(name.startswith(text) and name != text for name in markers)
 
 
-def marker_at_start(text: str, markers: Sequence[str] | Collection[str]) -> str | None:
+def marker_at_start(text: str, markers: Collection[str]) -> str | None:
     """The marker that ``text`` begins with; no marker begins with another."""
     return next((name for name in markers if text.startswith(name)), None)

@@ -77,10 +77,12 @@ class CallIds:
             return dataclasses.replace(message, tool_call_id=self._answered(message.tool_call_id))
         if not message.tool_calls:
             return message
-        self._given.update({call.id: [] for call in message.tool_calls})
-        return dataclasses.replace(
-            message, tool_calls=tuple(self._rewrite_call(call) for call in message.tool_calls)
-        )
+        written = {call.id for call in message.tool_calls}
+        self._given.update({id: [] for id in written})
+        calls = tuple(self._rewrite_call(call) for call in message.tool_calls)
+        # Results may name the new ids too, where no call of this turn was written with them.
+        self._given.update({call.id: [call.id] for call in calls if call.id not in written})
+        return dataclasses.replace(message, tool_calls=calls)
 
     def _rewrite_call(self, call: ToolCall) -> ToolCall:
         if not is_tool_name(call.name):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from selenite.chat.call_ids import CallIds
 from selenite.chat.events import Reply, collect
@@ -35,7 +35,7 @@ class Conversation:
     ids: tuple[int, ...]  # without a generation prompt
     sampled: tuple[tuple[int, int], ...]  # [start, end) of what the model wrote, in ``ids``
     inexact_seams: tuple[int, ...]  # places where encoding all text at once gives other ids
-    call_ids: CallIds
+    call_ids: CallIds = field(compare=False)  # of the calls so far; never changed here
 
     @classmethod
     def start(
@@ -120,7 +120,7 @@ class Conversation:
         count = len(self.messages)
         if len(told) < count or not all(map(_same_turn, self.messages, told)):
             return None
-        return self.extended(messages[count:])
+        return self.extended(told[count:])
 
     def _rendering(self, messages: Sequence[Message]) -> Rendering:
         template = self.profile.template(self.tokenizer)

@@ -128,9 +128,8 @@ class _HermesReader(CallReader):
 
     def _object_piece(self, text: str) -> int:
         taken = self._scanner.feed(text)
-        if not taken:
-            return 0
         self._raw += text[:taken]
+        # Also where nothing was taken: the next character may have ended a number.
         self._fault = self._look_at_members()
         if not self._fault and self._scanner.complete:
             self._fault = self._missing()
@@ -142,11 +141,13 @@ class _HermesReader(CallReader):
         return taken
 
     def _look_at_members(self) -> tuple[MalformedReason, str] | None:
-        """Follows "name" and "arguments" as far as they are written."""
-        scanner = self._scanner
-        for member in scanner.members[self._num_keys :]:
+        """Follows "name" and "arguments" as far as they are written, in the order of writing."""
+        for member in self._scanner.members[self._num_keys :]:
+            fault = self._look_at_values()  # of the members before this one
+            if fault:
+                return fault
             self._num_keys += 1
-            key = scanner.key(member)
+            key = self._scanner.key(member)
             if key == "name":
                 if self._name_member:
                     return MalformedReason.BAD_NAME, '"name" stands there twice'
@@ -155,8 +156,12 @@ class _HermesReader(CallReader):
                 if self._arguments_member:
                     return MalformedReason.INVALID_JSON, '"arguments" stands there twice'
                 self._arguments_member = member
-        if self._name is None and self._name_member and self._name_member.end >= 0:
-            name = json.loads(scanner.text[self._name_member.start : self._name_member.end])
+        return self._look_at_values()
+
+    def _look_at_values(self) -> tuple[MalformedReason, str] | None:
+        member, text = self._name_member, self._scanner.text
+        if self._name is None and member and member.end >= 0:
+            name = json.loads(text[member.start : member.end])
             if not isinstance(name, str) or not is_tool_name(name):
                 return MalformedReason.BAD_NAME, f'"name" is {json.dumps(name)}, no tool\'s name'
             self._name = name
@@ -212,8 +217,10 @@ class _HermesReader(CallReader):
             if not self._in_list:
                 self._finished()
         elif truncated:
+            self._raw = self._raw or f"{BEGIN}["  # after the finished calls of a list
             self._malformed(MalformedReason.TRUNCATED, "the reply ends inside the call")
         elif self._empty:
             self._malformed(MalformedReason.EMPTY_SECTION, "a tag without a call")
         else:
+            self._raw = self._raw or f"{BEGIN}["
             self._malformed(MalformedReason.INVALID_JSON, "the call's object or list is not closed")

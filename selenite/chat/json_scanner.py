@@ -30,6 +30,7 @@ _NUMBER: dict[str, tuple[tuple[str, str], ...]] = {
 }
 _WHOLE = ("zero", "int", "fraction", "exponent")
 _LITERALS = {"t": "rue", "f": "alse", "n": "ull"}
+_VALUE_BEGINS = frozenset('{["-' + _DIGITS + "".join(_LITERALS))
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -61,6 +62,7 @@ class JsonScanner:
         self._rest = ""  # of a literal or of a \u escape
         self._is_key = False
         self._key_start = 0
+        self._news = False  # ``members`` has changed in this ``feed``
         self._at = 0  # place in ``text`` of the character in hand
 
     @property
@@ -78,8 +80,13 @@ class JsonScanner:
         return key
 
     def feed(self, text: str) -> int:
-        """Takes characters from the start of ``text`` while they fit; returns how many."""
+        """Takes characters from the start of ``text`` while they fit; returns how many.
+
+        It returns early where something about ``members`` has changed, so that what a reader
+        concludes from them takes effect at the same character however the text is cut.
+        """
         self.fault = None
+        self._news = False
         place, base = 0, len(self.text)
         while place < len(text) and not self.complete and self.fault is None:
             if self._state == "string":
@@ -91,6 +98,8 @@ class JsonScanner:
             self._at = base + place
             if self._take(text[place]):
                 place += 1
+                if self._news:
+                    break
             elif self.fault is None:  # the character after a number, looked at again
                 continue
         self.text += text[:place]
@@ -137,8 +146,11 @@ class JsonScanner:
         return self._wrong(char, expected[state])
 
     def _value(self, char: str) -> bool:
-        if len(self._stack) == 1 and self._stack[0] == "{":
+        if char not in _VALUE_BEGINS:
+            return self._wrong(char, "a value")
+        if len(self._stack) == 1:
             self.members[-1].start = self._at
+            self._news = True
         if char in "{[":
             return self._open(char)
         if char == '"':
@@ -147,10 +159,8 @@ class JsonScanner:
             self._rest, self._state = _LITERALS[char], "literal"
         elif char == "-":
             self._state = "minus"
-        elif char in _DIGITS:
-            self._state = "zero" if char == "0" else "int"
         else:
-            return self._wrong(char, "a value")
+            self._state = "zero" if char == "0" else "int"
         return True
 
     def _open(self, char: str) -> bool:
@@ -196,6 +206,7 @@ class JsonScanner:
         self._state = "colon"
         if len(self._stack) == 1:
             self.members.append(Member(self._key_start, self._at + 1))
+            self._news = True
 
     def _number(self, char: str) -> bool:
         for characters, state in _NUMBER[self._state]:
@@ -211,6 +222,7 @@ class JsonScanner:
         self._state = "after"
         if len(self._stack) == 1:
             self.members[-1].end = end
+            self._news = True
 
     def _wrong(self, char: str, expected: str) -> bool:
         self.fault = f"{char!r} at character {self._at}, where {expected} is expected"

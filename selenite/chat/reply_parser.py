@@ -128,7 +128,7 @@ class ReplyParser:
         self._fresh = not in_reasoning  # only padding so far: a reasoning section may begin
         self._any_content = False
         self._after_calls = False  # calls were read, and nothing since
-        self._held = ""  # padding that counts if more text follows it
+        self._held: list[str] = []  # padding that counts if more text follows it
         self._skipped = self._padding if in_reasoning else ""  # characters to pass over
 
     @property
@@ -164,10 +164,11 @@ class ReplyParser:
         else:
             markers = [*self._text_openers, *(self._text_begin if self._fresh else ())]
         place, marker = find_marker(self._buffer, markers)
-        before = self._held + self._buffer[:place]
-        if marker in self._text_begin and before.strip(self._padding):
-            self._fresh = False  # text stands before it, so it opens nothing
-            return self._text(final)
+        if marker in self._text_begin:
+            before = "".join(self._held) + self._buffer[:place]
+            if before.strip(self._padding):
+                self._fresh = False  # text stands before it, so it opens nothing
+                return self._text(final)
         if final and not marker:
             place = len(self._buffer)
         self._write(self._buffer[:place])
@@ -226,19 +227,20 @@ class ReplyParser:
         if not text:
             return
         self._skipped = ""
-        text = self._held + text
         padding = self._padding
         if not self.in_reasoning and self._calls:
             padding += self._calls.padding
         certain = text.rstrip(padding) if padding else text
-        self._held = text[len(certain) :]
-        self._emit(certain)
+        if certain:
+            self._emit("".join(self._held) + certain)
+            self._held.clear()
+        self._held.append(text[len(certain) :])
 
     def _release(self, dropped: str) -> None:
         """Gives out padding that was held back, but for ``dropped`` at its end."""
-        text = self._held.rstrip(dropped) if dropped else self._held
-        self._held = ""
-        self._emit(text)
+        held = "".join(self._held)
+        self._held.clear()
+        self._emit(held.rstrip(dropped) if dropped else held)
 
     def _emit(self, text: str) -> None:
         if not text:

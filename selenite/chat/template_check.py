@@ -5,7 +5,7 @@ from __future__ import annotations
 from selenite.chat.conversation import Conversation
 from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import ConversationError, TokenizerError
+from selenite.errors import TokenizerError, UnstableTemplateError
 from selenite.types import Message, ToolCall, ToolSpec
 
 _TOOL = ToolSpec("look_up", "Looks a word up.", {"type": "object", "properties": {}})
@@ -42,7 +42,10 @@ def check_template(tokenizer: Tokenizer, profile: ChatProfile) -> tuple[str, ...
             conversation = conversation.extended(added)
             if added[0].role != "assistant":
                 findings.extend(_prompt_finding(conversation, turns[place + 1 :][:1]))
-        except (ConversationError, TokenizerError) as error:
+        except TokenizerError as error:
+            findings.append(f"a turn of {added[0].role!r} is refused: {error}")
+            break
+        except UnstableTemplateError as error:
             findings.append(f"adding a turn of {added[0].role!r}: {error}")
             so_far = [message for group in turns[: place + 1] for message in group]
             conversation = start.extended(so_far)

@@ -50,8 +50,7 @@ class LatentAttention(nn.Module):
         low_rank = self.config.q_lora_rank is not None
         q = self.q_b(self.q_a_norm(self.q_a(x_TD))) if low_rank else self.q(x_TD)
         q_TNH = q.view(len(x_TD), self.config.num_heads, self.config.qk_dim)
-        nope, rotary = q_TNH.split((self.config.qk_nope_head_dim, self.config.rope_dim), -1)
-        return torch.cat((nope, rope.rotate(rotary, positions_T)), -1)
+        return rope.rotate(q_TNH, positions_T, copied=self.config.qk_nope_head_dim)
 
     def entry(self, x_TD: Tensor, rope: RopeTable, positions_T: Tensor) -> Entry:
         """What is cached of a token: its latent ``[T, R]`` and the rotated key ``[T, 1, rope]``."""

@@ -3,16 +3,20 @@
 torch's vectorised kernels compute the last few elements of a tensor (or of a thread's share of
 it) by another code path, which may differ in the last bit. In batch-invariant mode the input is
 padded so that every share is a whole number of vectors.
+
+In bfloat16 on the CPU ``swiglu`` is a kernel of our own (``csrc/swiglu.cpp``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selenite.ops import native
 from selenite.runtime import is_batch_invariant
 
 # Four AVX-512 vectors of float32: the widest unrolled step of torch's element-wise loops.
@@ -37,6 +41,34 @@ def exp(x: Tensor) -> Tensor:
     return _elementwise(torch.exp, x)
 
 
-def swiglu(gate_TF: Tensor, up_TF: Tensor) -> Tensor:
-    """``silu(gate) * up`` (arXiv 2002.05202)."""
-    return _elementwise(F.silu, gate_TF) * up_TF
+def swiglu(gate_TF: Tensor, up_TF: Tensor, weight_T1: Tensor | None = None) -> Tensor:
+    """``silu(gate) * up`` (arXiv 2002.05202), each row times its weight if there are weights."""
+    if native.serves(gate_TF):
+        weights = None if weight_T1 is None else weight_T1.float().contiguous()
+        return _SwiGLUByKernel.apply(gate_TF.contiguous(), up_TF.contiguous(), weights)
+    out_TF = _elementwise(F.silu, gate_TF) * up_TF
+    return out_TF if weight_T1 is None else out_TF * weight_T1.to(out_TF.dtype)
+
+
+class _SwiGLUByKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_TF: Tensor, up_TF: Tensor, weight_T1: Tensor | None) -> Tensor:
+        assert gate_TF.shape == up_TF.shape, (gate_TF.shape, up_TF.shape)
+        ctx.save_for_backward(gate_TF, up_TF, weight_T1)
+        out_TF = torch.empty_like(gate_TF)
+        shape = gate_TF.shape[:-1].numel(), gate_TF.shape[-1]
+        native.call("swiglu_forward", gate_TF, up_TF, weight_T1, out_TF, *shape)
+        return out_TF
+
+    @staticmethod
+    def backward(ctx: Any, grad_TF: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        gate_TF, up_TF, weight_T1 = ctx.saved_tensors
+        grads = (
+            torch.empty_like(gate_TF),
+            torch.empty_like(up_TF),
+            None if weight_T1 is None else torch.empty_like(weight_T1),
+        )
+        shape = gate_TF.shape[:-1].numel(), gate_TF.shape[-1]
+        saved = gate_TF, up_TF, weight_T1
+        native.call("swiglu_backward", *saved, grad_TF.contiguous(), *grads, *shape)
+        return grads

@@ -1,7 +1,11 @@
 """The one place where a log-probability is computed, for training, decoding and evaluation.
 
 Training goes from hidden states to log-probabilities in chunks of rows, so that the logits of a
-whole batch are never held; backward computes each chunk's logits again.
+large batch are never held; backward computes each chunk's logits again.
+
+In bfloat16 on the CPU a kernel of our own (``csrc/softmax_rows.cpp``) reads logits as the product
+wrote them, so that a chunk may have more rows; a batch that is one chunk keeps its logits for
+backward, which overwrites them by their gradient.
 """
 
 from __future__ import annotations
@@ -11,12 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selenite.ops import native
 from selenite.ops.linear import linear
 from selenite.runtime import is_batch_invariant
 from selenite.types import IGNORED
 
-# Logits held at once, in elements: 32 MB in float32.
+# Logits held at once, in elements: 32 MiB in float32.
 _CHUNK_ELEMENTS = 1 << 23
+# The same where the kernel needs no copies in float32: 128 MiB. Keeping the logits spares a third
+# of the backward pass; each chunk more costs a pass over the head's gradient.
+_KERNEL_CHUNK_ELEMENTS = 1 << 26
 
 
 def logsumexp(logits_TV: Tensor) -> Tensor:
@@ -59,9 +67,9 @@ def token_logprobs_and_hits(
     return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, True)
 
 
-def _chunks(num_rows: int, vocab_size: int) -> list[slice]:
-    step = max(1, _CHUNK_ELEMENTS // vocab_size)
-    return [slice(first, first + step) for first in range(0, num_rows, step)]
+def _chunks(num_rows: int, elements: int, vocab_size: int) -> list[slice]:
+    step = max(1, elements // vocab_size)
+    return [slice(first, first + step) for first in range(0, max(num_rows, 1), step)]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -74,33 +82,62 @@ class _TokenLogprobs(torch.autograd.Function):
         index_T1 = torch.where(kept_T, targets_T, 0)[:, None]
         lse_T = torch.empty(len(targets_T), device=hidden_TD.device)
         chosen_T = torch.empty_like(lse_T)
-        hit_T = torch.zeros_like(kept_T) if with_hits else None
-        for rows in _chunks(len(targets_T), len(head)):
-            logits = linear(hidden_TD[rows], head)
-            lse_T[rows] = logsumexp(logits)
-            chosen_T[rows] = logits.gather(1, index_T1[rows])[:, 0].float()
-            if hit_T is not None:
-                hit_T[rows] = (logits.argmax(1) == index_T1[rows, 0]) & kept_T[rows]
-        ctx.save_for_backward(hidden_TD, head_VD, index_T1, kept_T, lse_T)
+        hit_T = torch.empty_like(kept_T) if with_hits else None
+        ctx.by_kernel = native.serves(hidden_TD)
+        elements = _KERNEL_CHUNK_ELEMENTS if ctx.by_kernel else _CHUNK_ELEMENTS
+        ctx.chunks = _chunks(len(targets_T), elements, len(head))
+        for rows in ctx.chunks:
+            logits_TV = linear(hidden_TD[rows], head)
+            # Before the kernel, because this refuses targets outside the vocabulary.
+            chosen_T[rows] = logits_TV.gather(1, index_T1[rows])[:, 0].float()
+            if ctx.by_kernel:
+                found = lse_T[rows], None if hit_T is None else hit_T[rows]
+                shape = logits_TV.shape
+                native.call("softmax_rows_forward", logits_TV, index_T1[rows], *found, *shape)
+            else:
+                lse_T[rows] = logsumexp(logits_TV)
+                if hit_T is not None:
+                    hit_T[rows] = logits_TV.argmax(1) == index_T1[rows, 0]
         if hit_T is not None:
+            hit_T &= kept_T
             ctx.mark_non_differentiable(hit_T)
+        saved_TV = logits_TV if ctx.by_kernel and len(ctx.chunks) == 1 else None
+        ctx.save_for_backward(hidden_TD, head_VD, index_T1, kept_T, lse_T, saved_TV)
         return (chosen_T - lse_T) * kept_T, hit_T
 
     @staticmethod
     def backward(ctx: Any, grad_T: Tensor, _: None) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden_TD, head_VD, index_T1, kept_T, lse_T = ctx.saved_tensors
+        hidden_TD, head_VD, index_T1, kept_T, lse_T, saved_TV = ctx.saved_tensors
         head = head_VD.to(hidden_TD.dtype)
         grad_T1 = (grad_T * kept_T)[:, None]
         dhidden_TD = torch.empty_like(hidden_TD)
         # A frozen head (LoRA) is spared a third of the products and a gradient of its size.
         is_trained = ctx.needs_input_grad[1]
-        dhead_VD = torch.zeros_like(head_VD, dtype=torch.float32) if is_trained else None
-        for rows in _chunks(len(lse_T), len(head)):
-            dlogits = linear(hidden_TD[rows], head).float().sub_(lse_T[rows, None]).exp_()
-            dlogits.mul_(-grad_T1[rows])
-            dlogits.scatter_add_(1, index_T1[rows], grad_T1[rows])
-            low = dlogits.to(hidden_TD.dtype)
-            dhidden_TD[rows] = low @ head
-            if dhead_VD is not None:
-                dhead_VD += low.T @ hidden_TD[rows]
+        dhead_VD = None
+        to_gradient = _to_gradient_by_kernel if ctx.by_kernel else _to_gradient
+        for rows in ctx.chunks:
+            logits_TV = linear(hidden_TD[rows], head) if saved_TV is None else saved_TV
+            low_TV = to_gradient(logits_TV, index_T1[rows], lse_T[rows], grad_T1[rows])
+            dhidden_TD[rows] = low_TV @ head
+            if is_trained:
+                product_VD = low_TV.T @ hidden_TD[rows]
+                dhead_VD = product_VD.float() if dhead_VD is None else dhead_VD.add_(product_VD)
         return dhidden_TD, None if dhead_VD is None else dhead_VD.to(head_VD.dtype), None, None
+
+
+def _to_gradient(logits_TV: Tensor, index_T1: Tensor, lse_T: Tensor, grad_T1: Tensor) -> Tensor:
+    """``grad * (one-hot - softmax)``: the gradient by the logits, in their dtype."""
+    dlogits_TV = logits_TV.float().sub_(lse_T[:, None]).exp_()
+    dlogits_TV.mul_(-grad_T1)
+    dlogits_TV.scatter_add_(1, index_T1, grad_T1)
+    return dlogits_TV.to(logits_TV.dtype)
+
+
+def _to_gradient_by_kernel(
+    logits_TV: Tensor, index_T1: Tensor, lse_T: Tensor, grad_T1: Tensor
+) -> Tensor:
+    """The same in the place of the logits. A second backward pass through kept logits is refused
+    by autograd, which is told that they changed."""
+    native.call("softmax_rows_backward", logits_TV, index_T1, lse_T, grad_T1, *logits_TV.shape)
+    torch.autograd.graph.increment_version(logits_TV)
+    return logits_TV

@@ -113,10 +113,10 @@ def experts(
     x_XD = repeat_rows(x_TD, source_X, to.places_TK)
     lora_gate, lora_up, lora_down = lora
     gate_XF = adapted(x_XD, gate_EFD, to.ends_E, lora_gate)
-    hidden_XF = swiglu(gate_XF, adapted(x_XD, up_EFD, to.ends_E, lora_up))
+    up_XF = adapted(x_XD, up_EFD, to.ends_E, lora_up)
     # Weighting the narrow hidden rows instead of the outputs: the same by linearity, for less.
-    gate_X1 = repeat_rows(weights_TK.reshape(-1, 1), to.slot_X, to.places_TK.reshape(-1, 1))
-    hidden_XF = hidden_XF * gate_X1.to(x_TD.dtype)
+    weight_X1 = repeat_rows(weights_TK.reshape(-1, 1), to.slot_X, to.places_TK.reshape(-1, 1))
+    hidden_XF = swiglu(gate_XF, up_XF, weight_X1)
     y_XD = adapted(hidden_XF, down_EDF, to.ends_E, lora_down)
     return sum_rows(y_XD, source_X, to.places_TK, to.padding_Z)
 
@@ -135,7 +135,11 @@ def _row_multiple(x_TD: Tensor) -> int:
 def grouped(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """Row block ``e`` of ``x`` (ending before ``ends_E[e]``) times expert ``e``'s weight."""
     weight = weight_EOI.to(x_XI.dtype)
-    return F.grouped_mm(x_XI, weight.transpose(1, 2), offs=ends_E)
+    if not is_batch_invariant():
+        return F.grouped_mm(x_XI, weight.transpose(1, 2), offs=ends_E)
+    # In float32, as ``linear`` does.
+    out = F.grouped_mm(x_XI.float(), weight.float().transpose(1, 2), offs=ends_E)
+    return out.to(x_XI.dtype)
 
 
 def adapted(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor, lora: LowRank | None) -> Tensor:

@@ -23,10 +23,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from selenite import log
 from selenite.errors import UnsupportedError
-from selenite.runtime import Decision
+from selenite.runtime import Decision, is_batch_invariant
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,11 @@ _COMMON = (
     "-fPIC",
     "-fopenmp",
     "-fno-math-errno",
+    "-fno-trapping-math",  # else gcc makes branches of selects, which avx2 cannot vectorise
 )
 _PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).selenite_probe() != 42)"
 _ARGUMENTS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+_LETTERS: dict[type, str] = {int: "i", float: "f"}  # other values are passed by address
 
 
 @cache
@@ -141,6 +144,32 @@ def integers(values: Iterable[int]) -> ctypes.Array[ctypes.c_int64]:
     """Values for a ``p`` argument that a kernel reads as int64."""
     listed = list(values)
     return (ctypes.c_int64 * len(listed))(*listed)
+
+
+def serves(x: Tensor) -> bool:
+    """Whether our kernels compute on tensors like ``x``: bfloat16 on the CPU, outside
+    batch-invariant mode. Also without values (``meta``), so that a memory plan allocates what a
+    step would; ``call`` then does nothing."""
+    return (
+        x.dtype == torch.bfloat16
+        and x.device.type in ("cpu", "meta")
+        and not is_batch_invariant()
+        and is_available()
+    )
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Runs a kernel on torch's number of threads, which is its last argument.
+
+    Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
+    strides.
+    """
+    if any(isinstance(a, Tensor) and a.device.type == "meta" for a in arguments):
+        return
+    letters = "".join(_LETTERS.get(type(a), "p") for a in arguments)
+    kernel = function(name, letters + "i")
+    values = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    kernel(*values, torch.get_num_threads())
 
 
 @cache

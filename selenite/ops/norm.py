@@ -2,6 +2,7 @@
 
 Only the input and one number a row are kept for the gradient, which is written out:
 ``dx = r (g - n mean(g n))`` with ``g = gain dy``, ``r = 1 / rms(x)`` and ``n = r x``.
+In bfloat16 on the CPU both passes are kernels of our own (``csrc/rms_norm.cpp``).
 """
 
 from __future__ import annotations
@@ -11,9 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selenite.ops import native
+
+# Rows whose gradients by the gain are summed one after another: the order of a sum must not depend
+# on the number of threads.
+_BLOCK = 128
+
 
 def rms_norm(x_TD: Tensor, gain_D: Tensor, eps: float) -> Tensor:
     """``gain * x / rms(x)``, in the dtype of ``x``."""
+    if native.serves(x_TD) and gain_D.dtype == torch.float32:
+        # Slices of wider rows are read where they are.
+        rows_TD = x_TD.reshape(-1, x_TD.shape[-1])
+        rows_TD = rows_TD if rows_TD.stride(1) == 1 else rows_TD.contiguous()
+        return _RMSNormByKernel.apply(rows_TD, gain_D.contiguous(), eps).view(x_TD.shape)
     return _RMSNorm.apply(x_TD, gain_D, eps)
 
 
@@ -35,3 +47,27 @@ class _RMSNorm(torch.autograd.Function):
         mean_T1 = (product_TD @ gain_D.float()[:, None]) / x_TD.shape[-1]
         dx_TD = (grad32_TD * gain_D).sub_(normed_TD.mul_(mean_T1)).mul_(scale_T1)
         return dx_TD.to(x_TD.dtype), dgain_D.to(gain_D.dtype), None
+
+
+class _RMSNormByKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, gain_D: Tensor, eps: float) -> Tensor:
+        out_TD = x_TD.new_empty(x_TD.shape)
+        scale_T = gain_D.new_empty(len(x_TD))
+        ctx.save_for_backward(x_TD, gain_D, scale_T)
+        place = x_TD, x_TD.stride(0), gain_D
+        native.call("rms_norm_forward", *place, out_TD, scale_T, eps, *x_TD.shape)
+        return out_TD
+
+    @staticmethod
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, Tensor, None]:
+        x_TD, gain_D, scale_T = ctx.saved_tensors
+        rows, width = x_TD.shape
+        dx_TD = x_TD.new_empty(rows, width)
+        dgain_BD = gain_D.new_empty(-(-rows // _BLOCK), width)
+        native.call(
+            "rms_norm_backward",
+            *(x_TD, x_TD.stride(0), gain_D, scale_T, grad_TD.contiguous(), dx_TD, dgain_BD),
+            *(_BLOCK, rows, width),
+        )
+        return dx_TD, dgain_BD.sum(0), None

@@ -1,7 +1,8 @@
 """Reordering rows, with gradients that gather.
 
 torch differentiates indexing by scattering with addition, which is slow and must assume that rows
-repeat. Here ``repeat_rows`` and ``sum_rows`` are each other's gradient.
+repeat. Here ``repeat_rows`` and ``sum_rows`` are each other's gradient. In bfloat16 on the CPU
+both are kernels of our own (``csrc/permute.cpp``).
 
 Letters: ``X`` rows in their new order, ``K`` copies of a row, ``Z`` rows of padding.
 """
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from selenite.ops import native
 
 
 def repeat_rows(x_TD: Tensor, source_X: Tensor, places_TK: Tensor) -> Tensor:
@@ -27,8 +30,29 @@ def sum_rows(x_XD: Tensor, source_X: Tensor, places_TK: Tensor, padding_Z: Tenso
     return _SumRows.apply(x_XD, source_X, places_TK, padding_Z)
 
 
+def _gather(x_TD: Tensor, source_X: Tensor) -> Tensor:
+    """``x[source]``."""
+    if not _is_served(x_TD, source_X):
+        return x_TD[source_X]
+    out_XD = x_TD.new_empty(len(source_X), *x_TD.shape[1:])
+    width = x_TD.shape[1:].numel()
+    native.call("gather_rows", x_TD, source_X, out_XD, len(source_X), width)
+    return out_XD
+
+
+def _is_served(x_TD: Tensor, rows: Tensor) -> bool:
+    """The kernels take dense tensors and trust that ``rows`` are rows of ``x``."""
+    dense = x_TD.is_contiguous() and rows.is_contiguous() and rows.dtype == torch.int64
+    return dense and native.serves(x_TD)
+
+
 def _gather_sum(x_XD: Tensor, places_TK: Tensor) -> Tensor:
     # One addition after another in float32: the sum of a row never depends on the other rows.
+    if _is_served(x_XD, places_TK):
+        out_TD = x_XD.new_empty(len(places_TK), *x_XD.shape[1:])
+        width = x_XD.shape[1:].numel()
+        native.call("gather_sum", x_XD, places_TK, out_TD, *places_TK.shape, width)
+        return out_TD
     total_TD = x_XD[places_TK[:, 0]].float()
     for k in range(1, places_TK.shape[1]):
         total_TD += x_XD[places_TK[:, k]]
@@ -39,7 +63,7 @@ class _RepeatRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, source_X: Tensor, places_TK: Tensor) -> Tensor:
         ctx.places_TK = places_TK
-        return x_TD[source_X]
+        return _gather(x_TD, source_X)
 
     @staticmethod
     def backward(ctx: Any, grad_XD: Tensor) -> tuple[Tensor, None, None]:
@@ -56,5 +80,5 @@ class _SumRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, None, None, None]:
-        grad_XD = grad_TD[ctx.source_X].index_fill_(0, ctx.padding_Z, 0)
+        grad_XD = _gather(grad_TD, ctx.source_X).index_fill_(0, ctx.padding_Z, 0)
         return grad_XD, None, None, None

@@ -1,7 +1,8 @@
 """Rotary position embedding, with YaRN's frequency scaling (arXiv 2104.09864, 2309.00071).
 
 The table is computed once in float32 and indexed by position, so that a position's angles are
-the same bits wherever they are used.
+the same bits wherever they are used. In bfloat16 on the CPU a kernel of our own rotates
+(``csrc/rope.cpp``).
 
 Letters: ``C`` rotary pairs (half the rotary width), ``J`` positions in the table.
 """
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from selenite.ops import native
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,17 @@ class RopeTable:
     sin_JC: Tensor  # float32
     interleaved: bool  # pairs are (2i, 2i+1); else (i, i + C)
 
-    def rotate(self, x_TNH: Tensor, positions_T: Tensor) -> Tensor:
-        """Rotates each head of each row by its position; same shape and dtype as ``x``."""
+    def rotate(self, x_TNH: Tensor, positions_T: Tensor, copied: int = 0) -> Tensor:
+        """Rotates each head of each row by its position, but for the first ``copied`` values of
+        the head; same shape and dtype as ``x``."""
+        if native.serves(x_TNH):
+            return _RotateByKernel.apply(x_TNH, positions_T, self, copied)
+        if copied == 0:
+            return self._rotate(x_TNH, positions_T)
+        plain, rotary = x_TNH.split((copied, x_TNH.shape[2] - copied), -1)
+        return torch.cat((plain, self._rotate(rotary, positions_T)), -1)
+
+    def _rotate(self, x_TNH: Tensor, positions_T: Tensor) -> Tensor:
         cos_T1C = self.cos_JC[positions_T][:, None]
         sin_T1C = self.sin_JC[positions_T][:, None]
         x = x_TNH.float()
@@ -38,6 +51,41 @@ class RopeTable:
         else:
             out = torch.cat((rotated_a, rotated_b), dim=-1)
         return out.to(x_TNH.dtype)
+
+
+class _RotateByKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_TNH: Tensor, positions_T: Tensor, table: RopeTable, copied: int
+    ) -> Tensor:
+        if positions_T.device.type != "meta" and len(positions_T):
+            first, last = positions_T.aminmax()
+            known = len(table.cos_JC)
+            assert first >= 0, first
+            assert last < known, (last, known)
+        ctx.how = positions_T, table, copied
+        return _turned(x_TNH, 1.0, *ctx.how)
+
+    @staticmethod
+    def backward(ctx: Any, grad_TNH: Tensor) -> tuple[Tensor, None, None, None]:
+        return _turned(grad_TNH, -1.0, *ctx.how), None, None, None
+
+
+def _turned(
+    x_TNH: Tensor, turn: float, positions_T: Tensor, table: RopeTable, copied: int
+) -> Tensor:
+    """Rotated by ``turn`` times the angles."""
+    x_TNH = x_TNH if x_TNH.stride(2) == 1 else x_TNH.contiguous()
+    T, N, H = x_TNH.shape
+    pairs = table.cos_JC.shape[1]
+    assert copied + 2 * pairs == H, (H, copied, pairs)
+    out_TNH = x_TNH.new_empty(T, N, H)
+    native.call(
+        "rope_rotate",
+        *(x_TNH, x_TNH.stride(0), x_TNH.stride(1), positions_T.contiguous()),
+        *(table.cos_JC, table.sin_JC, out_TNH, turn, int(table.interleaved), T, N, copied, pairs),
+    )
+    return out_TNH
 
 
 def inverse_frequencies(width: int, theta: float) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from selenite.ops import logprobs
+from selenite.ops import logprobs, native
 from selenite.ops.logprobs import log_softmax, token_logprobs, token_logprobs_and_hits
 from selenite.types import IGNORED
 
@@ -136,3 +136,64 @@ def test_logits_that_overflow_exp() -> None:
     out = token_logprobs(hidden * 1000, head, targets)
     assert out.isfinite().all()
     assert (out <= 0).all()
+
+
+kernels = pytest.mark.skipif(not native.is_available(), reason=native.availability().reason)
+
+
+@kernels
+@pytest.mark.parametrize("rows_of_a_chunk", [1, 5, 12, 100])
+@pytest.mark.parametrize("vocab", [1, 2, 31, 37, 1000])
+def test_the_kernel_equals_the_plain_path(
+    vocab: int, rows_of_a_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On logits of the same products; gradients differ by a rounding to bfloat16 here and there."""
+    monkeypatch.setattr(logprobs, "_KERNEL_CHUNK_ELEMENTS", rows_of_a_chunk * vocab)
+    generator = torch.Generator().manual_seed(vocab)
+    hidden = torch.randn(12, D, generator=generator).bfloat16().requires_grad_()
+    head = torch.randn(vocab, D, generator=generator, requires_grad=True)
+    targets = torch.randint(vocab, (12,), generator=generator)
+    targets[:4] = (hidden @ head.bfloat16().T).argmax(-1)[:4]
+    targets[[0, 11]] = IGNORED
+    weights = torch.linspace(-1, 2, 12)
+
+    def run() -> tuple[Tensor, ...]:
+        found, hit = token_logprobs_and_hits(hidden, head, targets)
+        return found, hit, *torch.autograd.grad((found * weights).sum(), (hidden, head))
+
+    mine = run()
+    monkeypatch.setattr(native, "serves", lambda x: False)
+    theirs = run()
+    assert_close(mine[0], theirs[0], atol=1e-5, rtol=1e-6)
+    assert torch.equal(mine[1], theirs[1])
+    for a, b in zip(mine[2:], theirs[2:], strict=True):
+        # Sums of a few products of which each may be rounded the other way.
+        assert_close(a.float(), b.float(), atol=2e-2, rtol=2e-2)
+    assert (mine[2][[0, 11]] == 0).all()
+
+
+@kernels
+def test_rows_that_are_not_finite_are_as_in_the_plain_path() -> None:
+    inf, nan = torch.inf, torch.nan
+    rows = [[1.0, -inf, 2.0], [inf, 1, 2], [inf, inf, 0], [-inf] * 3, [nan, 1, inf], [2, nan, nan]]
+    rows += [[3.0, 3.0, 1.0], [300.0, -300.0, 0.0]]
+    logits_TV = torch.tensor(rows).bfloat16()
+    grad_T1 = torch.linspace(-1, 1, len(rows))[:, None]
+    for target in range(3):
+        index_T1 = torch.full((len(rows), 1), target)
+        lse_T, hit_T = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.bool)
+        native.call("softmax_rows_forward", logits_TV, index_T1, lse_T, hit_T, *logits_TV.shape)
+        assert_close(lse_T, logprobs.logsumexp(logits_TV), equal_nan=True)
+        assert torch.equal(hit_T, logits_TV.argmax(-1) == target)
+        plain = logprobs._to_gradient(logits_TV, index_T1, lse_T, grad_T1)
+        mine = logprobs._to_gradient_by_kernel(logits_TV.clone(), index_T1, lse_T, grad_T1)
+        assert_close(mine, plain, equal_nan=True, atol=0, rtol=2**-7)
+
+
+@kernels
+def test_a_second_backward_pass_through_kept_logits_is_refused() -> None:
+    hidden, head, targets = case(4, torch.bfloat16)
+    total = token_logprobs(hidden, head, targets).sum()
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()

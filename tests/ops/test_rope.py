@@ -16,6 +16,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from selenite.model.attention import softmax_scale
 from selenite.model.config import preset
 from selenite.model.transformer import build_rope
+from selenite.ops import native
 from selenite.ops.rope import (
     inverse_frequencies,
     rope_table,
@@ -138,3 +139,27 @@ def test_yarn_multiplier() -> None:
     assert yarn_mscale(1.0, 1.0) == 1.0
     assert yarn_mscale(40.0, 0.707) == 1 + 0.1 * 0.707 * math.log(40)
     assert yarn_mscale(40.0, 0.0) == 1.0
+
+
+@pytest.mark.skipif(not native.is_available(), reason=native.availability().reason)
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize(("copied", "width"), [(0, 2), (0, 16), (5, 34), (32, 16), (1, 64)])
+def test_the_kernel_equals_the_plain_path_in_float32(
+    copied: int, width: int, heads: int, interleaved: bool
+) -> None:
+    """On heads inside wider rows, with a strided gradient; rounded once."""
+    rope = rope_table(inverse_frequencies(width, 10_000.0), 50, interleaved, scale=1.1)
+    H = copied + width
+    wide = torch.randn(9, heads * H + 3).bfloat16().requires_grad_()
+    positions_T = torch.randint(50, (9,))
+    grad = torch.randn(heads, 9, H).bfloat16().transpose(0, 1)
+
+    def run(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        x_TNH = wide[:, 1 : heads * H + 1].to(dtype).view(9, heads, H)
+        out = rope.rotate(x_TNH, positions_T, copied)
+        return out, torch.autograd.grad(out, wide, grad.to(dtype))[0]
+
+    for found, expected in zip(run(torch.bfloat16), run(torch.float32), strict=True):
+        assert_close(found.float(), expected.float(), rtol=2**-8, atol=1e-6)
+    assert rope.rotate(wide[:0, None, :H], positions_T[:0], copied).shape == (0, 1, H)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -100,6 +101,7 @@ class Engine:
                 f"{sizes} exceed the cache of {slots} tokens; shorten the prompt, lower "
                 "max_tokens, or start the engine with a larger cache"
             )
+        self.runner.check_adapter(request.adapter)
         request.arrival = self.clock.now()
         self.scheduler.add(request)
 
@@ -134,6 +136,59 @@ class Engine:
             self.add(request)
         while any(request.finish_reason is None for request in requests):
             self.step()
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        """Makes a LoRA adapter known, for requests that name it.
+
+        Raises ``ConfigError`` for a name that is taken, ``CheckpointError`` for a directory that
+        does not fit the model.
+        """
+        self.runner.load_adapter(name, directory)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter that no request uses; raises ``ConfigError`` otherwise."""
+        requests = (*self.scheduler.waiting, *self.scheduler.running)
+        if any(request.adapter == name for request in requests):
+            raise ConfigError(f"adapter {name!r}: requests use it; unload it when they have ended")
+        self.runner.unload_adapter(name)
+
+    def swap_weights(
+        self, model: Transformer, version: int, running: Literal["recompute", "keep", "abort"]
+    ) -> list[Request]:
+        """Goes on with other weights of the same model from the next step on.
+
+        Args:
+            model: verified and cast; its config is this model's.
+            version: of the weights, reported with each token that they compute.
+            running: what happens to requests in the middle: ``recompute`` their entries by the new
+                weights, ``keep`` those of the old ones (which then are never shared), or ``abort``.
+
+        Returns the requests that were aborted. Raises ``ConfigError`` for another model.
+        """
+        self.runner.swap(model)
+        self.weight_version = version
+        self.prefix.clear()
+        self._name_entries()
+        aborted = list(self.scheduler.running) if running == "abort" else []
+        for request in aborted:
+            self.abort(request)
+        for request in list(self.scheduler.running):
+            if running == "recompute":
+                self.scheduler.preempt(request)
+            else:
+                request.publishes = False
+        return aborted
+
+    def sleep(self) -> None:
+        """Gives the memory of the cache back; running requests will compute theirs again."""
+        for request in reversed(list(self.scheduler.running)):
+            self.scheduler.preempt(request)
+        self.prefix.clear()
+        self.runner.free_entries()
+
+    def wake(self) -> None:
+        """The opposite of ``sleep``."""
+        self.runner.allocate_entries()
 
     def check_integrity(self) -> None:
         """Asserts that every page is accounted for; without work, that the prefix cache holds all

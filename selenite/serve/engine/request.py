@@ -73,6 +73,8 @@ class Request:
     pages: list[int] = field(default_factory=list)
     cached: int = 0  # tokens of the prompt that were found in the prefix cache
     preemptions: int = 0
+    publishes: bool = True
+    """False once entries of older weights are among its own: others must not read them."""
     first_scheduled: float | None = None
     completion: list[SampledToken] = field(default_factory=list)
     prompt_logprobs: list[SampledToken] = field(default_factory=list)

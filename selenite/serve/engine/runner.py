@@ -6,19 +6,24 @@ Letters: ``T`` rows of the step, ``D`` model width, ``B`` sequences, ``P`` pages
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from selenite.errors import ConfigError
 from selenite.model.cache import EntryCache
+from selenite.model.layers import Adapter
+from selenite.model.lora import put_adapters, take_adapters
+from selenite.model.lora_files import load_lora, read_lora_config
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
 from selenite.serve.engine.request import Chunk
 
 
 class Runner:
-    """A model and the cached entries of all pages."""
+    """A model, its adapters, and the cached entries of all pages."""
 
     def __init__(
         self,
@@ -28,15 +33,32 @@ class Runner:
         layout: Literal["latent", "expanded"],
     ) -> None:
         self.model = model
+        self.num_pages = num_pages
         self.page_size = page_size
+        self.layout: Literal["latent", "expanded"] = layout
         self.device = model.embed.weight.device
+        self._adapters: dict[str, dict[str, Adapter]] = {}
+        self._adapter: str | None = None  # the one that is in the model
+        self.allocate_entries()
+
+    def allocate_entries(self) -> None:
+        """Takes the memory of the cache."""
         self.entries = EntryCache(
-            model.config, num_pages * page_size, model.compute_dtype, layout, self.device
+            self.model.config,
+            self.num_pages * self.page_size,
+            self.model.compute_dtype,
+            self.layout,
+            self.device,
         )
+
+    def free_entries(self) -> None:
+        """Gives the memory of the cache back; no step may run until it is taken again."""
+        del self.entries
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Computes the chunks' tokens and stores their entries; each chunk's hidden states."""
+        self._use(chunks[0].request.adapter)
         tokens_T = self._integers([t for c in chunks for t in c.request.tokens[c.start : c.stop]])
         context = self.context(chunks)
         hidden_TD = self.model(tokens_T, context.positions_T, context).hidden_TD
@@ -44,8 +66,49 @@ class Runner:
 
     @torch.inference_mode()
     def logits(self, hidden_TD: Tensor) -> Tensor:
-        """Logits ``[T, V]`` of hidden states."""
+        """Logits ``[T, V]`` of hidden states of the last step."""
         return self.model.logits(hidden_TD)
+
+    def swap(self, model: Transformer) -> None:
+        """Goes on with other weights; the adapters stay."""
+        if model.config != self.model.config:
+            raise ConfigError("the new weights are of another model; start another server for it")
+        self._use(None)
+        self.model = model
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        """Reads an adapter; it takes part when a step's requests name it."""
+        if name in self._adapters:
+            raise ConfigError(f"adapter {name!r} is loaded already; unload it first")
+        self._use(None)
+        targets = read_lora_config(directory, self.model).targets
+        if "head" in targets and self.model.config.tie_embeddings:
+            raise ConfigError(
+                f"adapter {name!r} changes the head, which this model shares with its embedding; "
+                "merge it (selenite convert) and serve the merged model"
+            )
+        load_lora(self.model, directory)
+        self._adapters[name] = take_adapters(self.model)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter."""
+        self.check_adapter(name)
+        self._use(None)
+        del self._adapters[name]
+
+    def check_adapter(self, name: str | None) -> None:
+        """Raises ``ConfigError`` for an adapter that is not loaded."""
+        if name is not None and name not in self._adapters:
+            known = ", ".join(self._adapters) or "none"
+            raise ConfigError(f"adapter {name!r} is not loaded (loaded: {known})")
+
+    def _use(self, name: str | None) -> None:
+        if name == self._adapter:
+            return
+        take_adapters(self.model)
+        if name is not None:
+            put_adapters(self.model, self._adapters[name])
+        self._adapter = name
 
     def context(self, chunks: Sequence[Chunk]) -> AttentionContext:
         """Where the rows of a step are, what they see, and where their entries go."""

@@ -47,24 +47,27 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of arrival
         self.num_preemptions = 0
+        self._last_adapter: str | None = None
 
     def add(self, request: Request) -> None:
         """Puts a request at the end of the queue."""
         self.waiting.append(request)
 
     def schedule(self) -> list[Chunk]:
-        """The next step, with pages for all of its tokens; empty where nothing can run."""
-        chunks = self._decodes()
-        budget = self.max_step_tokens - len(chunks)
-        for request in [r for r in self.running if not r.is_prefilled]:
-            if budget > 0 and request.status is Status.RUNNING:
-                budget -= self._prefill(request, budget, chunks)
-        while budget > 0 and self.waiting and len(self.running) < self.max_running:
-            first = self._next_waiting()
-            if first is None or not self._start(first):
-                break
-            budget -= self._prefill(first, budget, chunks)
-        return chunks
+        """The next step, with pages for all of its tokens; empty where nothing can run.
+
+        All requests of a step have the same adapter; adapters in use take turns.
+        """
+        in_use = list(dict.fromkeys(r.adapter for r in (*self.running, *self.waiting)))
+        if self._last_adapter in in_use:
+            after = in_use.index(self._last_adapter) + 1
+            in_use = in_use[after:] + in_use[:after]
+        for adapter in in_use:
+            chunks = self._schedule(adapter)
+            if chunks:
+                self._last_adapter = adapter
+                return chunks
+        return []
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """After a step, before new tokens are appended: its entries are stored now."""
@@ -72,7 +75,7 @@ class Scheduler:
             request = chunk.request
             request.computed = chunk.stop
             full = chunk.stop // self.pool.page_size
-            if full > chunk.start // self.pool.page_size:
+            if request.publishes and full > chunk.start // self.pool.page_size:
                 known = request.tokens[: chunk.stop]
                 self.prefix.publish(self._root(request), known, request.pages)
 
@@ -101,10 +104,26 @@ class Scheduler:
         assert not any(request.pages for request in self.waiting)
         self.pool.check_integrity([*held, self.prefix.pages()])
 
-    def _decodes(self) -> list[Chunk]:
+    def _schedule(self, adapter: str | None) -> list[Chunk]:
+        chunks = self._decodes(adapter)
+        budget = self.max_step_tokens - len(chunks)
+        for request in self._running(adapter, prefilled=False):
+            if budget > 0 and request.status is Status.RUNNING:
+                budget -= self._prefill(request, budget, chunks)
+        while budget > 0 and len(self.running) < self.max_running:
+            first = next((r for r in self.waiting if r.adapter == adapter), None)
+            if first is None or _follows(first) or not self._start(first):
+                break
+            budget -= self._prefill(first, budget, chunks)
+        return chunks
+
+    def _running(self, adapter: str | None, prefilled: bool) -> list[Request]:
+        return [r for r in self.running if r.adapter == adapter and r.is_prefilled == prefilled]
+
+    def _decodes(self, adapter: str | None) -> list[Chunk]:
         chunks: list[Chunk] = []
-        for request in list(self.running):
-            if not request.is_prefilled or request.status is not Status.RUNNING:
+        for request in self._running(adapter, prefilled=True):
+            if request.status is not Status.RUNNING:  # preempted for one before it
                 continue
             if len(chunks) == self.max_step_tokens:
                 break
@@ -121,14 +140,6 @@ class Scheduler:
         chunks.append(Chunk(request, request.computed, stop))
         return stop - request.computed
 
-    def _next_waiting(self) -> Request | None:
-        request = self.waiting[0]
-        leader = request.leader
-        # The leader's prompt is about to be in the prefix cache.
-        if leader is not None and leader.status is not Status.FINISHED and not leader.completion:
-            return None
-        return request
-
     def _start(self, request: Request) -> bool:
         """Moves a waiting request to the running ones if there are pages for its tokens.
 
@@ -144,7 +155,7 @@ class Scheduler:
         if missing > self.pool.num_free:
             self.pool.release(found)
             return False
-        self.waiting.popleft()
+        self.waiting.remove(request)
         request.pages = found
         request.computed = len(found) * self.pool.page_size
         if request.preemptions == 0:
@@ -181,3 +192,9 @@ class Scheduler:
 
     def _root(self, request: Request) -> bytes:
         return root_key(*self.namespace, request.adapter or "", request.salt)
+
+
+def _follows(request: Request) -> bool:
+    """Whether the request waits for its leader, whose prompt will soon be in the prefix cache."""
+    leader = request.leader
+    return leader is not None and leader.status is not Status.FINISHED and not leader.completion

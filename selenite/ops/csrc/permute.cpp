@@ -1,0 +1,38 @@
+// Rows of bfloat16 gathered into a new order, and sums of rows gathered.
+
+#include <algorithm>
+
+#include "numbers.h"
+
+// `out[x] = row source[x]`.
+extern "C" void gather_rows(const bf16* x_TD, const std::int64_t* source_X, bf16* out_XD,
+                            std::int64_t rows, std::int64_t width, std::int64_t threads) {
+#pragma omp parallel for num_threads(threads) if (rows * width > 16384)
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const bf16* from = x_TD + source_X[r] * width;
+        std::copy(from, from + width, out_XD + r * width);
+    }
+}
+
+// `out[t] = sum over k of row places[t, k]`, in the order of k in float32, rounded once.
+extern "C" void gather_sum(const bf16* x_XD, const std::int64_t* places_TK, bf16* out_TD,
+                           std::int64_t rows, std::int64_t places, std::int64_t width,
+                           std::int64_t threads) {
+    const std::int64_t block = 256;  // so many sums are kept in the nearest cache
+#pragma omp parallel for num_threads(threads) if (rows * width > 8192)
+    for (std::int64_t t = 0; t < rows; ++t) {
+        float sum[block];
+        for (std::int64_t first = 0; first < width; first += block) {
+            const std::int64_t length = std::min(block, width - first);
+            std::fill(sum, sum + length, 0.0f);
+            for (std::int64_t k = 0; k < places; ++k) {
+                const bf16* row = x_XD + places_TK[t * places + k] * width + first;
+#pragma omp simd
+                for (std::int64_t d = 0; d < length; ++d) sum[d] += to_float(row[d]);
+            }
+            bf16* out = out_TD + t * width + first;
+#pragma omp simd
+            for (std::int64_t d = 0; d < length; ++d) out[d] = to_bf16(sum[d]);
+        }
+    }
+}
