@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from selenite.chat.conversation import Conversation
+from selenite.chat.reply_parser import ReplyParser
 from selenite.errors import ConfigError, OverloadedError, UnavailableError
 from selenite.serve.choice_text import ChoiceText, Parser, PlainText
 from selenite.serve.config import ServeConfig
@@ -25,6 +26,7 @@ from selenite.serve.embedding import Pooling, embed
 from selenite.serve.engine.engine import Engine
 from selenite.serve.engine.loop import EngineThread
 from selenite.serve.engine.request import Grammar, Request
+from selenite.serve.gated_grammar import AfterReasoning, Without
 from selenite.serve.generation import Choice, Generation
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
@@ -163,7 +165,7 @@ class Service:
             self._check_length(ids)
         vectors = []
         for ids in prompts:
-            call = self.thread.call(partial(embed, self.loaded.model, ids, pooling))
+            call = self.thread.call(partial(self._embed, ids, pooling))
             vectors.append(await asyncio.wrap_future(call))
         return vectors, sum(map(len, prompts))
 
@@ -178,6 +180,9 @@ class Service:
         """The ids of a text, the start token before it."""
         start = [self.tokenizer.bos_id] if add_special_tokens else []
         return [*start, *self.tokenizer.encode(text)]
+
+    def _embed(self, ids: tuple[int, ...], pooling: Pooling) -> list[float]:
+        return embed(self.engine.runner.model, ids, pooling)  # the weights in use now
 
     def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
         if isinstance(prompt, str):
@@ -236,19 +241,34 @@ class Service:
         conversation = self._conversations.open(request.messages, request.tools, options.salt)
         ids = tuple(conversation.prompt_ids())
 
-        def grammar() -> Grammar | None:
-            if options.grammar is not None:
-                return options.grammar(self._grammars)
-            if offered:
-                return self._grammars.tools(request.tools, request.tool_choice)
-            return None
+        def parser() -> ReplyParser:
+            return conversation.parser(tools_offered=offered)
 
         return _Prompt(
             ids,
-            lambda: conversation.parser(tools_offered=offered),
-            grammar,
+            parser,
+            lambda: self._chat_grammar(request, parser().in_reasoning),
             conversation,
             one_call=offered and not request.parallel_calls,
+        )
+
+    def _chat_grammar(self, request: ChatRequest, in_reasoning: bool) -> Grammar | None:
+        """What a reply must follow; none of it holds for reasoning."""
+        vocab_size = self.loaded.model.config.vocab_size
+        grammar: Grammar
+        if request.options.grammar is not None:
+            grammar = request.options.grammar(self._grammars)
+        elif request.tool_choice != "none":
+            grammar = self._grammars.tools(request.tools, request.tool_choice)
+        else:
+            special = self.tokenizer.special_tokens
+            openers = self.profile.calls.openers if self.profile.calls else ()
+            calls = [special[name] for name in openers if name in special]
+            return Without(calls, vocab_size) if calls else None
+        if self.profile.reasoning is None:
+            return grammar
+        return AfterReasoning(
+            grammar, self.profile.reasoning, self.tokenizer, vocab_size, in_reasoning
         )
 
     def _plain_prompts(self, request: CompletionRequest) -> list[_Prompt]:
