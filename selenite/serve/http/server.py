@@ -26,25 +26,23 @@ def run_server(config: ServeConfig, say: Callable[[str], None]) -> None:
 
     Raises what loading the model raises, after the socket is closed.
     """
-    door = Door(config)
-    server = _Server(door, say)
+    server = Server(config, say)
     server.run()
     if server.failure is not None:
         raise server.failure
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's, with a drain between the first signal and the exit."""
 
-    def __init__(self, door: Door, say: Callable[[str], None]) -> None:
-        self.door = door
+    def __init__(self, config: ServeConfig, say: Callable[[str], None]) -> None:
+        self.door = Door(config)
         self.failure: Exception | None = None
         self._say = say
         self._is_ending = False
-        config = door.config
         super().__init__(
             uvicorn.Config(
-                create_app(door),
+                create_app(self.door),
                 host=config.host,
                 port=config.port,
                 lifespan="off",
