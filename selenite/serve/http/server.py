@@ -40,6 +40,7 @@ class Server(uvicorn.Server):
         self.failure: Exception | None = None
         self._say = say
         self._is_ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(
             uvicorn.Config(
                 create_app(self.door),
@@ -56,8 +57,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            self._loop = asyncio.get_running_loop()
             threading.Thread(
-                target=self._load, args=(asyncio.get_running_loop(),), name="load", daemon=True
+                target=self._load, args=(self._loop,), name="load", daemon=True
             ).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -72,10 +74,10 @@ class Server(uvicorn.Server):
                 self.should_exit = self.force_exit = True
             return
         self._is_ending = True
-        if self.door.loaded is None:
+        if self.door.loaded is None or self._loop is None:
             self.should_exit = True
         else:
-            asyncio.get_event_loop().call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         self._draining = asyncio.ensure_future(self._drained())

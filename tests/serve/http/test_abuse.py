@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -248,47 +245,4 @@ def test_clients_that_go_away_free_their_pages(server: ServerProcess, http: http
             end = time.monotonic() + 5
             while not http.get("/load").json()["running"] and time.monotonic() < end:
                 time.sleep(0.01)
-        wait_until_idle(http)
-
-
-# --- overload
-
-
-@pytest.fixture(scope="module")
-def narrow(model: Path) -> Iterator[ServerProcess]:
-    """Two completions run at once, eight may wait."""
-    options = ("--max-num-seqs", "2", "--kv-cache-tokens", "4096", "--request-timeout", "8")
-    started = ServerProcess(model, *options)
-    yield started
-    started.stop()
-
-
-def test_a_full_queue_answers_429(narrow: ServerProcess) -> None:
-    body = {"messages": HELLO, "max_tokens": 40, "ignore_eos": True}
-
-    async def burst() -> list[httpx.Response]:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        async with httpx.AsyncClient(
-            base_url=narrow.url, headers=headers, timeout=30, limits=httpx.Limits()
-        ) as client:
-            return await asyncio.gather(*(client.post(CHAT, json=body) for _ in range(25)))
-
-    answers = asyncio.run(burst())
-    statuses = [answer.status_code for answer in answers]
-    assert statuses.count(200) >= 10
-    assert statuses.count(429) == 25 - statuses.count(200) > 0
-    for answer in answers:
-        if answer.status_code == 429:
-            assert int(answer.headers["Retry-After"]) >= 1
-            assert fault(answer, 429)["code"] == "queue_full"
-    with narrow.client() as http:
-        assert "at most 10" in fault(http.post(CHAT, json=body | {"n": 11}), 400)["message"]
-        wait_until_idle(http)
-
-
-def test_a_request_has_a_time_limit(narrow: ServerProcess) -> None:
-    body = {"messages": HELLO, "max_tokens": 4000, "ignore_eos": True, "n": 2}
-    with narrow.client() as http:
-        error = fault(http.post(CHAT, json=body), 408)
-        assert "8 seconds" in error["message"]
         wait_until_idle(http)
