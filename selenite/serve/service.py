@@ -30,6 +30,7 @@ from selenite.serve.gated_grammar import AfterReasoning, Without
 from selenite.serve.generation import Choice, Generation
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
+from selenite.serve.weight_update import WeightUpdater
 from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
 
 MakeGrammar = Callable[[GrammarFactory], Grammar]
@@ -108,6 +109,7 @@ class Service:
         self.vocabulary = loaded.tokenizer.vocabulary()  # bytes of each token
         self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
         self.thread = EngineThread(self.engine)
+        self.weights = WeightUpdater(self.thread)
         self.listeners: list[Callable[[Choice], None]] = []
         self.created = int(datetime.now(UTC).timestamp())
         self.num_open = 0  # completions that have not ended
