@@ -15,7 +15,9 @@ cause is an ``assert`` where it happens. The command line prints the message of 
     ├── OutOfMemoryError          6  carries the memory plan and the dial to turn
     ├── StorageError              7  a disk that is full or cannot be written
     ├── UnsupportedError          8  this machine cannot do what was asked, and why
-    └── MissingExtraError         9  an optional dependency is not installed (also an ImportError)
+    ├── MissingExtraError         9  an optional dependency is not installed (also an ImportError)
+    ├── OverloadedError          10  a server's queue is full; carries when to come again
+    └── UnavailableError         11  a server that is loading, draining or broken
 """
 
 from __future__ import annotations
@@ -95,3 +97,19 @@ class MissingExtraError(SeleniteError, ImportError):
             f"{purpose} needs the package {module!r}, which is not installed; "
             f"install it with: pip install 'selenite[{extra}]'"
         )
+
+
+class OverloadedError(SeleniteError, RuntimeError):
+    """A server's queue is full."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds after which there may be room
+
+
+class UnavailableError(SeleniteError, RuntimeError):
+    """A server that takes no requests: it is loading, draining, or its engine failed."""
+
+    exit_code = 11

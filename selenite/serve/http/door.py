@@ -1,0 +1,36 @@
+"""The server's state as its endpoints see it: loading, ready, draining or broken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selenite.errors import UnavailableError
+from selenite.serve.config import ServeConfig
+from selenite.serve.http.errors import ModelNotFoundError
+from selenite.serve.service import Service
+
+
+@dataclass
+class Door:
+    """One for each app. ``loaded`` is set once, by whoever loads the model."""
+
+    config: ServeConfig
+    loaded: Service | None = None
+
+    @property
+    def state(self) -> str:
+        """``loading``, ``ready``, ``draining`` or ``failed``."""
+        if self.loaded is None:
+            return "loading"
+        if not self.loaded.thread.is_alive and not self.loaded.is_draining:
+            return "failed"
+        return "draining" if self.loaded.is_draining else "ready"
+
+    def service(self, model: str | None = None) -> Service:
+        """The service; raises ``UnavailableError`` while there is none, and
+        ``ModelNotFoundError`` for a model that is not served."""
+        if self.loaded is None:
+            raise UnavailableError("the model is being loaded; try again soon")
+        if model is not None and model != self.loaded.loaded.name:
+            raise ModelNotFoundError(model, self.loaded.loaded.name)
+        return self.loaded

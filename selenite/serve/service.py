@@ -1,0 +1,312 @@
+"""Between HTTP and the engine: prompts in, completions out, as typed records.
+
+Text work (templates, tokenising, compiling grammars) is done on worker threads, never on the
+engine's. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from selenite.chat.conversation import Conversation
+from selenite.errors import ConfigError, OverloadedError, UnavailableError
+from selenite.serve.choice_text import ChoiceText, Parser, PlainText
+from selenite.serve.config import ServeConfig
+from selenite.serve.conversations import Conversations
+from selenite.serve.engine.engine import Engine
+from selenite.serve.engine.loop import EngineThread
+from selenite.serve.engine.request import Grammar, Request
+from selenite.serve.generation import Choice, Generation
+from selenite.serve.grammar import GrammarFactory
+from selenite.serve.load import LoadedModel
+from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
+
+Result = TypeVar("Result")
+MakeGrammar = Callable[[GrammarFactory], Grammar]
+"""Compiles what the text must follow; raises ``ConfigError`` where that is not possible."""
+
+_MAX_CHOICES = 128
+_GRAMMAR_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How completions are drawn and where they stop."""
+
+    params: SamplingParams
+    fill: bool = False  # ``params.max_tokens`` is not meant: as many tokens as there is room for
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    salt: str = ""
+    grammar: MakeGrammar | None = None
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation to be answered."""
+
+    messages: tuple[Message, ...]
+    options: Options
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "none"  # none, auto, required, or the name of a tool
+    parallel_calls: bool = True  # False: the first call ends the reply
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """Prompts to be continued, each ``options.n`` times."""
+
+    prompts: tuple[str | tuple[int, ...], ...]
+    options: Options
+    add_special_tokens: bool = True  # the start token before a text
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt as the engine takes it."""
+
+    ids: tuple[int, ...]
+    parser: Callable[[], Parser]
+    grammar: Callable[[], Grammar | None]
+    conversation: Conversation | None = None
+    one_call: bool = False
+
+
+class Service:
+    """A loaded model and its running engine.
+
+    ``on_end`` is told every completion that ended or was left. Use on one event loop.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: ServeConfig) -> None:
+        self.loaded = loaded
+        self.config = config
+        self.tokenizer = loaded.tokenizer
+        self.profile = loaded.profile
+        self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
+        self.thread = EngineThread(self.engine)
+        self.listeners: list[Callable[[Choice], None]] = []
+        self.num_open = 0  # completions that have not ended
+        self.is_draining = False
+        self._conversations = Conversations(
+            self.tokenizer, self.profile, config.conversation_tokens
+        )
+        self._grammars = GrammarFactory(
+            self.tokenizer, loaded.model.config.vocab_size, self.profile
+        )
+        # A grammar can take long to compile: of its own, so that tokenising does not wait for it.
+        self._grammar_worker = ThreadPoolExecutor(1, "grammar")
+        self._seconds = 1.0  # of a completion, a moving average
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self.thread.start()
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a prompt and its completion together."""
+        config = self.loaded.engine
+        cached = config.num_pages * config.page_size
+        return min(self.loaded.model.config.max_positions, cached)
+
+    async def chat(self, request: ChatRequest) -> Generation:
+        """Starts answering a conversation."""
+        self._admit(request.options.n)
+        prompt = await asyncio.to_thread(self._chat_prompt, request)
+        return await self._generate([prompt], request.options)
+
+    async def complete(self, request: CompletionRequest) -> Generation:
+        """Starts continuing prompts."""
+        self._admit(request.options.n * len(request.prompts))
+        prompts = await asyncio.to_thread(self._plain_prompts, request)
+        return await self._generate(prompts, request.options)
+
+    def chat_ids(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], add_generation_prompt: bool
+    ) -> list[int]:
+        """The ids of a conversation."""
+        conversation = self._conversations.open(messages, tools)
+        return conversation.prompt_ids() if add_generation_prompt else list(conversation.ids)
+
+    def text_ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        """The ids of a text, the start token before it."""
+        start = [self.tokenizer.bos_id] if add_special_tokens else []
+        return [*start, *self.tokenizer.encode(text)]
+
+    async def drain(self, timeout: float) -> None:
+        """Takes nothing new and waits for what runs, then ends what is left."""
+        self.is_draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            await asyncio.to_thread(self.thread.stop)
+
+    def close(self) -> None:
+        """Ends the engine's thread."""
+        self.thread.stop()
+        self._grammar_worker.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, count: int) -> None:
+        """Raises the reason why ``count`` more completions are not taken."""
+        if not self.thread.is_alive:
+            raise UnavailableError("the engine failed; the server must be started again")
+        if self.is_draining:
+            raise UnavailableError("the server is shutting down and takes no new requests")
+        room = self.config.max_running + self.config.max_waiting
+        if count > min(_MAX_CHOICES, room):
+            raise ConfigError(
+                f"n={count}: at most {min(_MAX_CHOICES, room)} completions in a request; send more "
+                "requests"
+            )
+        if self.num_open + count > room:
+            queued = max(1, self.num_open - self.config.max_running)
+            seconds = math.ceil(self._seconds * queued / self.config.max_running)
+            raise OverloadedError(
+                f"{self.num_open} completions run or wait, and {room} is the most; try again in "
+                f"{seconds} s, or start the server with a larger --max-num-seqs",
+                retry_after=min(60, max(1, seconds)),
+            )
+
+    def _chat_prompt(self, request: ChatRequest) -> _Prompt:
+        options = request.options
+        offered = request.tool_choice != "none"
+        conversation = self._conversations.open(request.messages, request.tools, options.salt)
+        ids = tuple(conversation.prompt_ids())
+
+        def grammar() -> Grammar | None:
+            if options.grammar is not None:
+                return options.grammar(self._grammars)
+            if offered:
+                return self._grammars.tools(request.tools, request.tool_choice)
+            return None
+
+        return _Prompt(
+            ids,
+            lambda: conversation.parser(tools_offered=offered),
+            grammar,
+            conversation,
+            one_call=offered and not request.parallel_calls,
+        )
+
+    def _plain_prompts(self, request: CompletionRequest) -> list[_Prompt]:
+        make = request.options.grammar
+        return [
+            _Prompt(
+                tuple(self.text_ids(prompt, request.add_special_tokens))
+                if isinstance(prompt, str)
+                else prompt,
+                lambda: PlainText(self.tokenizer),
+                lambda: None if make is None else make(self._grammars),
+            )
+            for prompt in request.prompts
+        ]
+
+    async def _generate(self, prompts: Sequence[_Prompt], options: Options) -> Generation:
+        choices: list[Choice] = []
+        for prompt in prompts:
+            choices += await self._choices(prompt, options, len(choices))
+        generation = Generation(
+            uuid.uuid4().hex,
+            self.thread,
+            choices,
+            self.engine.clock,
+            self.config.request_timeout,
+            self._ended,
+        )
+        self._admit(len(choices))  # others may have come meanwhile
+        self.num_open += len(choices)
+        self._idle.clear()
+        await generation.submit()
+        return generation
+
+    async def _choices(self, prompt: _Prompt, options: Options, first: int) -> list[Choice]:
+        """``options.n`` completions of a prompt; the first computes it for all."""
+        params = self._params(prompt, options)
+        ends = frozenset(self.profile.stop_ids(self.tokenizer))
+        choices: list[Choice] = []
+        for sample in range(options.n):
+            text = ChoiceText(
+                prompt.parser(),
+                options.stop,
+                options.include_stop,
+                frozenset(params.stop_token_ids) - ends,
+                params.min_tokens,
+                prompt.one_call,
+            )
+            request = Request(
+                id=uuid.uuid4().hex,
+                prompt=prompt.ids,
+                params=params if sample == 0 else _unscored(params),
+                end_token_ids=ends,
+                sample=sample,
+                salt=options.salt,
+                grammar=await self._compile(prompt.grammar),
+                stops=text.hook,
+                leader=choices[0].request if choices else None,
+            )
+            choices.append(Choice(first + sample, request, text, prompt.conversation))
+        return choices
+
+    def _params(self, prompt: _Prompt, options: Options) -> SamplingParams:
+        if not options.fill:
+            return options.params
+        room = self.max_tokens - len(prompt.ids)
+        if room < 1:
+            raise ConfigError(
+                f"the prompt has {len(prompt.ids)} tokens, and prompt and completion together have "
+                f"at most {self.max_tokens}; shorten the conversation"
+            )
+        if options.params.min_tokens > room:
+            raise ConfigError(
+                f"min_tokens={options.params.min_tokens}: there is room for {room} after the "
+                "prompt; lower it"
+            )
+        return dataclasses.replace(options.params, max_tokens=room)
+
+    async def _compile(self, make: Callable[[], Grammar | None]) -> Grammar | None:
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.wait_for(
+                loop.run_in_executor(self._grammar_worker, make), _GRAMMAR_SECONDS
+            )
+        except TimeoutError as error:
+            raise ConfigError(
+                f"the grammar was not compiled within {_GRAMMAR_SECONDS:g} seconds; simplify the "
+                "schema or pattern"
+            ) from error
+
+    def _ended(self, choice: Choice) -> None:
+        self.num_open -= 1
+        if not self.num_open:
+            self._idle.set()
+        if choice.ended_at is not None and choice.request.finish_reason is not FinishReason.ABORT:
+            seconds = choice.ended_at - choice.request.arrival
+            self._seconds += 0.1 * (seconds - self._seconds)
+        self._remember(choice)
+        for listener in self.listeners:
+            listener(choice)
+
+    def _remember(self, choice: Choice) -> None:
+        """Keeps the conversation, if what its reader has is what the model wrote."""
+        request, reply = choice.request, choice.reply
+        whole = request.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        cut = choice.text.stop_string is not None or reply.malformed
+        if choice.conversation is None or not whole or cut:
+            return
+        sampled = [token.token_id for token in request.completion]
+        self._conversations.remember(choice.conversation, sampled, reply, request.salt)
+
+
+def _unscored(params: SamplingParams) -> SamplingParams:
+    """The prompt is scored once for all of its samples."""
+    return dataclasses.replace(params, prompt_logprobs=None)
