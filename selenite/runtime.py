@@ -11,6 +11,7 @@ import os
 import random
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from selenite.clock import Clock, SystemClock
-from selenite.errors import ConfigError, UnsupportedError
+from selenite.errors import ConfigError, MissingExtraError, UnsupportedError
 
 DTypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -187,6 +188,39 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "not enough memory" in text or "can't allocate memory" in text
+
+
+@dataclass(frozen=True)
+class Available:
+    """The least of the memory limits that this process is under."""
+
+    num_bytes: int
+    limit: str  # which one it is
+
+
+def available_memory() -> Available:
+    """The least of: free memory, the control group's limit, the address-space limit.
+
+    Raises ``MissingExtraError`` without psutil.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("psutil", "train", "the memory plan") from error
+    limits = [Available(int(psutil.virtual_memory().available), "free memory of the machine")]
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists():
+        most = (group / "memory.max").read_text().strip()
+        if most != "max":
+            used = int((group / "memory.current").read_text())
+            limits.append(Available(int(most) - used, "what the control group leaves"))
+    if os.name == "posix":
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            limits.append(Available(soft, "address-space limit (ulimit -v)"))
+    return min(limits, key=lambda limit: limit.num_bytes)
 
 
 def mebibytes(num_bytes: int) -> str:

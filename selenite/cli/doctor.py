@@ -155,8 +155,7 @@ def _batch_invariance() -> Row:
 
 def _available() -> tuple[str, str]:
     from selenite.errors import MissingExtraError
-    from selenite.runtime import mebibytes
-    from selenite.train.memory import available_memory
+    from selenite.runtime import available_memory, mebibytes
 
     try:
         available = available_memory()

@@ -58,7 +58,7 @@ def serve(
             host=host,
             port=port,
             api_keys=tuple(api_key or ()),
-            dtype=dtype,  # type: ignore[arg-type] - checked by the model
+            dtype=dtype,
             batch_invariant=batch_invariant,
             profile=tool_call_profile,
             page_size=block_size,

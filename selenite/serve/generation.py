@@ -1,8 +1,8 @@
 """Completions on their way from the engine's thread to an asyncio reader.
 
-    generation = await service.chat(...)
-    async with generation:                 # whoever leaves early gives the pages back
-        async for updates in generation.updates(): ...
+generation = await service.chat(...)
+async with generation:                 # whoever leaves early gives the pages back
+    async for updates in generation.updates(): ...
 """
 
 from __future__ import annotations

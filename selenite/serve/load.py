@@ -8,16 +8,13 @@ from selenite import runtime
 from selenite.chat.profile import PROFILES, ChatProfile, detect_profile
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError, TokenizerError
-from selenite.model.accounting import cache_bytes_per_token, count_parameters
-from selenite.model.config import ModelConfig
-from selenite.model.hf_adapter import load_pretrained
+from selenite.model.accounting import count_parameters
+from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.transformer import Transformer
 from selenite.runtime import Decision
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import EngineConfig
-
-_CACHE_BYTES = 2 * 2**30
-"""Of the cache where no size is asked for, at most."""
+from selenite.serve.engine.plan import plan_engine
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,9 @@ class LoadedModel:
 def load_model(config: ServeConfig) -> LoadedModel:
     """Reads the model and plans the engine.
 
-    Raises ``CheckpointError`` and ``TokenizerError`` for a directory that is no model, and
-    ``ConfigError`` for settings that contradict it.
+    Raises ``CheckpointError`` and ``TokenizerError`` for a directory that is no model,
+    ``ConfigError`` for settings that contradict it, and ``OutOfMemoryError`` before anything is
+    loaded that does not fit.
     """
     if config.batch_invariant:
         runtime.enable_batch_invariant()
@@ -45,45 +43,41 @@ def load_model(config: ServeConfig) -> LoadedModel:
     dtype = runtime.choose_dtype(config.dtype, device.value)
     tokenizer = Tokenizer.load(config.model)
     profile, why = _profile(config.profile, tokenizer)
-    model = load_pretrained(config.model)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    model_config = read_config(config.model)
+    if tokenizer.vocab_size > model_config.vocab_size:
         raise TokenizerError(
             f"{config.model}: the tokenizer has {tokenizer.vocab_size} tokens but the model only "
-            f"{model.config.vocab_size}; use the tokenizer it was trained with"
+            f"{model_config.vocab_size}; use the tokenizer it was trained with"
         )
+    plan = plan_engine(
+        model_config,
+        runtime.torch_dtype(dtype.value).itemsize,
+        "expanded",
+        runtime.available_memory(),
+        max_step_tokens=config.max_step_tokens,
+        max_running=config.max_running,
+        page_size=config.page_size,
+        cache_tokens=config.cache_tokens,
+    )
+    model = load_pretrained(config.model)
     model.to(device.value)
     model.cast(runtime.torch_dtype(dtype.value))
-    cache = plan_cache(config, model.config, model.compute_dtype.itemsize)
     engine = EngineConfig(
-        num_pages=-(-int(cache.value) // config.page_size),
+        num_pages=plan.cache_tokens // config.page_size,
         page_size=config.page_size,
         max_step_tokens=config.max_step_tokens,
         max_running=config.max_running,
+        layout="expanded",
     )
-    count = count_parameters(model.config)
+    count = count_parameters(model_config)
     decisions = {
         "model": Decision(config.name, f"{count.total:,} parameters, {count.active:,} active"),
         "device": device,
         "dtype": dtype,
         "profile": Decision(profile.name, why),
-        "cache tokens": cache,
+        "cache": Decision(f"{plan.cache_tokens:,} tokens", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
-
-
-def plan_cache(config: ServeConfig, model: ModelConfig, bytes_per_value: int) -> Decision:
-    """How many tokens the cache holds, and why."""
-    if config.cache_tokens is not None:
-        return Decision(str(config.cache_tokens), "requested")
-    a_token = cache_bytes_per_token(model, "expanded", bytes_per_value)
-    most = config.max_running * model.max_positions
-    fit = _CACHE_BYTES // a_token
-    if most <= fit:
-        return Decision(str(most), f"{config.max_running} sequences of {model.max_positions}")
-    return Decision(
-        str(fit),
-        f"{runtime.mebibytes(_CACHE_BYTES)} of {a_token:,} bytes each; --kv-cache-tokens for more",
-    )
 
 
 def _profile(name: str | None, tokenizer: Tokenizer) -> tuple[ChatProfile, str]:

@@ -13,22 +13,25 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import UTC, datetime
+from functools import partial
 
 from selenite.chat.conversation import Conversation
+from selenite.chat.reply_parser import ReplyParser
 from selenite.errors import ConfigError, OverloadedError, UnavailableError
 from selenite.serve.choice_text import ChoiceText, Parser, PlainText
 from selenite.serve.config import ServeConfig
 from selenite.serve.conversations import Conversations
+from selenite.serve.embedding import Pooling, embed
 from selenite.serve.engine.engine import Engine
 from selenite.serve.engine.loop import EngineThread
 from selenite.serve.engine.request import Grammar, Request
+from selenite.serve.gated_grammar import AfterReasoning, Without
 from selenite.serve.generation import Choice, Generation
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
 from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
 
-Result = TypeVar("Result")
 MakeGrammar = Callable[[GrammarFactory], Grammar]
 """Compiles what the text must follow; raises ``ConfigError`` where that is not possible."""
 
@@ -70,6 +73,17 @@ class CompletionRequest:
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a service has to do now."""
+
+    running: int
+    waiting: int
+    open: int  # completions that clients wait for
+    pages: int
+    pages_in_use: int  # by running completions; what only the prefix cache holds is free
+
+
+@dataclass(frozen=True)
 class _Prompt:
     """A prompt as the engine takes it."""
 
@@ -83,7 +97,7 @@ class _Prompt:
 class Service:
     """A loaded model and its running engine.
 
-    ``on_end`` is told every completion that ended or was left. Use on one event loop.
+    ``listeners`` are told every completion that ended or was left. Use on one event loop.
     """
 
     def __init__(self, loaded: LoadedModel, config: ServeConfig) -> None:
@@ -91,9 +105,11 @@ class Service:
         self.config = config
         self.tokenizer = loaded.tokenizer
         self.profile = loaded.profile
+        self.vocabulary = loaded.tokenizer.vocabulary()  # bytes of each token
         self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
         self.thread = EngineThread(self.engine)
         self.listeners: list[Callable[[Choice], None]] = []
+        self.created = int(datetime.now(UTC).timestamp())
         self.num_open = 0  # completions that have not ended
         self.is_draining = False
         self._conversations = Conversations(
@@ -119,6 +135,14 @@ class Service:
         cached = config.num_pages * config.page_size
         return min(self.loaded.model.config.max_positions, cached)
 
+    def load(self) -> Load:
+        """Read beside the engine's thread: the numbers may be a step old."""
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        running = list(scheduler.running)
+        used = {page for request in running for page in list(request.pages)}
+        waiting = len(scheduler.waiting)
+        return Load(len(running), waiting, self.num_open, pool.num_pages, len(used))
+
     async def chat(self, request: ChatRequest) -> Generation:
         """Starts answering a conversation."""
         self._admit(request.options.n)
@@ -131,6 +155,20 @@ class Service:
         prompts = await asyncio.to_thread(self._plain_prompts, request)
         return await self._generate(prompts, request.options)
 
+    async def embed(
+        self, inputs: Sequence[str | tuple[int, ...]], pooling: Pooling
+    ) -> tuple[list[list[float]], int]:
+        """A vector for each input, and the tokens of all; other requests' steps run between."""
+        self._admit(1)
+        prompts = await asyncio.to_thread(lambda: [self._ids(one, True) for one in inputs])
+        for ids in prompts:
+            self._check_length(ids)
+        vectors = []
+        for ids in prompts:
+            call = self.thread.call(partial(self._embed, ids, pooling))
+            vectors.append(await asyncio.wrap_future(call))
+        return vectors, sum(map(len, prompts))
+
     def chat_ids(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], add_generation_prompt: bool
     ) -> list[int]:
@@ -142,6 +180,26 @@ class Service:
         """The ids of a text, the start token before it."""
         start = [self.tokenizer.bos_id] if add_special_tokens else []
         return [*start, *self.tokenizer.encode(text)]
+
+    def _embed(self, ids: tuple[int, ...], pooling: Pooling) -> list[float]:
+        return embed(self.engine.runner.model, ids, pooling)  # the weights in use now
+
+    def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            return tuple(self.text_ids(prompt, add_special_tokens))
+        return prompt
+
+    def _check_length(self, ids: Sequence[int]) -> None:
+        """For what does not go through the engine's own check."""
+        config = self.loaded.model.config
+        if not 0 < len(ids) <= config.max_positions:
+            raise ConfigError(
+                f"input: {len(ids)} tokens; it must be 1 to {config.max_positions} (the model's "
+                "positions)"
+            )
+        wrong = [id for id in ids if id >= config.vocab_size]
+        if wrong:
+            raise ConfigError(f"input: {wrong[0]} is not in the vocabulary of {config.vocab_size}")
 
     async def drain(self, timeout: float) -> None:
         """Takes nothing new and waits for what runs, then ends what is left."""
@@ -183,28 +241,41 @@ class Service:
         conversation = self._conversations.open(request.messages, request.tools, options.salt)
         ids = tuple(conversation.prompt_ids())
 
-        def grammar() -> Grammar | None:
-            if options.grammar is not None:
-                return options.grammar(self._grammars)
-            if offered:
-                return self._grammars.tools(request.tools, request.tool_choice)
-            return None
+        def parser() -> ReplyParser:
+            return conversation.parser(tools_offered=offered)
 
         return _Prompt(
             ids,
-            lambda: conversation.parser(tools_offered=offered),
-            grammar,
+            parser,
+            lambda: self._chat_grammar(request, parser().in_reasoning),
             conversation,
             one_call=offered and not request.parallel_calls,
+        )
+
+    def _chat_grammar(self, request: ChatRequest, in_reasoning: bool) -> Grammar | None:
+        """What a reply must follow; none of it holds for reasoning."""
+        vocab_size = self.loaded.model.config.vocab_size
+        grammar: Grammar
+        if request.options.grammar is not None:
+            grammar = request.options.grammar(self._grammars)
+        elif request.tool_choice != "none":
+            grammar = self._grammars.tools(request.tools, request.tool_choice)
+        else:
+            special = self.tokenizer.special_tokens
+            openers = self.profile.calls.openers if self.profile.calls else ()
+            calls = [special[name] for name in openers if name in special]
+            return Without(calls, vocab_size) if calls else None
+        if self.profile.reasoning is None:
+            return grammar
+        return AfterReasoning(
+            grammar, self.profile.reasoning, self.tokenizer, vocab_size, in_reasoning
         )
 
     def _plain_prompts(self, request: CompletionRequest) -> list[_Prompt]:
         make = request.options.grammar
         return [
             _Prompt(
-                tuple(self.text_ids(prompt, request.add_special_tokens))
-                if isinstance(prompt, str)
-                else prompt,
+                self._ids(prompt, request.add_special_tokens),
                 lambda: PlainText(self.tokenizer),
                 lambda: None if make is None else make(self._grammars),
             )

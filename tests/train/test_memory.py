@@ -16,9 +16,10 @@ from torch import nn
 from selenite.config import load
 from selenite.errors import OutOfMemoryError
 from selenite.model.accounting import count_parameters
+from selenite.runtime import Available
 from selenite.train.checkpoint import CheckpointStore
 from selenite.train.live_bytes import LiveBytes
-from selenite.train.memory import Available, MemoryPlan, plan_memory
+from selenite.train.memory import MemoryPlan, plan_memory
 from selenite.train.memory_measure import measure_memory
 from selenite.train.pretrain_config import PretrainConfig
 

@@ -5,6 +5,7 @@ Everything that touches the engine happens on this thread, between steps. An idl
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from selenite.errors import SeleniteError
+from selenite.errors import SeleniteError, UnavailableError
 from selenite.runtime import apply_threads
 from selenite.serve.engine.engine import Engine
 from selenite.serve.engine.request import Request
@@ -40,6 +41,7 @@ class EngineThread:
         self._paused = False
         self._listeners: dict[Request, Listener] = {}
         self._failure: BaseException | None = None
+        self._has_ended = False  # the thread takes no further calls
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -77,8 +79,8 @@ class EngineThread:
         def run() -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            if self._failure is not None:
-                future.set_exception(self._failure)
+            if self._has_ended:
+                future.set_exception(self._failure or UnavailableError("the engine was stopped"))
                 return
             try:
                 result = function()
@@ -89,6 +91,8 @@ class EngineThread:
 
         self._calls.append(run)
         self._wake.set()
+        if self._has_ended:
+            self._run_calls()
         return future
 
     def pause(self) -> Future[None]:
@@ -110,23 +114,30 @@ class EngineThread:
         try:
             while not self._stopping:
                 self._wake.clear()
-                while self._calls:
-                    self._calls.popleft()()
+                self._run_calls()
                 if self._paused or not self.engine.has_work():
                     self._wake.wait()
                     continue
                 for request in self.engine.step():
                     self._tell(request)
             self._end_all(FinishReason.ABORT, None)
+            self._has_ended = True
+            self._run_calls()
         except BaseException as error:
             # Nobody else waits for this thread: without this, every client would wait for ever.
             logger.exception("the engine stopped")
             self._failure = error
             self._end_all(FinishReason.ERROR, error)
-            while self._calls:
-                self._calls.popleft()()
+            self._has_ended = True
+            self._run_calls()
             if not isinstance(error, Exception):
                 raise
+
+    def _run_calls(self) -> None:
+        """After the end, whoever calls may run this beside the thread: nothing is lost or waits."""
+        while self._calls:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                self._calls.popleft()()
 
     def _end_all(self, reason: FinishReason, error: BaseException | None) -> None:
         for request in list(self._listeners):

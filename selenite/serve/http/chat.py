@@ -22,13 +22,16 @@ from selenite.chat.events import (
     Malformed,
     ReasoningDelta,
 )
-from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError
 from selenite.serve.engine.request import SampledToken
 from selenite.serve.generation import Choice, End, Generation, Update
+from selenite.serve.http.logprobs import TokenLogprob, TokenWords
 from selenite.serve.http.protocol import (
+    CallEntry,
     ChatMessage,
+    FunctionCall,
     NamedTool,
+    NumChoices,
     ResponseFormat,
     SamplingFields,
     StreamOptions,
@@ -37,7 +40,7 @@ from selenite.serve.http.protocol import (
 )
 from selenite.serve.http.stream import DONE, event
 from selenite.serve.http.usage import usage_of
-from selenite.serve.service import ChatRequest
+from selenite.serve.service import ChatRequest, Service
 from selenite.types import FinishReason, ToolSpec
 
 FinishName = Literal["stop", "length", "tool_calls"]
@@ -47,6 +50,7 @@ class ChatBody(SamplingFields):
     """The request."""
 
     messages: list[ChatMessage] = Field(min_length=1)
+    n: NumChoices = 1
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     stream_options: StreamOptions | None = None
@@ -74,6 +78,7 @@ class ChatBody(SamplingFields):
             self.max_tokens if limit is None else limit,
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             grammar=grammar,
+            n=self.n,
         )
         messages = tuple(message.message() for message in self.messages)
         parallel = self.parallel_tool_calls is not False
@@ -111,34 +116,20 @@ class MalformedPart(BaseModel):
     text: str
 
 
-class FunctionDelta(BaseModel):
-    """A function's name, or a piece of its arguments."""
-
-    name: str = ""
-    arguments: str = ""
-
-
 class CallDelta(BaseModel):
     """A call, or a piece of one."""
 
-    index: int = 0
+    index: int
     id: str = ""
     type: Literal["function"] = "function"
     function: FunctionDelta
 
 
-class TopLogprob(BaseModel):
-    """A token and its log-probability."""
+class FunctionDelta(BaseModel):
+    """A function's name, or a piece of its arguments."""
 
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenLogprob(TopLogprob):
-    """The token that was drawn, and the likeliest ones."""
-
-    top_logprobs: list[TopLogprob]
+    name: str = ""
+    arguments: str = ""
 
 
 class ChoiceLogprobs(BaseModel):
@@ -148,11 +139,21 @@ class ChoiceLogprobs(BaseModel):
 
 
 class ReplyMessage(BaseModel):
-    """The assistant's turn, or a piece of it."""
+    """The assistant's turn."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None = None
-    reasoning_content: str | None = None
+    content: str | None
+    reasoning_content: str | None
+    tool_calls: list[CallEntry] | None  # never empty
+    malformed: list[MalformedPart] | None  # never empty
+
+
+class ReplyDelta(BaseModel):
+    """A piece of the assistant's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+    reasoning_content: str = ""
     tool_calls: list[CallDelta] = Field(default_factory=list)
     malformed: list[MalformedPart] = Field(default_factory=list)
 
@@ -184,7 +185,7 @@ class ChunkChoice(BaseModel):
     """A piece of a completion."""
 
     index: int
-    delta: ReplyMessage
+    delta: ReplyDelta
     logprobs: ChoiceLogprobs | None = None
     finish_reason: FinishName | None = None
     stop_reason: str | int | None = None
@@ -206,16 +207,14 @@ class ChatChunk(BaseModel):
 class ChatWriter:
     """Writes a generation in OpenAI's shape, whole or in pieces."""
 
-    def __init__(
-        self, body: ChatBody, generation: Generation, model: str, tokenizer: Tokenizer
-    ) -> None:
+    def __init__(self, body: ChatBody, generation: Generation, service: Service) -> None:
         self._body = body
         self._generation = generation
-        self._vocabulary = Vocabulary(tokenizer)
+        self._words = TokenWords(service)
         self._head = {
             "id": f"chatcmpl-{generation.id}",
             "created": int(datetime.now(UTC).timestamp()),
-            "model": model,
+            "model": service.loaded.name,
         }
 
     async def whole(self) -> ChatCompletion:
@@ -224,9 +223,7 @@ class ChatWriter:
         async for updates in self._generation.updates():
             ends |= {update.index: update.end for update in updates if update.end}
         choices = [self._choice(c, ends[c.index]) for c in self._generation.choices]
-        completion = ChatCompletion(
-            **self._head, choices=choices, usage=usage_of(self._generation)
-        )
+        completion = ChatCompletion(**self._head, choices=choices, usage=usage_of(self._generation))
         if self._body.return_token_ids:
             completion.prompt_token_ids = list(self._generation.choices[0].request.prompt)
         return completion
@@ -252,18 +249,15 @@ class ChatWriter:
 
     def _choice(self, choice: Choice, end: End) -> ChatChoice:
         reply = choice.reply
+        calls = [
+            CallEntry(id=c.id, function=FunctionCall(name=c.name, arguments=c.arguments))
+            for c in reply.calls
+        ]
         message = ReplyMessage(
             content=reply.content or (None if reply.calls else ""),
             reasoning_content=reply.reasoning or None,
-            tool_calls=[
-                CallDelta(
-                    index=index,
-                    id=call.id,
-                    function=FunctionDelta(name=call.name, arguments=call.arguments),
-                )
-                for index, call in enumerate(reply.calls)
-            ],
-            malformed=[malformed_part(part) for part in reply.malformed],
+            tool_calls=calls or None,
+            malformed=[malformed_part(part) for part in reply.malformed] or None,
         )
         return ChatChoice(
             index=choice.index,
@@ -275,7 +269,7 @@ class ChatWriter:
         )
 
     def _first(self, index: int) -> bytes:
-        delta = ReplyMessage(role="assistant", content="")
+        delta = ReplyDelta(role="assistant", content="")
         chunk = self._with_head(choices=[ChunkChoice(index=index, delta=delta, finish_reason=None)])
         if self._body.return_token_ids:
             chunk.prompt_token_ids = list(self._generation.choices[index].request.prompt)
@@ -288,7 +282,7 @@ class ChatWriter:
         return event(chunk)
 
     def _with_head(self, **fields: object) -> ChatChunk:
-        return ChatChunk(object="chat.completion.chunk", **self._head, **fields)  # type: ignore[arg-type]
+        return ChatChunk(object="chat.completion.chunk", **self._head, **fields)
 
     def _chunks(self, update: Update) -> Iterator[ChunkChoice]:
         """A chunk for each kind of thing that follows another, and one for the end."""
@@ -298,7 +292,7 @@ class ChatWriter:
         ]
         logprobs, ids = self._logprobs(update.tokens), self._ids(update.tokens)
         if (logprobs or ids) and not choices:
-            choices = [ChunkChoice(index=update.index, delta=ReplyMessage(), finish_reason=None)]
+            choices = [ChunkChoice(index=update.index, delta=ReplyDelta(), finish_reason=None)]
         if logprobs:
             choices[0].logprobs = logprobs
         if ids:
@@ -307,7 +301,7 @@ class ChatWriter:
             choices.append(
                 ChunkChoice(
                     index=update.index,
-                    delta=ReplyMessage(),
+                    delta=ReplyDelta(),
                     finish_reason=finish_name(update.end),
                     stop_reason=update.end.stopped_by,
                 )
@@ -317,31 +311,10 @@ class ChatWriter:
     def _logprobs(self, tokens: Sequence[SampledToken]) -> ChoiceLogprobs | None:
         if not self._body.logprobs or not tokens:
             return None
-        return ChoiceLogprobs(content=[self._vocabulary.logprob(token) for token in tokens])
+        return ChoiceLogprobs(content=[self._words.logprob(token) for token in tokens])
 
     def _ids(self, tokens: Sequence[SampledToken]) -> list[int] | None:
         return [token.token_id for token in tokens] if self._body.return_token_ids else None
-
-
-class Vocabulary:
-    """Tokens as text and bytes, for log-probabilities."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def logprob(self, token: SampledToken) -> TokenLogprob:
-        """The token with the likeliest ones beside it."""
-        assert token.logprob is not None, "log-probabilities were not asked for"
-        drawn = self._entry(token.token_id, token.logprob)
-        top = [self._entry(id, logprob) for id, logprob in token.top]
-        return TokenLogprob(**drawn.model_dump(), top_logprobs=top)
-
-    def _entry(self, id: int, logprob: float) -> TopLogprob:
-        text = self._tokenizer.decode([id])
-        return TopLogprob(token=text, logprob=logprob, bytes=list(self._bytes(id)))
-
-    def _bytes(self, id: int) -> bytes:
-        return self._tokenizer.vocabulary()[id]
 
 
 def finish_name(end: End) -> FinishName:
@@ -356,25 +329,25 @@ def malformed_part(part: Malformed) -> MalformedPart:
     return MalformedPart(index=part.index, reason=part.reason, detail=part.detail, text=part.text)
 
 
-def deltas(events: Sequence[Event]) -> Iterator[ReplyMessage]:
+def deltas(events: Sequence[Event]) -> Iterator[ReplyDelta]:
     """Events as deltas; neighbours of one kind become one."""
     for _, same in groupby(events, key=lambda e: (type(e), getattr(e, "index", None))):
         group = list(same)
         match group[0]:
             case ContentDelta():
                 text = "".join(e.text for e in group if isinstance(e, ContentDelta))
-                yield ReplyMessage(content=text)
+                yield ReplyDelta(content=text)
             case ReasoningDelta():
                 text = "".join(e.text for e in group if isinstance(e, ReasoningDelta))
-                yield ReplyMessage(reasoning_content=text)
+                yield ReplyDelta(reasoning_content=text)
             case CallStarted(index, id, name):
                 function = FunctionDelta(name=name, arguments="")
                 call = CallDelta(index=index, id=id, type="function", function=function)
-                yield ReplyMessage(tool_calls=[call])
+                yield ReplyDelta(tool_calls=[call])
             case ArgumentsDelta(index):
                 text = "".join(e.text for e in group if isinstance(e, ArgumentsDelta))
                 call = CallDelta(index=index, function=FunctionDelta(arguments=text))
-                yield ReplyMessage(tool_calls=[call])
+                yield ReplyDelta(tool_calls=[call])
             case Malformed():
                 parts = [malformed_part(e) for e in group if isinstance(e, Malformed)]
-                yield ReplyMessage(malformed=parts)
+                yield ReplyDelta(malformed=parts)

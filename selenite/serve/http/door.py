@@ -7,15 +7,28 @@ from dataclasses import dataclass
 from selenite.errors import UnavailableError
 from selenite.serve.config import ServeConfig
 from selenite.serve.http.errors import ModelNotFoundError
+from selenite.serve.http.metrics import Metrics
 from selenite.serve.service import Service
 
 
 @dataclass
 class Door:
-    """One for each app. ``loaded`` is set once, by whoever loads the model."""
+    """One for each app. ``open`` is called once, by whoever loads the model."""
 
     config: ServeConfig
     loaded: Service | None = None
+    _metrics: Metrics | None = None
+
+    def open(self, service: Service) -> None:
+        """From now on requests are taken."""
+        self._metrics = Metrics(service)
+        self.loaded = service
+
+    def metrics(self) -> Metrics:
+        """Raises ``UnavailableError`` while there is no service."""
+        self.service()
+        assert self._metrics is not None, "a service without metrics"
+        return self._metrics
 
     @property
     def state(self) -> str:

@@ -58,9 +58,7 @@ class Guard:
         digest = _digest(given.strip().encode("utf-8", "surrogateescape"))
         matches = [secrets.compare_digest(digest, known) for known in self._digests]
         if not (any(matches) and scheme.lower() == "bearer"):
-            raise HTTPException(
-                401, "no valid API key: send it as 'Authorization: Bearer KEY'"
-            )
+            raise HTTPException(401, "no valid API key: send it as 'Authorization: Bearer KEY'")
 
 
 class _BoundedBody:

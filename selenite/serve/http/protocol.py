@@ -44,6 +44,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 """Field to the values that change nothing, and why it is refused otherwise."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+NumChoices = Annotated[int, Field(ge=1, le=128)]
 
 
 class Body(BaseModel):
@@ -78,7 +79,6 @@ class SamplingFields(Body):
     model: str | None = Field(default=None, description="None: the one that is served.")
     temperature: float = Field(default=1.0, ge=0, le=100)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    n: int = Field(default=1, ge=1, le=128)
     stop: str | list[str] | None = None
     stream: bool | None = False
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
@@ -111,6 +111,7 @@ class SamplingFields(Body):
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
         grammar: MakeGrammar | None = None,
+        n: int = 1,
     ) -> Options:
         """As the service takes them. ``max_tokens=None``: as many as fit."""
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
@@ -137,7 +138,7 @@ class SamplingFields(Body):
         return Options(
             params,
             fill=max_tokens is None,
-            n=self.n,
+            n=n,
             stop=self.stop_strings(),
             include_stop=self.include_stop_str_in_output,
             salt=self.cache_salt,

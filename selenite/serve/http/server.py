@@ -68,9 +68,10 @@ class _Server(uvicorn.Server):
             await asyncio.to_thread(self.door.loaded.close)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains; further ones change nothing, but a second Ctrl-C ends at once."""
+        """The first signal drains, further ones change nothing; but Ctrl-C ends at once then."""
         if self._is_ending:
-            self.should_exit = self.force_exit = self.should_exit or sig == signal.SIGINT
+            if sig == signal.SIGINT:
+                self.should_exit = self.force_exit = True
             return
         self._is_ending = True
         if self.door.loaded is None:
@@ -97,7 +98,7 @@ class _Server(uvicorn.Server):
         loop.call_soon_threadsafe(self._open, service)
 
     def _open(self, service: Service) -> None:
-        self.door.loaded = service
+        self.door.open(service)
         port = self.servers[0].sockets[0].getsockname()[1]
         host = self.door.config.host
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
