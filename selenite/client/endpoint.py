@@ -6,7 +6,6 @@ import ipaddress
 import json
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -25,15 +24,19 @@ class Endpoint:
     @classmethod
     def parse(cls, url: str, api_key: str | None = None) -> Self:
         """From what a user wrote, with or without ``/v1``; raises ``ConfigError``."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"endpoint {url!r}: must be like http://127.0.0.1:8000")
+        rule = "must be like http://127.0.0.1:8000"
+        try:
+            parts = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"endpoint {url!r}: {error}; {rule}") from error
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise ConfigError(f"endpoint {url!r}: {rule}")
         return cls(url.rstrip("/").removesuffix("/v1"), api_key)
 
     @property
     def is_loopback(self) -> bool:
         """Whether the server is on this machine, as far as the address itself says."""
-        host = urlsplit(self.url).hostname or ""
+        host = httpx.URL(self.url).host
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:  # a name

@@ -29,7 +29,8 @@ def write_json(
 
 def show(console: Console, title: str, summary: Summary) -> None:
     """Prints the tables and what one must know to read them."""
-    totals = Table(title=title, title_justify="left", show_header=False)
+    console.print(title, highlight=False, markup=False)
+    totals = Table(show_header=False)
     for row in _totals(summary):
         totals.add_row(*row)
     console.print(totals)
