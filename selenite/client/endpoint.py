@@ -12,6 +12,9 @@ import httpx
 from selenite.errors import ConfigError, EndpointError
 
 CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 2.0
+"""Connections that lie idle so long are not used again: servers close them, most after 5 seconds,
+and a request that meets the close would fail."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,11 @@ class Endpoint:
         return httpx.AsyncClient(
             headers=self.headers,
             timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            limits=httpx.Limits(
+                max_connections=None,
+                max_keepalive_connections=None,
+                keepalive_expiry=_IDLE_SECONDS,
+            ),
             trust_env=not self.is_loopback,
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from selenite.chat.tokenizer import Tokenizer
 from selenite.client.endpoint import Endpoint
-from selenite.errors import ConfigError
+from selenite.errors import ConfigError, EndpointError
 from selenite.eval.bench.workload import Request
 
 _WORDS = """
@@ -65,16 +65,20 @@ def of_tokenizer(tokenizer: Tokenizer, needs_text: bool, source: str) -> Vocabul
 def of_server(endpoint: Endpoint, model: str) -> Vocabulary | None:
     """One-token words by the server's ``/tokenize`` (vLLM's form or llama.cpp's).
 
-    ``None`` where it has none. Raises ``ConfigError`` when there are too few words.
+    ``None`` where it has none. Raises ``ConfigError`` when there are too few words, and
+    ``EndpointError`` when the server goes away or answers with something else.
     """
     with endpoint.open(timeout=30) as client:
 
         def encode(text: str) -> list[int]:
-            return _tokenize(client, endpoint, model, text) or []
+            return _tokenize(client, endpoint, model, text)
 
-        if not encode(_ANCHOR):
-            return None
-        return _words(encode, "words of one token, by the server's /tokenize")
+        try:
+            if not encode(_ANCHOR):
+                return None
+            return _words(encode, "words of one token, by the server's /tokenize")
+        except httpx.TransportError as error:
+            raise EndpointError(f"{endpoint.path('/tokenize')}: {error}") from error
 
 
 def of_range(vocab_size: int) -> Vocabulary:
@@ -127,14 +131,18 @@ def _words(encode: Callable[[str], list[int]], reason: str) -> Vocabulary:
     return Vocabulary(tuple(found), tuple(found.values()), reason)
 
 
-def _tokenize(client: httpx.Client, endpoint: Endpoint, model: str, text: str) -> list[int] | None:
-    """Token ids; ``None`` where no form of ``/tokenize`` is known to the server."""
+def _tokenize(client: httpx.Client, endpoint: Endpoint, model: str, text: str) -> list[int]:
+    """Token ids; none where no form of ``/tokenize`` is known to the server."""
     forms = (
         {"model": model, "prompt": text, "add_special_tokens": False},  # vLLM, and this project
         {"content": text, "add_special": False},  # llama.cpp
     )
     for form in forms:
         response = client.post(endpoint.path("/tokenize"), json=form)
-        if response.status_code == 200 and (tokens := response.json().get("tokens")):
+        try:
+            tokens = response.json()["tokens"] if response.status_code == 200 else []
+        except (ValueError, LookupError, TypeError) as error:
+            raise EndpointError(f"{response.url}: no tokens in its answer ({error})") from error
+        if tokens:
             return [int(token) for token in tokens]
-    return None
+    return []
