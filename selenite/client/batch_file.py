@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,15 @@ class OutputFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.done: set[str] = set()
-        self._descriptor = self._open()
-        kept = list(self._kept())
-        if "".join(kept) != self._text():
-            write_text(path, "".join(kept))
-            os.close(self._descriptor)
+        with ExitStack() as stack:
             self._descriptor = self._open()
+            stack.callback(self.close)
+            kept = "".join(self._kept())
+            if kept != self._text():
+                write_text(path, kept)
+                os.close(self._descriptor)  # of the file that this one took the place of
+                self._descriptor = self._open()
+            stack.pop_all()
 
     def append(self, line: dict[str, Any]) -> None:
         """Writes one answer; a kill after the return does not lose it."""
