@@ -27,6 +27,13 @@ _EXTRAS = {
     "matplotlib": "train",
     "tiktoken": "train",
     "psutil": "train",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "httpx": "serve",
+    "orjson": "serve",
+    "xgrammar": "serve",
+    "prometheus_client": "serve",
+    "jsonschema": "serve",
     "datasets": "datasets",
 }
 # An assumption, said beside the estimate: what a step of a small model reaches of the peak of large

@@ -47,6 +47,9 @@ class Conversations:
         self._num_tokens = 0
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def open(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), salt: str = ""
     ) -> Conversation:

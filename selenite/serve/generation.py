@@ -16,7 +16,7 @@ from typing import Self
 from selenite.chat.conversation import Conversation
 from selenite.chat.events import CallFinished, Event, Reply, collect
 from selenite.clock import Clock
-from selenite.errors import UnavailableError
+from selenite.errors import SeleniteError, UnavailableError
 from selenite.serve.choice_text import ChoiceText
 from selenite.serve.engine.loop import EngineThread
 from selenite.serve.engine.request import Request, SampledToken
@@ -116,7 +116,8 @@ class Generation:
         for future in futures:
             error = future.exception()
             if error is not None:
-                raise error if self._thread.is_alive else _failed(error)
+                known = self._thread.is_alive or isinstance(error, SeleniteError)
+                raise error if known else _failed(error)
 
     async def updates(self) -> AsyncIterator[list[Update]]:
         """All that is new, as soon as anything is, until every choice has ended.
@@ -201,7 +202,7 @@ class Generation:
             for token in news.tokens:
                 choice.text.push(token.token_id)
         if news.finish in (FinishReason.ERROR, FinishReason.ABORT):
-            raise self._error(choice)
+            raise self._error(choice.request)
         end = None
         if news.finish is not None:
             choice.text.finish()
@@ -221,11 +222,11 @@ class Generation:
         has_calls = any(isinstance(event, CallFinished) for event in choice.events)
         return End(reason, has_calls, stopped_by)
 
-    def _error(self, choice: Choice) -> Exception:
-        error = choice.request.error
-        if not self._thread.is_alive:
-            return _failed(error)
-        return error or UnavailableError("the request was ended because the server stops")
+    def _error(self, request: Request) -> Exception:
+        if request.finish_reason is FinishReason.ABORT:
+            return UnavailableError("the request was ended because the server stops")
+        assert request.error is not None, "failed without an error"
+        return request.error if self._thread.is_alive else _failed(request.error)
 
 
 def _failed(cause: BaseException | None) -> UnavailableError:

@@ -87,6 +87,17 @@ class Engine:
         wrong = [token for token in request.prompt if not 0 <= token < vocabulary]
         if wrong:
             raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
+        params = request.params
+        named = {
+            "stop_token_ids": params.stop_token_ids,
+            "logit_bias": [token for token, _ in params.logit_bias],
+        }
+        for field, tokens in named.items():
+            unknown = [token for token in tokens if not 0 <= token < vocabulary]
+            if unknown:
+                raise ConfigError(
+                    f"{field}: token id {unknown[0]} is not in the vocabulary of {vocabulary}"
+                )
         total = len(request.prompt) + request.params.max_tokens
         sizes = f"{len(request.prompt)} prompt tokens and max_tokens={request.params.max_tokens}"
         positions = self.runner.model.config.max_positions

@@ -26,25 +26,24 @@ def run_server(config: ServeConfig, say: Callable[[str], None]) -> None:
 
     Raises what loading the model raises, after the socket is closed.
     """
-    door = Door(config)
-    server = _Server(door, say)
+    server = Server(config, say)
     server.run()
     if server.failure is not None:
         raise server.failure
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's, with a drain between the first signal and the exit."""
 
-    def __init__(self, door: Door, say: Callable[[str], None]) -> None:
-        self.door = door
+    def __init__(self, config: ServeConfig, say: Callable[[str], None]) -> None:
+        self.door = Door(config)
         self.failure: Exception | None = None
         self._say = say
         self._is_ending = False
-        config = door.config
+        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(
             uvicorn.Config(
-                create_app(door),
+                create_app(self.door),
                 host=config.host,
                 port=config.port,
                 lifespan="off",
@@ -58,8 +57,9 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            self._loop = asyncio.get_running_loop()
             threading.Thread(
-                target=self._load, args=(asyncio.get_running_loop(),), name="load", daemon=True
+                target=self._load, args=(self._loop,), name="load", daemon=True
             ).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -74,10 +74,10 @@ class _Server(uvicorn.Server):
                 self.should_exit = self.force_exit = True
             return
         self._is_ending = True
-        if self.door.loaded is None:
+        if self.door.loaded is None or self._loop is None:
             self.should_exit = True
         else:
-            asyncio.get_event_loop().call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         self._draining = asyncio.ensure_future(self._drained())
