@@ -208,7 +208,7 @@ def _vocabulary(
         return prompts.of_tokenizer(Tokenizer.load(tokenizer), needs_text, str(tokenizer))
     if vocab_size is not None and not needs_text:
         return prompts.of_range(vocab_size)
-    if (found := prompts.of_server(server, model)) is not None:
+    if (found := prompts.of_server(server, model, needs_text)) is not None:
         return found
     if needs_text:
         raise ConfigError(f"{server.url}: has no /tokenize; for a chat, give --tokenizer DIR")

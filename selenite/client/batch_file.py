@@ -66,8 +66,8 @@ class OutputFile:
             kept = "".join(self._kept())
             if kept != self._text():
                 write_text(path, kept)
-                os.close(self._descriptor)  # of the file that this one took the place of
-                self._descriptor = self._open()
+                replaced, self._descriptor = self._descriptor, self._open()
+                os.close(replaced)
             stack.pop_all()
 
     def append(self, line: dict[str, Any]) -> None:

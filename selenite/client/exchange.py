@@ -15,6 +15,8 @@ import httpx
 
 from selenite.clock import Clock
 
+_SENDING = "http11.send_request_headers.started"  # of httpcore's trace
+
 
 class Failure(StrEnum):
     """Why a request has no whole answer."""
@@ -33,7 +35,7 @@ class Failure(StrEnum):
 class Exchange:
     """What was received, and when. Times are the clock's seconds."""
 
-    sent: float
+    sent: float  # of a request that found no connection: when one was first tried
     received: tuple[tuple[float, bytes], ...]  # in order of arrival
     ended: float
     status: int | None  # of HTTP; None: none came
@@ -44,15 +46,27 @@ class Exchange:
 async def exchange(
     client: httpx.AsyncClient, url: str, body: bytes, timeout: float, clock: Clock
 ) -> Exchange:
-    """POSTs the JSON ``body`` and reads the whole answer, in at most ``timeout`` seconds."""
+    """POSTs the JSON ``body`` and reads the whole answer, in at most ``timeout`` seconds.
+
+    It is sent when its first byte goes out on a connection that stands: what the client needs to
+    get there is lateness, not the server's latency.
+    """
     received: list[tuple[float, bytes]] = []
     status, failure, detail = None, None, ""
     headers = {"Content-Type": "application/json"}
     sent = clock.now()
+
+    async def note(event: str, _: object) -> None:
+        nonlocal sent
+        if event == _SENDING:
+            sent = clock.now()
+
     try:
         async with (
             asyncio.timeout(timeout),
-            client.stream("POST", url, content=body, headers=headers) as response,
+            client.stream(
+                "POST", url, content=body, headers=headers, extensions={"trace": note}
+            ) as response,
         ):
             status = response.status_code
             async for part in response.aiter_bytes():

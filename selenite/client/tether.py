@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import runpy
 import signal
-import sys
 import threading
+
+_STDIN = 0
 
 
 def _end_with_the_starter() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock a blocked reader would hold while the interpreter ends.
+    while os.read(_STDIN, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -62,10 +62,11 @@ def of_tokenizer(tokenizer: Tokenizer, needs_text: bool, source: str) -> Vocabul
     return Vocabulary(ids, None, f"token ids of {source} without special ones")
 
 
-def of_server(endpoint: Endpoint, model: str) -> Vocabulary | None:
-    """One-token words by the server's ``/tokenize`` (vLLM's form or llama.cpp's).
+def of_server(endpoint: Endpoint, model: str, needs_text: bool) -> Vocabulary | None:
+    """The tokens of English words by the server's ``/tokenize`` (vLLM's form or llama.cpp's), or
+    its one-token words where text is needed.
 
-    ``None`` where it has none. Raises ``ConfigError`` when there are too few words, and
+    ``None`` where it has no ``/tokenize``. Raises ``ConfigError`` when there are too few words, and
     ``EndpointError`` when the server goes away or answers with something else.
     """
     with endpoint.open(timeout=30) as client:
@@ -74,11 +75,15 @@ def of_server(endpoint: Endpoint, model: str) -> Vocabulary | None:
             return _tokenize(client, endpoint, model, text)
 
         try:
-            if not encode(_ANCHOR):
+            found = encode(_WORDS)
+            if not found:
                 return None
-            return _words(encode, "words of one token, by the server's /tokenize")
+            if needs_text:
+                return _words(encode, "words of one token, by the server's /tokenize")
         except httpx.TransportError as error:
             raise EndpointError(f"{endpoint.path('/tokenize')}: {error}") from error
+    ids = tuple(sorted({*found[1:]}))  # the first may be one that begins every text
+    return Vocabulary(ids, None, "token ids of English words, by the server's /tokenize")
 
 
 def of_range(vocab_size: int) -> Vocabulary:

@@ -1,7 +1,8 @@
 """One request's latencies, out of the bytes of its answer and their times.
 
-With s = the request is sent, t_1 .. t_m = the events with output (text, reasoning or a part of a
-tool call) arrive, e = the last event of the choice arrives, and n = completion tokens:
+With s = the request's first byte is sent, on a connection that stands, t_1 .. t_m = the events with
+output (text, reasoning or a part of a tool call) arrive, e = the last event of the choice arrives,
+and n = completion tokens:
 
     TTFT = t_1 - s              an answer without any visible output: e - s
     ITL  = t_(i+1) - t_i        between events: several tokens in one event are one gap
@@ -30,7 +31,7 @@ class Record:
     requested_input: int  # tokens
     requested_output: int
     due: float  # when the workload has it arrive
-    sent: float  # later than due under a concurrency limit, or when the client is late
+    sent: float  # later than due by connecting, under a concurrency limit, or by a busy client
     ended: float
     failure: Failure | None = None
     status: int | None = None  # of HTTP

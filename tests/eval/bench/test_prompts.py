@@ -54,16 +54,19 @@ def test_the_servers_tokenizer_in_vllms_form_and_llama_cpps(tokenizer: Tokenizer
         return json_answer({"tokens": [1, *tokenizer.encode(body[field])]})
 
     with scripted_server(script) as server:
-        vocabulary = of_server(Endpoint.parse(server.url), "a model")
-    assert vocabulary == of_tokenizer(tokenizer, needs_text=True, source="x") or (
-        vocabulary is not None
-        and vocabulary.texts == of_tokenizer(tokenizer, needs_text=True, source="x").texts
-    )
+        endpoint = Endpoint.parse(server.url)
+        words = of_server(endpoint, "a model", needs_text=True)
+        ids = of_server(endpoint, "a model", needs_text=False)
+    local = of_tokenizer(tokenizer, needs_text=True, source="a test")
+    assert words is not None
+    assert (words.ids, words.texts) == (local.ids, local.texts)
+    assert ids is not None
+    assert set(ids.ids) == set(tokenizer.encode(prompts._WORDS))
 
 
 def test_a_server_without_tokenize() -> None:
     with scripted_server(lambda path, body: json_answer({}, 404)) as server:
-        assert of_server(Endpoint.parse(server.url), "a model") is None
+        assert of_server(Endpoint.parse(server.url), "a model", False) is None
 
 
 def test_ids_of_a_range() -> None:
