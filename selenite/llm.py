@@ -14,10 +14,10 @@ from pathlib import Path
 
 from selenite import runtime
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import ConfigError, OutOfMemoryError, TokenizerError
+from selenite.errors import ConfigError, OutOfMemoryError
 from selenite.model.accounting import cache_bytes_per_token, count_parameters
 from selenite.model.decode import decode
-from selenite.model.hf_adapter import load_pretrained, read_config
+from selenite.model.hf_adapter import check_tokenizer, load_pretrained, read_config
 from selenite.model.lora import merge_lora
 from selenite.model.lora_files import load_lora
 from selenite.types import Completion, SamplingParams
@@ -39,7 +39,7 @@ class LLM:
 
     Raises:
         CheckpointError: a directory is incomplete or damaged, or the adapter is of another model.
-        TokenizerError: the tokenizer is missing or has more tokens than the model.
+        TokenizerError: the tokenizer is missing, or not the model's.
     """
 
     def __init__(
@@ -72,11 +72,7 @@ class LLM:
                 f"({error})"
             ) from error
         self.tokenizer = Tokenizer.load(directory)
-        if self.tokenizer.vocab_size > self.model.config.vocab_size:
-            raise TokenizerError(
-                f"{directory}: the tokenizer has {self.tokenizer.vocab_size} tokens but the model "
-                f"only {self.model.config.vocab_size}; use the tokenizer it was trained with"
-            )
+        check_tokenizer(directory, self.tokenizer)
 
     def generate(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from selenite.eval.parity import Difference
+    from selenite.eval.parity import Parity
 
 _SUITES = ("parity",)
 
@@ -48,13 +48,13 @@ def eval(
     found = parity.compare(trained, served, texts, max_tokens)
     mode = "batch-invariant" if batch_invariant else "fast"
     _print(found, f"{model}: {chosen.value}, {mode} mode", as_json)
-    if batch_invariant and any(difference.largest > 0 for difference in found):
+    if batch_invariant and found.largest > 0:
         raise typer.Exit(1)
 
 
-def _print(found: list[Difference], title: str, as_json: bool) -> None:
+def _print(found: Parity, title: str, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"title": title, "differences": [asdict(d) for d in found]}))
+        typer.echo(json.dumps({"title": title} | asdict(found)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -62,7 +62,7 @@ def _print(found: list[Difference], title: str, as_json: bool) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("against one batch of the engine", "largest", "mean", "tokens", "diverged"):
         table.add_column(name, justify="left" if table.row_count == 0 else "right")
-    for each in found:
+    for each in found.differences:
         diverged = str(each.other_tokens)
         numbers = (f"{each.largest:.2e}", f"{each.mean:.2e}", str(each.tokens), diverged)
         table.add_row(each.name, *numbers)

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from selenite.chat.tokenizer import Tokenizer
+from selenite.clock import SystemClock
 from selenite.model.hf_adapter import load_pretrained
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import packed_context
@@ -44,6 +45,20 @@ class Difference:
     mean: float
     tokens: int
     other_tokens: int  # completions that took another token somewhere; compared up to there
+
+
+@dataclass(frozen=True)
+class Parity:
+    """All comparisons, and what the baseline took."""
+
+    differences: list[Difference]
+    seconds: float  # of the baseline
+    tokens: int  # that the baseline computed, prompts included
+
+    @property
+    def largest(self) -> float:
+        """Of all differences."""
+        return max(each.largest for each in self.differences)
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ def prompts(tokenizer: Tokenizer, count: int, max_tokens: int) -> list[list[int]
 
 def compare(
     trained: Transformer, served: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int
-) -> list[Difference]:
+) -> Parity:
     """All comparisons, the baseline being one batch of the engine.
 
     Args:
@@ -102,7 +117,10 @@ def compare(
     def written(config: EngineConfig = _CONFIG, after: Callable[[Engine, int], None] | None = None):  # type: ignore[no-untyped-def]
         return run(Engine(served, config), prompts, params, after)
 
+    clock = SystemClock()
+    start = clock.now()
     baseline = written()
+    seconds = clock.now() - start
     engine = Engine(served, _CONFIG)
     # Log-probabilities of a prompt are computed, not looked up, so the warm cache is read without.
     unscored = [replace(own, prompt_logprobs=None) for own in params]
@@ -123,7 +141,8 @@ def compare(
         "chunks of 64": written(replace(_CONFIG, max_step_tokens=64)),
         "preempted": written(after=preempt_often),
     }
-    return [difference(name, baseline, scored) for name, scored in others.items()]
+    differences = [difference(name, baseline, scored) for name, scored in others.items()]
+    return Parity(differences, seconds, sum(len(scored.tokens) for scored in baseline))
 
 
 def run(

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selenite.errors import CheckpointError
+from selenite.chat.tokenizer import Tokenizer
+from selenite.errors import CheckpointError, TokenizerError
 from selenite.model.config import ModelConfig
 from selenite.model.hf_config import from_hf_config, to_hf_config
 from selenite.model.shards import SHARD_BYTES, ShardWriter
@@ -26,6 +27,7 @@ from selenite.model.weights import SafetensorsWeights, Weights
 
 CONFIG = "config.json"
 _HEAD = "lm_head.weight"
+_TOKENIZER = "tokenizer_sha256"  # key of config.json; other programs pass over it
 _EXPERT_WEIGHTS = ("gate", "up", "down")
 _NEXTN_PARTS = {
     "embed_norm": "enorm",
@@ -172,10 +174,17 @@ def save_pretrained(
     bos_token_id: int | None = None,
     eos_token_id: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    tokenizer_sha256: str | None = None,
 ) -> None:
-    """Writes ``config.json`` and safetensors files of at most ``shard_bytes``."""
+    """Writes ``config.json`` and safetensors files of at most ``shard_bytes``.
+
+    ``tokenizer_sha256`` is the fingerprint of the tokenizer that it was trained with, for
+    ``check_tokenizer``.
+    """
     config = to_hf_config(model.config)
     config |= {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id}
+    if tokenizer_sha256 is not None:
+        config[_TOKENIZER] = tokenizer_sha256
     writer = ShardWriter(directory, shard_bytes)
     (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name, tensor in to_hf_tensors(model):
@@ -190,6 +199,24 @@ def read_config(directory: Path) -> ModelConfig:
         CheckpointError: ``config.json`` is missing, damaged, or says what the model has not got.
     """
     return from_hf_config(read_config_json(directory), str(directory / CONFIG))
+
+
+def check_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
+    """Raises ``TokenizerError`` where the tokenizer cannot be, or is not, that of the model in
+    ``directory``. Published models do not say which theirs is; those trained here do."""
+    config = read_config_json(directory)
+    vocab_size = from_hf_config(config, str(directory / CONFIG)).vocab_size
+    if tokenizer.vocab_size > vocab_size:
+        raise TokenizerError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens but the model only "
+            f"{vocab_size}; use the tokenizer it was trained with"
+        )
+    if config.get(_TOKENIZER, tokenizer.fingerprint()) != tokenizer.fingerprint():
+        raise TokenizerError(
+            f"{directory}: the tokenizer is not the one that the model was trained with "
+            f"({tokenizer.fingerprint()[:12]} instead of {str(config[_TOKENIZER])[:12]}); copy "
+            "that one back"
+        )
 
 
 def load_pretrained(

@@ -1,6 +1,7 @@
 """Safetensors files of bounded size with their index: how a model of any size is written.
 
-Tensors are added one by one and leave memory with their shard. Written by ``hf_adapter.py`` and
+Tensors are added one by one and leave memory with their shard; each file carries their checksums,
+which ``SafetensorsWeights`` compares when it reads. Written by ``hf_adapter.py`` and
 ``convert.py``.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from selenite.model.weights import INDEX
+from selenite.model.weights import CHECKSUMS, INDEX, checksum
 
 SHARD_BYTES = 5 * 10**9
 """Largest size of a file, as Hugging Face's own tools have it."""
@@ -59,7 +60,9 @@ class ShardWriter:
 
     def _flush(self) -> None:
         self._shards.append(list(self._pending))
-        save_file(self._pending, self._part(len(self._shards)), {"format": "pt"})
+        checksums = {name: checksum(tensor) for name, tensor in self._pending.items()}
+        metadata = {"format": "pt", CHECKSUMS: json.dumps(checksums)}
+        save_file(self._pending, self._part(len(self._shards)), metadata)
         self._total_bytes += self._pending_bytes
         self._pending, self._pending_bytes = {}, 0
 

@@ -7,6 +7,7 @@ streamed tensor by tensor. Block-scaled fp8 weights come out multiplied by their
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from selenite.errors import CheckpointError
 from selenite.model.fp8 import dequantize_blocks
 
 INDEX = "model.safetensors.index.json"
+CHECKSUMS = "sha256"
+"""Key of a file's metadata: JSON of each tensor's ``checksum``. Ours have it; it is checked."""
 _SCALE = "_scale_inv"
 _FP8 = "F8_E4M3"
 
@@ -72,6 +76,7 @@ class SafetensorsWeights:
         if not files:
             raise CheckpointError(f"{directory} holds no .safetensors file")
         self._files: dict[Path, Any] = {}
+        self._checksums: dict[str, str] = {}
         stored: dict[str, Stored] = {}
         for file in files:
             for name, tensor in self._list(file).items():
@@ -100,9 +105,13 @@ class SafetensorsWeights:
     def _raw(self, name: str) -> Tensor:
         file = self.stored[name].file
         try:
-            return self._files[file].get_tensor(name)
+            tensor = self._files[file].get_tensor(name)
         except (SafetensorError, OSError) as broken:
             raise _damaged(file, broken) from broken
+        written = self._checksums.get(name)
+        if written is not None and checksum(tensor) != written:
+            raise _damaged(file, f"{name} is not what was written: its checksum differs")
+        return tensor
 
     def _list(self, file: Path) -> dict[str, Stored]:
         """The file's tensors, from its header, once the library finds the file whole."""
@@ -112,13 +121,14 @@ class SafetensorsWeights:
             self._files[file] = safe_open(file, framework="pt")
             with file.open("rb") as opened:
                 header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            metadata = header.pop("__metadata__", {})
+            self._checksums |= json.loads(metadata.get(CHECKSUMS, "{}"))
         except FileNotFoundError as missing:
             raise CheckpointError(
                 f"{file} is missing, but {INDEX} names it; copy or download it again"
             ) from missing
         except (SafetensorError, OSError, ValueError) as broken:
             raise _damaged(file, broken) from broken
-        header.pop("__metadata__", None)
         return {
             name: Stored(
                 tuple(entry["shape"]),
@@ -152,6 +162,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as broken:
         raise _damaged(path, broken) from broken
+
+
+def checksum(tensor: Tensor) -> str:
+    """SHA-256 (hex) of a tensor's bytes as they lie in a file."""
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(values.view(torch.uint8).numpy().data).hexdigest()
 
 
 def num_elements(shape: tuple[int, ...]) -> int:
@@ -194,5 +210,5 @@ def _check_index(directory: Path, index: Mapping[str, Path], stored: Mapping[str
         )
 
 
-def _damaged(file: Path, cause: Exception) -> CheckpointError:
+def _damaged(file: Path, cause: Exception | str) -> CheckpointError:
     return CheckpointError(f"{file} is damaged ({cause}); export or copy it again")

@@ -286,7 +286,13 @@ def _export(task: PretrainTask, out_dir: Path, adapted: Path | None = None) -> N
         if adapted is not None:
             save_lora(task.model, aside / ADAPTER, str(adapted))
             merge_lora(task.model)
-        save_pretrained(task.model, aside, tokenizer.bos_id, tokenizer.eos_id)
+        save_pretrained(
+            task.model,
+            aside,
+            tokenizer.bos_id,
+            tokenizer.eos_id,
+            tokenizer_sha256=tokenizer.fingerprint(),
+        )
         tokenizer.save(aside)
         for path in sorted(path for path in aside.rglob("*") if path.is_file()):
             target = out_dir / path.relative_to(aside)

@@ -35,7 +35,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     tokenizer = Tokenizer.train(TEXTS, vocab_size=320)
     model = init_weights(Transformer(k2_config(vocab_size=320, max_positions=64)), seed=0)
-    save_pretrained(model, folder, tokenizer.bos_id, tokenizer.eos_id)
+    save_pretrained(
+        model,
+        folder,
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer_sha256=tokenizer.fingerprint(),
+    )
     tokenizer.save(folder)
     return folder
 
@@ -119,6 +125,12 @@ def test_a_tokenizer_with_more_tokens_than_the_model(
     texts = [f"{number} {number * 7919}" for number in range(2000)]
     Tokenizer.train(texts, vocab_size=600).save(copied)
     assert_one_line(generate(copied), TokenizerError.exit_code, "600", "320")
+
+
+def test_another_tokenizer_of_the_same_size(copied: Path, generate: Callable[..., Ran]) -> None:
+    other = Tokenizer.train(["quite other text, of other words"] * 9, vocab_size=320)
+    other.save(copied)
+    assert_one_line(generate(copied), TokenizerError.exit_code, str(copied), "trained with")
 
 
 def test_no_tokenizer(copied: Path, generate: Callable[..., Ran]) -> None:

@@ -154,3 +154,26 @@ def _rewrite(directory: Path, changes: dict[str, torch.Tensor | None]) -> None:
             weight_map[name] = file
         save_file(tensors, directory / file)
     (directory / INDEX).write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
+def test_a_flipped_bit_is_found_and_the_tensor_named(tmp_path: Path, place: float) -> None:
+    """Lengths and headers stay right: only the checksum shows it."""
+    directory = tmp_path / "model"
+    save_pretrained(tiny_model(k2_config()), directory)
+    load_pretrained(directory)
+    file = directory / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    content[header + int(place * (len(content) - header))] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model.safetensors is damaged \(model\.\S+ is not"):
+        load_pretrained(directory)
+
+
+def test_files_without_checksums_are_read_as_they_are(tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    save_pretrained(tiny_model(k2_config()), directory)
+    file = directory / "model.safetensors"
+    save_file(load_file(file), file)
+    load_pretrained(directory)

@@ -128,6 +128,42 @@ def test_qk_clip_acts_on_the_logits_of_all_micro_batches(root: Path, tmp_path: P
     again.close()
 
 
+def test_the_largest_logit_of_micro_batches_is_that_of_all_in_one(
+    root: Path, tmp_path: Path
+) -> None:
+    settings = ("optim.qk_clip_tau=0.01", "optim.qk_clip_statistic=exact", "train.batch_tokens=512")
+    largest = []
+    for micro_batch_tokens in (64, 512):
+        more = f"train.micro_batch_tokens={micro_batch_tokens}"
+        task = tiny_task(tiny_config(root, tmp_path, *settings, more))
+        metrics = train_step(task, 0)
+        largest.append((metrics["max_logit"], metrics["clipped_heads"]))
+        task.close()
+    assert largest[0][1] == largest[1][1] >= 1
+    assert largest[0][0] == pytest.approx(largest[1][0], rel=1e-6)
+
+
+def test_a_clipped_master_and_its_bfloat16_copy_are_one_model(root: Path, tmp_path: Path) -> None:
+    """What is served (matrices cast once) computes, bit for bit, what the trainer's float32
+    masters do after QK-Clip scaled them: no copy of before the clip is left anywhere."""
+    task = tiny_task(tiny_config(root, tmp_path, "optim.qk_clip_tau=0.01"))
+    assert train_step(task, 0)["clipped_heads"] >= 1
+    task.close()
+    task.model.compute_dtype = torch.bfloat16
+    save_pretrained(task.model, tmp_path / "export")
+    copy = load_pretrained(tmp_path / "export").cast(torch.bfloat16)
+    masters = dict(task.model.named_parameters())
+    for name, parameter in copy.named_parameters():
+        assert torch.equal(parameter, masters[name].to(parameter.dtype)), name
+    tokens_T = torch.arange(40) % task.model.config.vocab_size
+    context = packed_context([25, 15])
+    with torch.no_grad():
+        trained, served = (
+            model(tokens_T, context.positions_T, context).hidden_TD for model in (task.model, copy)
+        )
+    assert torch.equal(trained, served)
+
+
 def test_nan_in_a_weight_names_parameters(root: Path, tmp_path: Path) -> None:
     task = tiny_task(tiny_config(root, tmp_path))
     with torch.no_grad():

@@ -89,7 +89,7 @@ class SamplingFields(Body):
     # What OpenAI does not have.
     top_k: int = Field(default=0, ge=-1, description="0 and -1: all tokens.")
     min_p: Probability = 0.0
-    repetition_penalty: float = Field(default=1.0, gt=0, le=100)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     min_tokens: int = Field(default=0, ge=0)
     stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     include_stop_str_in_output: bool = False
