@@ -16,8 +16,11 @@ def run_batch(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Answers; what is there already is kept.")
     ],
-    model: Annotated[
-        Path | None, typer.Option(help="A model directory to serve for this; else --url is asked.")
+    serve: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="A model directory to serve for this; else --url is asked."
+        ),
     ] = None,
     url: Annotated[str, typer.Option(help="A server that runs.")] = "http://127.0.0.1:8000",
     api_key: Annotated[
@@ -26,6 +29,9 @@ def run_batch(
     allow_remote: Annotated[
         bool, typer.Option(help="Load a server that is not on this machine.")
     ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Asked in the place of the model that each line names.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 16,
     retries: Annotated[
         int, typer.Option(min=0, help="Further tries while the server is full or away.")
@@ -45,17 +51,17 @@ def run_batch(
 
     lines = read_input(requests)
     endpoint = Endpoint.parse(url, api_key)
-    if model is None:
+    if serve is None:
         endpoint.require_loopback(allow_remote)
     with ExitStack() as stack:
         file = stack.enter_context(closing(OutputFile(output)))
         done = sum(line.custom_id in file.done for line in lines)
-        if model is not None and done < len(lines):
-            with CONSOLE.status(f"starting a server of {model}"):
-                endpoint = stack.enter_context(child_server(model))
+        if serve is not None and done < len(lines):
+            with CONSOLE.status(f"starting a server of {serve}"):
+                endpoint = stack.enter_context(child_server(serve))
         progress = stack.enter_context(Progress(console=CONSOLE, transient=True))
         bar = progress.add_task("requests", total=len(lines), completed=done)
-        options = BatchOptions(concurrency, retries, timeout)
+        options = BatchOptions(model, concurrency, retries, timeout)
         failed = run(lines, file, endpoint, options, SystemClock(), lambda: progress.advance(bar))
     typer.echo(f"{output}: {len(lines) - failed} answered ({done} before), {failed} failed")
     if failed:

@@ -40,6 +40,7 @@ class LineError(StrEnum):
 class BatchOptions:
     """How hard to ask."""
 
+    model: str | None  # in the place of the one that a line names; None: that one
     concurrency: int
     retries: int  # further tries of a line
     timeout: float  # seconds for one try
@@ -99,7 +100,8 @@ async def _answer(
     if wrong := fault(line.request):
         return _failure(LineError.INVALID_LINE, wrong)
     url = endpoint.path(line.request["url"])
-    body = json.dumps(line.request["body"]).encode()
+    named = {} if options.model is None else {"model": options.model}
+    body = json.dumps(line.request["body"] | named).encode()
     attempt = 0
     while True:
         tried = await _try(client, url, body, options.timeout)

@@ -8,6 +8,7 @@ what comes. Without a terminal, lines are read from standard input, so a script 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,10 +94,8 @@ class Conversation:
         try:
             for piece in self._stream():
                 reply.add(piece)
-                is_whole = is_whole or piece.finish_reason is not None
                 yield piece
-            if not is_whole:
-                raise EndpointError(f"{self._endpoint.url}: the answer broke off")
+            is_whole = True
         except EndpointError:
             reply = Reply()
             raise
@@ -109,10 +108,11 @@ class Conversation:
                 del self.turns[before:]
 
     def _stream(self) -> Iterator[Piece]:
+        """Pieces of an answer to the turns; raises ``EndpointError`` when it does not end well."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         body = {**self._fields, "messages": system + self.turns}
         url = self._endpoint.path("/v1/chat/completions")
-        parser = SseParser()
+        parser, is_finished = SseParser(), False
         try:
             with self._client.stream("POST", url, json=body) as response:
                 if response.status_code != 200:
@@ -125,11 +125,14 @@ class Conversation:
                         piece = parse_piece(data)
                         if piece.error is not None:
                             raise EndpointError(f"the server failed: {piece.error}")
+                        is_finished = is_finished or piece.finish_reason is not None
                         yield piece
         except httpx.TransportError as error:
             raise EndpointError(f"{url}: {error or type(error).__name__}") from error
         except ValueError as error:
             raise EndpointError(f"{url}: {error}") from error
+        if not is_finished:
+            raise EndpointError(f"{url}: the answer broke off")
 
 
 class Terminal:
@@ -142,6 +145,9 @@ class Terminal:
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input."""
+        if self._is_terminal:
+            with contextlib.suppress(ModuleNotFoundError):  # not on every system
+                import readline  # noqa: F401 - gives input() its history and editing
         while (line := self._read("> ")) is not None:
             command, _, rest = line.strip().partition(" ")
             match command:

@@ -101,10 +101,10 @@ def test_chat(server: ServerProcess) -> None:
 
 def test_a_model_directory_is_served_for_the_batch_alone(model: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    body = {"prompt": "the of and", "max_tokens": 3}
+    body = {"model": "another", "prompt": "the of and", "max_tokens": 3}
     request = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}
     source.write_text(json.dumps(request))
-    done = selenite("run-batch", source, "-o", target, "--model", model)
+    done = selenite("run-batch", source, "-o", target, "--serve", model, "--model", "words")
     assert done.returncode == 0, done.stderr
     assert json.loads(target.read_text())["error"] is None
     assert not servers_of(model)

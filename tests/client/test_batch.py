@@ -43,7 +43,9 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def run(source: Path, target: Path, url: str, clock: ManualClock, **changes: Any) -> int:
-    options = BatchOptions(**({"concurrency": 4, "retries": 3, "timeout": 20.0} | changes))
+    options = BatchOptions(
+        **({"model": None, "concurrency": 4, "retries": 3, "timeout": 20.0} | changes)
+    )
     output = OutputFile(target)
     try:
         return run_batch(read_input(source), output, Endpoint.parse(url), options, clock, int)
