@@ -115,7 +115,8 @@ def serve(
     clock = SystemClock()
     for number in range(num_warmups):
         warm_up(target, load, PromptMaker(vocabulary, seed + 1 + number), clock)
-    with Progress(console=CONSOLE, transient=True) as progress:
+    # Drawn seldom: it takes its time from the streams.
+    with Progress(console=CONSOLE, transient=True, refresh_per_second=1) as progress:
         bar = progress.add_task("requests", total=len(load.requests))
         maker = PromptMaker(vocabulary, seed)
         records = run_load(target, load, maker, clock, lambda _: progress.advance(bar))

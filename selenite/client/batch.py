@@ -119,7 +119,7 @@ async def _try(client: httpx.AsyncClient, url: str, body: bytes, timeout: float)
             response = await client.post(url, content=body, headers=headers)
     except TimeoutError:
         return _Try(_failure(LineError.TIMEOUT, f"no answer within {timeout:g} s"))
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         reason = str(error) or type(error).__name__
         return _Try(_failure(LineError.CONNECTION, reason), may_pass=True)
     after = response.headers.get("Retry-After", "")

@@ -127,7 +127,7 @@ class Conversation:
                             raise EndpointError(f"the server failed: {piece.error}")
                         is_finished = is_finished or piece.finish_reason is not None
                         yield piece
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise EndpointError(f"{url}: {error or type(error).__name__}") from error
         except ValueError as error:
             raise EndpointError(f"{url}: {error}") from error

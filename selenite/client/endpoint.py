@@ -92,7 +92,7 @@ class Endpoint:
         try:
             with self.open(timeout=CONNECT_SECONDS) as client:
                 response = client.get(self.path("/v1/models"))
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise EndpointError(
                 f"{self.url}: no answer ({error or type(error).__name__}); is a server running "
                 "there? `selenite serve MODEL` starts one"

@@ -75,7 +75,7 @@ async def exchange(
         failure, detail = Failure.TIMEOUT, str(error)
     except httpx.ConnectError as error:
         failure, detail = Failure.REFUSED, str(error)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         failure, detail = Failure.DISCONNECTED, str(error) or type(error).__name__
     if failure is None and status != 200:
         failure = Failure.HTTP

@@ -80,7 +80,7 @@ def of_server(endpoint: Endpoint, model: str, needs_text: bool) -> Vocabulary | 
                 return None
             if needs_text:
                 return _words(encode, "words of one token, by the server's /tokenize")
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise EndpointError(f"{endpoint.path('/tokenize')}: {error}") from error
     ids = tuple(sorted({*found[1:]}))  # the first may be one that begins every text
     return Vocabulary(ids, None, "token ids of English words, by the server's /tokenize")

@@ -47,18 +47,20 @@ def show(console: Console, title: str, summary: Summary) -> None:
         latencies.add_row(_NAMES[name], str(found.count), *(f"{s * 1e3:,.1f}" for s in seconds))
     console.print(latencies)
     for note in notes(summary):
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
 
 
 def notes(summary: Summary) -> Iterator[str]:
-    """What bends a number, and by how much."""
+    """What bends a number, and by how much; what failed requests were told."""
+    for kind, said in summary.error_examples.items():
+        yield f"{kind}: {said[:300]}"
     if summary.counted_outputs:
         yield (
             f"{summary.counted_outputs} answers came without usage: their output tokens are counted"
             " events, too few where an event brings several tokens"
         )
     if summary.unknown_inputs:
-        yield f"{summary.unknown_inputs} answers came without the prompt's tokens: counted as 0"
+        yield f"{summary.unknown_inputs} answers came without the prompt's tokens: as asked for"
     if summary.largest_input_error:
         yield (
             f"prompts are up to {summary.largest_input_error} tokens longer or shorter for the "

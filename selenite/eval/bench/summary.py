@@ -48,8 +48,9 @@ class Summary:
     num_requests: int
     num_completed: int
     errors: dict[str, int]  # kind to count
+    error_examples: dict[str, str]  # kind to what was said of the first of it
     duration: float  # seconds
-    input_tokens: int  # of completed requests, as the server counts them
+    input_tokens: int  # of completed requests; as the server counts them, else as asked
     output_tokens: int
     cached_tokens: int | None
     counted_outputs: int  # requests whose output tokens are counted events
@@ -73,7 +74,11 @@ def summarise(records: Sequence[Record], goals: Mapping[str, float]) -> Summary:
     done = [record for record in records if record.failure is None]
     kinds = Counter(kind for record in records if (kind := record.error_kind) is not None)
     duration = max(r.ended for r in records) - min(r.sent for r in records) if records else 0.0
-    inputs = sum(record.input_tokens or 0 for record in done)
+    examples: dict[str, str] = {}
+    for record in records:
+        if record.error_kind is not None and record.detail:
+            examples.setdefault(record.error_kind, record.detail)
+    inputs = sum(r.requested_input if r.input_tokens is None else r.input_tokens for r in done)
     outputs = sum(record.output_tokens or 0 for record in done)
     cached = [r.cached_tokens for r in done if r.cached_tokens is not None]
     differences = [
@@ -88,6 +93,7 @@ def summarise(records: Sequence[Record], goals: Mapping[str, float]) -> Summary:
         num_requests=len(records),
         num_completed=len(done),
         errors=dict(sorted(kinds.items())),
+        error_examples=examples,
         duration=duration,
         input_tokens=inputs,
         output_tokens=outputs,

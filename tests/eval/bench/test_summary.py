@@ -40,7 +40,7 @@ def record(index: int, sent: float, ttft: float, tpot: float | None, tokens: int
 
 
 def failed(index: int, sent: float, ended: float, failure: Failure, status: int | None = None):
-    return Record(index, 100, 10, sent, sent, ended, failure, status)
+    return Record(index, 100, 10, sent, sent, ended, failure, status, detail=f"said {index}")
 
 
 RECORDS = [
@@ -58,6 +58,7 @@ def test_rates_count_whole_answers_over_the_whole_time() -> None:
     assert found.duration == pytest.approx(2.0)
     assert (found.num_requests, found.num_completed) == (6, 3)
     assert found.errors == {"http 429": 2, "timeout": 1}
+    assert found.error_examples == {"http 429": "said 4", "timeout": "said 3"}
     assert (found.input_tokens, found.output_tokens) == (300, 33)
     assert found.request_throughput == pytest.approx(1.5)
     assert found.input_throughput == pytest.approx(150)
@@ -125,5 +126,6 @@ def test_notes_say_what_bends_a_number() -> None:
     assert "1 answers came without usage" in text
     assert "without the prompt's tokens" in text
     assert "up to 30 tokens" in text
-    assert not list(notes(summarise(RECORDS, {})))
+    assert summarise(bent, {}).input_tokens == 100 + 130
+    assert list(notes(summarise(RECORDS, {}))) == ["timeout: said 3", "http 429: said 4"]
     assert math.isclose(summarise(bent, {}).largest_lateness, 0.0)
