@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,9 +92,10 @@ class Conversation:
         before = len(self.turns)
         self.turns += messages
         try:
-            for piece in self._stream():
-                reply.add(piece)
-                yield piece
+            with contextlib.closing(self._stream()) as pieces:
+                for piece in pieces:
+                    reply.add(piece)
+                    yield piece
             is_whole = True
         except EndpointError:
             reply = Reply()
@@ -107,7 +108,7 @@ class Conversation:
             else:
                 del self.turns[before:]
 
-    def _stream(self) -> Iterator[Piece]:
+    def _stream(self) -> Generator[Piece]:
         """Pieces of an answer to the turns; raises ``EndpointError`` when it does not end well."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         body = {**self._fields, "messages": system + self.turns}
@@ -170,11 +171,18 @@ class Terminal:
                     self._turn(line)
 
     def _turn(self, line: str) -> None:
-        """Asks, and while the model calls tools, asks the user for what they give."""
+        """Asks, and while the model calls tools, asks the user for what they give.
+
+        A turn that ends before its calls have their results is forgotten: no model takes it.
+        """
+        turns = self._conversation.turns
+        before = len(turns)
         messages: list[dict[str, Any]] | None = [{"role": "user", "content": line}]
         while messages:
             calls = self._answer(messages)
             messages = self._results(calls)
+        if turns and "tool_calls" in turns[-1]:
+            del turns[before:]
 
     def _answer(self, messages: Sequence[dict[str, Any]]) -> list[CallPiece]:
         """Shows the answer; gives the calls that it makes, none when it was stopped."""

@@ -123,8 +123,11 @@ def test_tool_calls_are_shown_and_answered(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
     file = tmp_path / "tools.json"
     file.write_text(json.dumps([tool]))
-    with scripted_server(chats([calls, chat_answer("done")])) as server:
-        shown = talk(server.url, "add", "3", "4", options=("--tools", str(file)))
+    refusal = json_answer({"error": {"message": "busy"}}, 429)
+    answers = [calls, chat_answer("done"), calls, refusal, chat_answer("well")]
+    with scripted_server(chats(answers)) as server:
+        lines = ("add", "3", "4", "add again", "5", "6", "and?")
+        shown = talk(server.url, *lines, options=("--tools", str(file)))
     assert '[add] {"a": 1}' in shown
     assert "done" in shown
     assert server.requests[1][1]["tools"] == [tool]
@@ -133,6 +136,8 @@ def test_tool_calls_are_shown_and_answered(tmp_path: Path) -> None:
     assert called["tool_calls"][0]["function"]["arguments"] == '{"a": 1}'
     assert (first["tool_call_id"], first["content"]) == ("functions.add:0", "3")
     assert (second["tool_call_id"], second["content"]) == ("functions.add:1", "4")
+    roles = [message["role"] for message in messages(server)[4]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant", "user"]  # no "add again"
 
 
 def test_an_interrupt_stops_the_answer_and_keeps_the_chat() -> None:
