@@ -110,14 +110,14 @@ class Generation:
         ]
         try:
             await asyncio.wait(futures)
-        finally:
-            if any(not f.done() or f.exception() is not None for f in futures):
-                self.close()
-        for future in futures:
-            error = future.exception()
-            if error is not None:
-                known = self._thread.is_alive or isinstance(error, SeleniteError)
-                raise error if known else _failed(error)
+            for future in futures:
+                error = future.exception()
+                if error is not None:
+                    known = self._thread.is_alive or isinstance(error, SeleniteError)
+                    raise error if known else _failed(error)
+        except BaseException:  # the client has gone, or a request cannot run: then none does
+            self.close()
+            raise
 
     async def updates(self) -> AsyncIterator[list[Update]]:
         """All that is new, as soon as anything is, until every choice has ended.

@@ -49,6 +49,7 @@ class Options:
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     salt: str = ""
+    model: str | None = None  # one of ``Service.names``; None: the model itself
     grammar: MakeGrammar | None = None
 
 
@@ -107,6 +108,8 @@ class Service:
         self.profile = loaded.profile
         self.vocabulary = loaded.tokenizer.vocabulary()  # bytes of each token
         self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
+        for name, directory in config.adapters.items():
+            self.engine.load_adapter(name, directory)
         self.thread = EngineThread(self.engine)
         self.listeners: list[Callable[[Choice], None]] = []
         self.created = int(datetime.now(UTC).timestamp())
@@ -127,6 +130,11 @@ class Service:
     def start(self) -> None:
         """Starts the engine's thread."""
         self.thread.start()
+
+    @property
+    def names(self) -> list[str]:
+        """What clients can ask for: the model, then its adapters."""
+        return [self.loaded.name, *self.config.adapters]
 
     @property
     def max_tokens(self) -> int:
@@ -321,6 +329,7 @@ class Service:
                 end_token_ids=ends,
                 sample=sample,
                 salt=options.salt,
+                adapter=options.model if options.model in self.config.adapters else None,
                 grammar=await self._compile(prompt.grammar),
                 stops=text.hook,
                 leader=choices[0].request if choices else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,8 +26,9 @@ _LONGEST = 1000  # characters of a message
 class ModelNotFoundError(HTTPException):
     """The request names a model that is not served."""
 
-    def __init__(self, asked: str, served: str) -> None:
-        super().__init__(404, f"the model {asked[:200]!r} is not served here; it is {served!r}")
+    def __init__(self, asked: str, served: Sequence[str]) -> None:
+        known = ", ".join(map(repr, served))
+        super().__init__(404, f"the model {asked[:200]!r} is not served here; served: {known}")
 
 
 def status_of(error: Exception) -> int:
