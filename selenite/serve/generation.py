@@ -53,6 +53,7 @@ class Choice:
     num_told: int = 0  # tokens handed to the reader
     token_times: list[float] = field(default_factory=list)  # of the engine's clock
     ended_at: float | None = None
+    end: End | None = None  # as the reader has it; None: not yet, or it has left before
     is_over: bool = False  # the reader has the end, or has left
     events: list[Event] = field(default_factory=list)
 
@@ -203,16 +204,15 @@ class Generation:
                 choice.text.push(token.token_id)
         if news.finish in (FinishReason.ERROR, FinishReason.ABORT):
             raise self._error(choice.request)
-        end = None
         if news.finish is not None:
             choice.text.finish()
         events += choice.text.events() if news.finish or not choice.text.hook else []
         choice.events += events
         if news.finish is not None:
-            end = self._end(choice, news.finish)
+            choice.end = self._end(choice, news.finish)
             choice.is_over = True
             self._on_end(choice)
-        return Update(choice.index, news.tokens, tuple(events), end)
+        return Update(choice.index, news.tokens, tuple(events), choice.end)
 
     def _end(self, choice: Choice, reason: FinishReason) -> End:
         stopped_by: str | int | None = choice.text.stop_string

@@ -83,7 +83,7 @@ def create_app(door: Door) -> FastAPI:
     return app
 
 
-def _door(request: Request) -> Door:
+async def _door(request: Request) -> Door:
     door: Door = request.app.state.door
     return door
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from selenite.errors import OverloadedError, SeleniteError, UnavailableError
 from selenite.serve.http.protocol import ErrorBody, ErrorResponse
@@ -99,6 +100,10 @@ def install(app: FastAPI) -> None:
     async def handle_unknown(request: Request, error: Exception) -> Response:
         return answer(error)
 
+    async def ignore(_: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # as nginx logs it; nobody is there to read it
+
+    app.add_exception_handler(ClientDisconnect, ignore)
     for kind in (HTTPException, RequestValidationError, SeleniteError, TimeoutError):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(Exception, handle_unknown)
