@@ -44,6 +44,6 @@ class Door:
         ``ModelNotFoundError`` for a model that is not served."""
         if self.loaded is None:
             raise UnavailableError("the model is being loaded; try again soon")
-        if model is not None and model != self.loaded.loaded.name:
-            raise ModelNotFoundError(model, self.loaded.loaded.name)
+        if model is not None and model not in self.loaded.names:
+            raise ModelNotFoundError(model, self.loaded.names)
         return self.loaded
