@@ -17,7 +17,8 @@ cause is an ``assert`` where it happens. The command line prints the message of 
     ├── UnsupportedError          8  this machine cannot do what was asked, and why
     ├── MissingExtraError         9  an optional dependency is not installed (also an ImportError)
     ├── OverloadedError          10  a server's queue is full; carries when to come again
-    └── UnavailableError         11  a server that is loading, draining or broken
+    ├── UnavailableError         11  a server that is loading, draining or broken
+    └── EndpointError            12  a server that we asked refused, failed or went away
 """
 
 from __future__ import annotations
@@ -113,3 +114,9 @@ class UnavailableError(SeleniteError, RuntimeError):
     """A server that takes no requests: it is loading, draining, or its engine failed."""
 
     exit_code = 11
+
+
+class EndpointError(SeleniteError, RuntimeError):
+    """A server that was asked over HTTP refused, failed, went away, or answers something else."""
+
+    exit_code = 12

@@ -25,6 +25,10 @@ def serve(
     served_model_name: Annotated[
         str | None, typer.Option(help="What clients call the model; the directory's name.")
     ] = None,
+    lora_modules: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=DIRECTORY of a LoRA adapter; clients name it as the model."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
     kv_cache_tokens: Annotated[
         int | None, typer.Option(help="Tokens that the cache holds; planned by default.")
@@ -54,6 +58,9 @@ def serve(
         raise MissingExtraError(error.name or "fastapi", "serve", "selenite serve") from error
     from selenite.serve.config import ServeConfig
 
+    adapters = dict(entry.partition("=")[::2] for entry in lora_modules or ())
+    if not all(adapters) or not all(adapters.values()):
+        raise ConfigError(f"--lora-modules {lora_modules}: must be NAME=DIRECTORY")
     try:
         config = ServeConfig(
             model=model,
@@ -62,6 +69,7 @@ def serve(
             port=port,
             api_keys=tuple(api_key or ()),
             admin=admin,
+            adapters={name: Path(directory) for name, directory in adapters.items()},
             dtype=dtype,
             batch_invariant=batch_invariant,
             profile=tool_call_profile,

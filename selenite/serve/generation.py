@@ -53,6 +53,7 @@ class Choice:
     num_told: int = 0  # tokens handed to the reader
     token_times: list[float] = field(default_factory=list)  # of the engine's clock
     ended_at: float | None = None
+    end: End | None = None  # as the reader has it; None: not yet, or it has left before
     is_over: bool = False  # the reader has the end, or has left
     events: list[Event] = field(default_factory=list)
 
@@ -110,14 +111,14 @@ class Generation:
         ]
         try:
             await asyncio.wait(futures)
-        finally:
-            if any(not f.done() or f.exception() is not None for f in futures):
-                self.close()
-        for future in futures:
-            error = future.exception()
-            if error is not None:
-                known = self._thread.is_alive or isinstance(error, SeleniteError)
-                raise error if known else _failed(error)
+            for future in futures:
+                error = future.exception()
+                if error is not None:
+                    known = self._thread.is_alive or isinstance(error, SeleniteError)
+                    raise error if known else _failed(error)
+        except BaseException:  # the client has gone, or a request cannot run: then none does
+            self.close()
+            raise
 
     async def updates(self) -> AsyncIterator[list[Update]]:
         """All that is new, as soon as anything is, until every choice has ended.
@@ -203,16 +204,15 @@ class Generation:
                 choice.text.push(token.token_id)
         if news.finish in (FinishReason.ERROR, FinishReason.ABORT):
             raise self._error(choice.request)
-        end = None
         if news.finish is not None:
             choice.text.finish()
         events += choice.text.events() if news.finish or not choice.text.hook else []
         choice.events += events
         if news.finish is not None:
-            end = self._end(choice, news.finish)
+            choice.end = self._end(choice, news.finish)
             choice.is_over = True
             self._on_end(choice)
-        return Update(choice.index, news.tokens, tuple(events), end)
+        return Update(choice.index, news.tokens, tuple(events), choice.end)
 
     def _end(self, choice: Choice, reason: FinishReason) -> End:
         stopped_by: str | int | None = choice.text.stop_string

@@ -31,7 +31,7 @@ from selenite.serve.generation import Choice, Generation
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
 from selenite.serve.weight_update import WeightUpdater
-from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
+from selenite.types import Message, SamplingParams, ToolSpec
 
 MakeGrammar = Callable[[GrammarFactory], Grammar]
 """Compiles what the text must follow; raises ``ConfigError`` where that is not possible."""
@@ -50,6 +50,7 @@ class Options:
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     salt: str = ""
+    model: str | None = None  # one of ``Service.names``; None: the model itself
     grammar: MakeGrammar | None = None
 
 
@@ -108,6 +109,8 @@ class Service:
         self.profile = loaded.profile
         self.vocabulary = loaded.tokenizer.vocabulary()  # bytes of each token
         self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
+        for name, directory in config.adapters.items():
+            self.engine.load_adapter(name, directory)
         self.thread = EngineThread(self.engine)
         self.weights = WeightUpdater(self.thread)
         self.listeners: list[Callable[[Choice], None]] = []
@@ -129,6 +132,11 @@ class Service:
     def start(self) -> None:
         """Starts the engine's thread."""
         self.thread.start()
+
+    @property
+    def names(self) -> list[str]:
+        """What clients can ask for: the model, then its adapters."""
+        return [self.loaded.name, *self.config.adapters]
 
     @property
     def max_tokens(self) -> int:
@@ -207,7 +215,8 @@ class Service:
         """Takes nothing new and waits for what runs, then ends what is left."""
         self.is_draining = True
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
         except TimeoutError:
             await asyncio.to_thread(self.thread.stop)
 
@@ -323,6 +332,7 @@ class Service:
                 end_token_ids=ends,
                 sample=sample,
                 salt=options.salt,
+                adapter=options.model if options.model in self.config.adapters else None,
                 grammar=await self._compile(prompt.grammar),
                 stops=text.hook,
                 leader=choices[0].request if choices else None,
@@ -349,9 +359,9 @@ class Service:
     async def _compile(self, make: Callable[[], Grammar | None]) -> Grammar | None:
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(
-                loop.run_in_executor(self._grammar_worker, make), _GRAMMAR_SECONDS
-            )
+            # Not wait_for: on Python 3.11 it can swallow that the client has gone.
+            async with asyncio.timeout(_GRAMMAR_SECONDS):
+                return await loop.run_in_executor(self._grammar_worker, make)
         except TimeoutError as error:
             raise ConfigError(
                 f"the grammar was not compiled within {_GRAMMAR_SECONDS:g} seconds; simplify the "
@@ -362,7 +372,7 @@ class Service:
         self.num_open -= 1
         if not self.num_open:
             self._idle.set()
-        if choice.ended_at is not None and choice.request.finish_reason is not FinishReason.ABORT:
+        if choice.end is not None and choice.ended_at is not None:
             seconds = choice.ended_at - choice.request.arrival
             self._seconds += 0.1 * (seconds - self._seconds)
         self._remember(choice)
@@ -371,10 +381,10 @@ class Service:
 
     def _remember(self, choice: Choice) -> None:
         """Keeps the conversation, if what its reader has is what the model wrote."""
+        if choice.conversation is None or choice.end is None:
+            return
         request, reply = choice.request, choice.reply
-        whole = request.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
-        cut = choice.text.stop_string is not None or reply.malformed
-        if choice.conversation is None or not whole or cut:
+        if choice.text.stop_string is not None or reply.malformed:
             return
         sampled = [token.token_id for token in request.completion]
         self._conversations.remember(choice.conversation, sampled, reply, request.salt)

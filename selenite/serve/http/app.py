@@ -22,9 +22,11 @@ from selenite.serve.http.completions import Completion, CompletionBody, Completi
 from selenite.serve.http.door import Door, DoorOf
 from selenite.serve.http.embeddings import EmbeddingBody, Embeddings
 from selenite.serve.http.facts import (
+    ModelEntry,
     ModelList,
     ServerLoad,
     Version,
+    model_entry,
     model_list,
     server_load,
 )
@@ -97,8 +99,14 @@ async def health(door: DoorOf) -> Response:
 
 @router.get("/v1/models", response_model=ModelList)
 async def models(door: DoorOf) -> ModelList:
-    """The model that is served."""
+    """The model that is served, and its adapters."""
     return model_list(door.service())
+
+
+@router.get("/v1/models/{name:path}", response_model=ModelEntry)
+async def model(name: str, door: DoorOf) -> ModelEntry:
+    """One model."""
+    return model_entry(door.service(name), name)
 
 
 @router.get("/version", response_model=Version)

@@ -47,12 +47,12 @@ class Door:
         ``ModelNotFoundError`` for a model that is not served."""
         if self.loaded is None:
             raise UnavailableError("the model is being loaded; try again soon")
-        if model is not None and model != self.loaded.loaded.name:
-            raise ModelNotFoundError(model, self.loaded.loaded.name)
+        if model is not None and model not in self.loaded.names:
+            raise ModelNotFoundError(model, self.loaded.names)
         return self.loaded
 
 
-def _door(request: Request) -> Door:
+async def _door(request: Request) -> Door:
     door: Door = request.app.state.door
     return door
 

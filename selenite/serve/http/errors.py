@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from selenite.errors import OverloadedError, SeleniteError, UnavailableError
 from selenite.serve.http.protocol import ErrorBody, ErrorResponse
@@ -26,8 +27,9 @@ _LONGEST = 1000  # characters of a message
 class ModelNotFoundError(HTTPException):
     """The request names a model that is not served."""
 
-    def __init__(self, asked: str, served: str) -> None:
-        super().__init__(404, f"the model {asked[:200]!r} is not served here; it is {served!r}")
+    def __init__(self, asked: str, served: Sequence[str]) -> None:
+        known = ", ".join(map(repr, served))
+        super().__init__(404, f"the model {asked[:200]!r} is not served here; served: {known}")
 
 
 def status_of(error: Exception) -> int:
@@ -98,6 +100,10 @@ def install(app: FastAPI) -> None:
     async def handle_unknown(request: Request, error: Exception) -> Response:
         return answer(error)
 
+    async def ignore(_: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # as nginx logs it; nobody is there to read it
+
+    app.add_exception_handler(ClientDisconnect, ignore)
     for kind in (HTTPException, RequestValidationError, SeleniteError, TimeoutError):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(Exception, handle_unknown)

@@ -20,7 +20,7 @@ class ModelEntry(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models: one."""
+    """All models."""
 
     object: Literal["list"] = "list"
     data: list[ModelEntry]
@@ -42,12 +42,14 @@ class ServerLoad(BaseModel):
     pages_in_use: int
 
 
+def model_entry(service: Service, name: str) -> ModelEntry:
+    """The model, or one of its adapters."""
+    return ModelEntry(id=name, created=service.created, max_model_len=service.max_tokens)
+
+
 def model_list(service: Service) -> ModelList:
-    """The model that is served."""
-    entry = ModelEntry(
-        id=service.loaded.name, created=service.created, max_model_len=service.max_tokens
-    )
-    return ModelList(data=[entry])
+    """The model that is served, and its adapters."""
+    return ModelList(data=[model_entry(service, name) for name in service.names])
 
 
 def server_load(load: Load) -> ServerLoad:

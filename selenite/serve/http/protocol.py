@@ -142,6 +142,7 @@ class SamplingFields(Body):
             stop=self.stop_strings(),
             include_stop=self.include_stop_str_in_output,
             salt=self.cache_salt,
+            model=self.model,
             grammar=grammar or self._structured(),
         )
 

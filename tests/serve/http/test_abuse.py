@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import random
 import re
 import socket
 import time
@@ -246,3 +248,25 @@ def test_clients_that_go_away_free_their_pages(server: ServerProcess, http: http
             while not http.get("/load").json()["running"] and time.monotonic() < end:
                 time.sleep(0.01)
         wait_until_idle(http)
+
+
+def test_clients_that_go_away_at_random_leave_nothing(
+    server: ServerProcess, http: httpx.Client
+) -> None:
+    async def one(client: httpx.AsyncClient, rng: random.Random) -> None:
+        body = {"messages": HELLO, "max_tokens": 400, "stream": rng.random() < 0.5}
+        body |= {"n": rng.randrange(1, 4), "stop": ["never"] if rng.random() < 0.5 else None}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(rng.uniform(0.001, 0.3)):
+                await client.post(CHAT, json=body)
+
+    async def all_of_them() -> None:
+        rng = random.Random(0)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+            for _ in range(10):
+                await asyncio.gather(*(one(client, rng) for _ in range(8)))
+
+    asyncio.run(all_of_them())
+    wait_until_idle(http)
+    assert http.post(CHAT, json={"messages": HELLO, "max_tokens": 2}).status_code == 200

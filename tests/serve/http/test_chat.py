@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -163,6 +164,21 @@ def test_calls_are_valid_where_the_model_chooses_to_call(ai: openai.OpenAI, mode
     assert choice.finish_reason == "tool_calls"
     (call,) = choice.message.tool_calls
     check_call(call, {"weather", "news.of-town"})
+
+
+def test_many_streams_at_once_are_those_of_each_alone(ai: openai.OpenAI) -> None:
+    """Calls whose pieces come between those of others: none is empty, mixed up or cut."""
+
+    def one(seed: int) -> list[dict[str, Any]]:
+        fields = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
+        return added_up(stream(ai, **fields, max_tokens=60, seed=seed, logprobs=True))
+
+    with ThreadPoolExecutor(10) as pool:
+        together = list(pool.map(one, range(10)))
+    assert together == [one(seed) for seed in range(10)]
+    for choice in (choices[0] for choices in together):
+        if choice["finish"] == "tool_calls":
+            jsonschema.validate(json.loads(choice["calls"][0][2]), SCHEMA)
 
 
 def test_none_is_no_call_however_much_the_model_wants_one(ai: openai.OpenAI, model: Any) -> None:

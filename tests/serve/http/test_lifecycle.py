@@ -47,7 +47,7 @@ def test_a_life(model: Path) -> None:
         last = list(chunks)[-1]
     assert last.choices[0].finish_reason == "length"
     assert server.process.wait(30) == 0
-    output = server.process.communicate()[0]
+    output = server.output()
     assert "Hello, fox" not in output  # prompts are not logged
     for said in ("model", "dtype", "profile", "cache", server.url):
         assert said in output

@@ -16,6 +16,7 @@ OPERATIONS = {
     ("get", "/load"),
     ("get", "/metrics"),
     ("get", "/v1/models"),
+    ("get", "/v1/models/{name}"),
     ("get", "/version"),
     ("post", "/detokenize"),
     ("post", "/generate"),

@@ -190,6 +190,9 @@ def test_responses_json_schema(ai: openai.OpenAI) -> None:
 def test_models_and_version(ai: openai.OpenAI, http: httpx.Client) -> None:
     (entry,) = ai.models.list().data
     assert entry.id == "tiny"
+    assert ai.models.retrieve("tiny") == entry
+    with pytest.raises(openai.NotFoundError):
+        ai.models.retrieve("large")
     assert entry.model_extra["max_model_len"] == 4096
     assert http.get("/version").json()["version"]
 
