@@ -16,6 +16,7 @@ from rich.table import Table
 
 from benchmarks.results import ROOT, record
 from selenite.config import load
+from selenite.ops import allocator
 from selenite.runtime import apply_threads, choose_dtype, mebibytes, torch_dtype
 from selenite.train.memory import plan_memory, process_bytes, warm_up
 from selenite.train.memory_measure import measure_memory
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="of a step; given: no row")
     arguments = parser.parse_args()
     apply_threads()
+    allocator.install()
     dtype = choose_dtype().value
     warm_up(torch_dtype(dtype))
     process = process_bytes()  # before plans are made: they leave memory behind
@@ -55,7 +57,7 @@ def main() -> None:
     held: dict[str, list[int]] = {name: [] for name in configs}
     for _ in range(arguments.rounds):
         for name, config in configs.items():
-            held[name].append(measure_memory(config, return_freed=False).peak)
+            held[name].append(measure_memory(config).peak)
             print(
                 f"{name}: {mebibytes(held[name][-1])}, plan {mebibytes(planned[name])}", flush=True
             )

@@ -22,6 +22,7 @@ from selenite.data.packing import PackedStream
 from selenite.model.hf_adapter import save_pretrained
 from selenite.model.init import init_weights
 from selenite.model.transformer import Transformer
+from selenite.ops import allocator
 from selenite.optim.schedule import Schedule
 from selenite.runtime import apply_threads, torch_dtype
 from selenite.train.pretrain_config import PretrainConfig
@@ -123,6 +124,7 @@ Setting = Ours | Theirs
 
 class _OurTrainee:
     def __init__(self, setting: Ours, work: Work) -> None:
+        allocator.install()
         config = work.config
         if setting.optimizer == "adamw":
             changes = {"name": "adamw", "qk_clip_tau": None, "qk_clip_statistic": "bound"}

@@ -19,6 +19,9 @@ def serve(
             help="A key that clients must send; may be given several times.",
         ),
     ] = None,
+    admin: Annotated[
+        bool, typer.Option(help="Let clients pause the server, let it sleep, and swap weights.")
+    ] = False,
     served_model_name: Annotated[
         str | None, typer.Option(help="What clients call the model; the directory's name.")
     ] = None,
@@ -66,6 +69,7 @@ def serve(
             port=port,
             api_keys=tuple(api_key or ()),
             adapters={name: Path(directory) for name, directory in adapters.items()},
+            admin=admin,
             dtype=dtype,
             batch_invariant=batch_invariant,
             profile=tool_call_profile,

@@ -21,11 +21,9 @@ Segments = tuple[tuple[int, int, int], ...]
 def serves(q_TNH: Tensor, v_TMW: Tensor) -> bool:
     """Whether the kernel computes these: bfloat16 of even widths, on a CPU with avx512_bf16."""
     return (
-        q_TNH.dtype == torch.bfloat16
-        and q_TNH.device.type in ("cpu", "meta")
-        and q_TNH.shape[2] % 2 == v_TMW.shape[2] % 2 == 0
+        q_TNH.shape[2] % 2 == v_TMW.shape[2] % 2 == 0
         and native.instruction_set().value == "avx512_bf16"
-        and native.is_available()
+        and native.serves(q_TNH)
     )
 
 
@@ -61,12 +59,8 @@ class _Flash(torch.autograd.Function):
         ctx.save_for_backward(q_TNH, k_TMH, v_TMW, out_TNW, lse_NT)
         ctx.segments, ctx.scale = segments, scale
         ctx.mark_non_differentiable(lse_NT, exact_N)
-        if q_TNH.device.type != "meta":
-            native.function("causal_attention_forward", "pppppipfpppi")(
-                *_arguments(q_TNH, k_TMH, v_TMW, segments, scale),
-                *(x.data_ptr() for x in (out_TNW, lse_NT, exact_N)),
-                torch.get_num_threads(),
-            )
+        given = _arguments(q_TNH, k_TMH, v_TMW, segments, scale)
+        native.call("causal_attention_forward", *given, out_TNW, lse_NT, exact_N)
         return out_TNW, lse_NT, exact_N
 
     @staticmethod
@@ -76,12 +70,8 @@ class _Flash(torch.autograd.Function):
         q_TNH, k_TMH, v_TMW, out_TNW, lse_NT = ctx.saved_tensors
         dout_TNW = dout_TNW.contiguous()
         grads = [x.new_empty(x.shape) for x in (q_TNH, k_TMH, v_TMW)]
-        if q_TNH.device.type != "meta":
-            native.function("causal_attention_backward", "pppppipfppppppi")(
-                *_arguments(q_TNH, k_TMH, v_TMW, ctx.segments, ctx.scale),
-                *(x.data_ptr() for x in (out_TNW, dout_TNW, lse_NT, *grads)),
-                torch.get_num_threads(),
-            )
+        given = _arguments(q_TNH, k_TMH, v_TMW, ctx.segments, ctx.scale)
+        native.call("causal_attention_backward", *given, out_TNW, dout_TNW, lse_NT, *grads)
         return *grads, None, None
 
 
@@ -94,5 +84,4 @@ def _arguments(
     strides = native.integers(n for x in operands for n in x.stride()[:2])
     bounds = native.integers(n for start, stop, _ in segments for n in (start, stop))
     dims = native.integers((T, N, k_TMH.shape[1], H, v_TMW.shape[2]))
-    pointers = (x.data_ptr() for x in operands)
-    return (*pointers, strides, bounds, len(segments), dims, scale)
+    return (*operands, strides, bounds, len(segments), dims, scale)

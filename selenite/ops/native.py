@@ -158,7 +158,7 @@ def serves(x: Tensor) -> bool:
     )
 
 
-def call(name: str, *arguments: Tensor | int | float | None) -> None:
+def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> None:
     """Runs a kernel on torch's number of threads, which is its last argument.
 
     Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
@@ -185,7 +185,7 @@ def _compiler() -> str | None:
 @cache
 def _path(compiler: str, isa: str) -> Path:
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    made_of = hashlib.sha256(repr(_command(compiler, isa)).encode())
+    made_of = hashlib.sha256(repr((_command(compiler, isa), torch.__version__)).encode())
     for source in sorted(_SOURCES.iterdir()):
         made_of.update(source.read_bytes())
     made_of.update(subprocess.run([compiler, "--version"], capture_output=True).stdout)
@@ -194,11 +194,16 @@ def _path(compiler: str, isa: str) -> Path:
 
 def _command(compiler: str, isa: str) -> list[str]:
     """OpenMP is torch's own: a second copy would start a second pool of threads."""
-    openmp = sorted(Path(torch.__file__).parent.glob("lib/libgomp*")) or sorted(
-        Path(torch.__file__).parent.parent.glob("torch.libs/libgomp*")
+    home = Path(torch.__file__).parent
+    openmp = sorted(home.glob("lib/libgomp*")) or sorted(home.parent.glob("torch.libs/libgomp*"))
+    # For allocator.cpp alone.
+    c10 = (
+        *("-isystem", str(home / "include")),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        *(f"-L{home / 'lib'}", f"-Wl,-rpath,{home / 'lib'}", "-lc10"),
     )
     sources = map(str, sorted(_SOURCES.glob("*.cpp")))
-    return [compiler, *_COMMON, *_FLAGS[isa], *sources, *map(str, openmp[:1])]
+    return [compiler, *_COMMON, *_FLAGS[isa], *sources, *map(str, openmp[:1]), *c10]
 
 
 def _run(command: list[str], what: str) -> None:

@@ -19,6 +19,7 @@ class ServeConfig(Config):
     port: int = Field(default=8000, ge=0, le=65535)  # 0: any free one
     api_keys: tuple[str, ...] = ()  # none: everybody may ask
     adapters: dict[str, Path] = Field(default_factory=dict)  # LoRA, by the name clients use
+    admin: bool = False  # pausing, sleeping and swapping weights over HTTP
     dtype: DTypeName = "auto"
     batch_invariant: bool = False
     profile: str | None = None  # how the model writes tool calls; None: found out

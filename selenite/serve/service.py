@@ -30,6 +30,7 @@ from selenite.serve.gated_grammar import AfterReasoning, Without
 from selenite.serve.generation import Choice, Generation
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
+from selenite.serve.weight_update import WeightUpdater
 from selenite.types import Message, SamplingParams, ToolSpec
 
 MakeGrammar = Callable[[GrammarFactory], Grammar]
@@ -111,6 +112,7 @@ class Service:
         for name, directory in config.adapters.items():
             self.engine.load_adapter(name, directory)
         self.thread = EngineThread(self.engine)
+        self.weights = WeightUpdater(self.thread)
         self.listeners: list[Callable[[Choice], None]] = []
         self.created = int(datetime.now(UTC).timestamp())
         self.num_open = 0  # completions that have not ended

@@ -22,8 +22,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from selenite.train.heap import Heap
-
 aten = torch.ops.aten
 
 
@@ -45,16 +43,16 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live: bytes now, by label.
         peak: the largest since ``restart_peak``.
-        heap: what a process that makes and frees the same storages would hold.
-        products: shapes of bfloat16 products; those of a grouped one differ from expert to expert,
-            and recur from layer to layer because their rows are rounded up (``ops/moe.py``).
+        products: different bfloat16 products, by what oneDNN tells them apart by: shapes, layout,
+            factors (Newton-Schulz has some for each iteration). Those of a grouped one differ
+            from expert to expert, and recur from layer to layer because their rows are rounded up
+            (``ops/moe.py``).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live: Counter[str] = Counter()
         self.peak = Peak(Counter(), 0)
-        self.heap = Heap()
         self.products: set[tuple[Any, ...]] = set()
         self._label = "other"
         self._allocations = 0
@@ -90,7 +88,8 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _PRODUCTS and args[-1].dtype == torch.bfloat16:
-            self.products.add((func, *(tuple(arg.shape) for arg in args)))
+            operands = ((tuple(arg.shape), arg.stride()) for arg in args)
+            self.products.add((func, *operands, *sorted(kwargs.items())))
         elif func is aten._grouped_mm.default and args[0].dtype == torch.bfloat16:
             shapes = tuple(tuple(arg.shape) for arg in args[:2])
             self.products.update((func, shapes, e) for e in range(len(args[2])))
@@ -120,7 +119,6 @@ class LiveBytes(TorchDispatchMode):
         self._allocations += 1
         self._made[storage._cdata] = self._allocations, label
         self.live[label] += storage.nbytes()
-        self.heap.allocate(storage._cdata, storage.nbytes())
         weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
         if self.live.total() > self.peak.total:
             self.peak = Peak(self.live.copy(), self._allocations)
@@ -128,7 +126,6 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, address: int, num_bytes: int) -> None:
         _, label = self._made.pop(address)
         self.live[label] -= num_bytes
-        self.heap.free(address)
 
 
 def _leaves_meta(tensor: Tensor, kwargs: dict[str, Any]) -> bool:

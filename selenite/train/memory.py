@@ -1,9 +1,10 @@
 """The memory plan: what a pre-training config will hold, before anything is allocated.
 
 The config's own step (model, loss, backward, optimizer) runs on tensors without storage, and the
-largest number of live bytes is the plan (``live_bytes.py``). Added to it are the holes that malloc
-keeps between them (``heap.py``), the process itself and what oneDNN's kernels take. The corpus is
-memory-mapped: the kernel drops its pages when memory is short, so it is not counted.
+largest number of live bytes is the plan (``live_bytes.py``). Added to it are the holes that our
+allocator keeps between them (``ops/allocator.py``), the process itself and what oneDNN's kernels
+take. The corpus is memory-mapped: the kernel drops its pages when memory is short, so it is not
+counted.
 
     selenite doctor configs/nano.toml --measure
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from selenite.model.config import preset
 from selenite.model.init import init_weights
 from selenite.model.lora import attach_adapters
 from selenite.model.transformer import Transformer
+from selenite.ops import allocator, native
 from selenite.ops.causal_attention import order_by_length
 from selenite.runtime import (
     Available,
@@ -38,12 +40,11 @@ from selenite.train.pretrain_task import PretrainTask
 from selenite.train.random_task import random_task
 from selenite.train.step import train_step
 
-# oneDNN keeps the code of this many products at most, one for each shape
-# (ONEDNN_PRIMITIVE_CACHE_CAPACITY).
+# oneDNN keeps the code of this many products at most (ONEDNN_PRIMITIVE_CACHE_CAPACITY).
 _ONEDNN_CAPACITY = 1024
-# What nano's bfloat16 steps hold beyond live tensors, divided by their products: plans, code and
-# buffers of one AMX product. One constant, calibrated on nano with torch 2.13.
-_ONEDNN_BYTES = 1536 * 1024
+# Plans, code and buffers of one product: 620 to 690 KiB, whatever its shape, where the processor
+# has avx512_bf16 (torch 2.13). On AMX it is more; there it has not been measured by itself.
+_ONEDNN_BYTES = 680 * 1024
 
 _NOTES = {
     "process": "Python, torch and our modules",
@@ -53,7 +54,7 @@ _NOTES = {
     "weight copies": "weights cast to the compute dtype, kept for the backward pass",
     "activations": "of one micro-batch, saved for its backward pass",
     "working memory": "gradients of activations, recomputed layers, Newton-Schulz buffers",
-    "holes": "freed memory between live tensors, kept by malloc",
+    "holes": "freed memory that the allocator keeps for the next tensors, at most",
     "kernels": "compiled products that oneDNN keeps",
 }
 
@@ -74,16 +75,12 @@ class MemoryPlan:
     moment: str  # "forward and backward", or "optimizer step"
     available: Available
     dials: tuple[Dial, ...] = ()  # empty when the plan fits
+    left_out: str = ""  # why holes are not counted, where they cannot be
 
     @property
     def total(self) -> int:
-        """Largest resident size of the process."""
+        """Largest resident size of the process; with ``left_out``, the least that it can be."""
         return sum(self.parts.values())
-
-    @property
-    def live(self) -> int:
-        """The same, were freed memory returned to the system at once."""
-        return self.total - self.parts.get("holes", 0)
 
     @property
     def fits(self) -> bool:
@@ -94,6 +91,8 @@ class MemoryPlan:
         """Name, size and what it is: the parts, their total, and the limit."""
         rows = [(name, mebibytes(size), _NOTES[name]) for name, size in self.parts.items()]
         limit = self.available
+        if self.left_out:
+            rows.append(("holes", "unknown", self.left_out))
         return [
             *rows,
             ("total", mebibytes(self.total), f"at the fullest moment: {self.moment}"),
@@ -128,13 +127,14 @@ def plan_memory(
         process = process_bytes()
     available = available_memory() if available is None else available
     parts, moment = _parts(config, process)
-    plan = MemoryPlan(parts, moment, available)
+    left_out = _why_unknown_holes(choose_device(config.train.device).value)
+    plan = MemoryPlan(parts, moment, available, left_out=left_out)
     if plan.fits:
         return plan
     dials = tuple(Dial(setting, _total(changed, process)) for setting, changed in _turned(config))
     fixed = sum(parts.get(name, 0) for name in ("weights", "optimizer state", "gradients"))
     smaller = Dial("a model half as large (model.num_layers)", plan.total - fixed // 2)
-    return MemoryPlan(parts, moment, available, (*dials, smaller))
+    return replace(plan, dials=(*dials, smaller))
 
 
 def out_of_memory(config: PretrainConfig, process: int, error: BaseException) -> OutOfMemoryError:
@@ -154,10 +154,13 @@ def out_of_memory(config: PretrainConfig, process: int, error: BaseException) ->
 
 
 def process_bytes() -> int:
-    """Resident bytes of this process now, with what torch.optim imports at its first optimizer."""
+    """Resident bytes of this process now, with what torch.optim imports at its first optimizer,
+    and without what our allocator holds for tensors."""
     import torch._dynamo  # noqa: F401
 
-    return int(_psutil().Process().memory_info().rss)
+    counters = allocator.counters()
+    held = 0 if counters is None else counters.held
+    return int(_psutil().Process().memory_info().rss) - held
 
 
 def warm_up(dtype: torch.dtype) -> None:
@@ -221,8 +224,17 @@ def _parts(config: PretrainConfig, process: int) -> tuple[dict[str, int], str]:
     if device == "cpu":
         capacity = int(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _ONEDNN_CAPACITY))
         parts["kernels"] = min(capacity, trace.num_products) * _ONEDNN_BYTES
-        parts["holes"] = max(0, trace.heap_bytes - fullest.total())
+        if not _why_unknown_holes(device):
+            parts["holes"] = allocator.slack(fullest.total())
     return {name: parts[name] for name in _NOTES if parts.get(name)}, moment
+
+
+def _why_unknown_holes(device: str) -> str:
+    """Why nobody can tell how much freed memory stays with the process; empty where it is known."""
+    built = native.availability()
+    if device != "cpu" or built.value:
+        return ""
+    return f"torch's own allocator keeps up to a third more; ours is missing: {built.reason}"
 
 
 @dataclass(frozen=True)
@@ -230,13 +242,11 @@ class _Trace:
     """What the steps without storage showed."""
 
     moments: dict[str, Counter[str]]  # bytes by what holds them, at the peak of each moment
-    num_products: int  # shapes of bfloat16 products
-    heap_bytes: int  # the most that malloc held, holes included
+    num_products: int  # different bfloat16 products
 
 
 def _trace(config: PretrainConfig, dtype: torch.dtype) -> _Trace:
-    """Two steps: malloc has settled in the second. Two micro-batches of each where the config has
-    as many: the second finds the gradients of the first."""
+    """Two micro-batches where the config has as many: the second finds the first's gradients."""
     order_by_length.cache_clear()  # what an earlier plan left there would not be counted
     with LiveBytes() as live:
         with live.label("weights"), torch.device("meta"):
@@ -245,10 +255,9 @@ def _trace(config: PretrainConfig, dtype: torch.dtype) -> _Trace:
                 attach_adapters(model, config.lora)
         with live.label("optimizer state"):
             task = random_task(config, model)
-        for _ in range(2):
-            moments = _trace_step(task, live)
+        moments = _trace_step(task, live)
         task.close()
-    return _Trace(moments, len(live.products), live.heap.high_water)
+    return _Trace(moments, len(live.products))
 
 
 def _trace_step(task: PretrainTask, live: LiveBytes) -> dict[str, Counter[str]]:

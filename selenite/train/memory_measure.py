@@ -8,7 +8,6 @@ nothing of the parent process is counted. Read by ``selenite doctor --measure``.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,8 +20,6 @@ from selenite.errors import OutOfMemoryError, UnsupportedError
 from selenite.train.pretrain_config import PretrainConfig
 
 STEPS = 2
-# A megabyte: tensors have pages of their own, small objects do not. Steps take a third longer.
-_RETURN_FREED = ("MALLOC_MMAP_THRESHOLD_", "1048576")
 _STATUS = Path("/proc/self/status")
 
 
@@ -30,18 +27,12 @@ _STATUS = Path("/proc/self/status")
 class MeasuredMemory:
     """What the process of a few training steps used, in bytes."""
 
-    process: int  # resident after a toy step: Python, torch and our modules
+    process: int  # after a toy step: Python, torch and our modules
     peak: int  # largest resident size, the process included
 
 
-def measure_memory(config: PretrainConfig, return_freed: bool) -> MeasuredMemory:
+def measure_memory(config: PretrainConfig) -> MeasuredMemory:
     """Runs ``STEPS`` steps of ``config`` on random tokens in a new process.
-
-    Args:
-        config: the run.
-        return_freed: glibc gives each freed tensor's pages back at once, so that the peak is what
-            was live, as the plan counts it; false: as training runs, with the holes that glibc
-            keeps between live tensors.
 
     Raises ``OutOfMemoryError`` when the steps do not fit, and ``UnsupportedError`` where the
     operating system keeps no high-water mark, or the process fails otherwise.
@@ -52,10 +43,7 @@ def measure_memory(config: PretrainConfig, return_freed: bool) -> MeasuredMemory
         path = Path(folder) / "config.toml"
         config_files.dump(config, path)
         command = [sys.executable, "-m", "selenite.train.memory_measure", str(path)]
-        returned = {_RETURN_FREED[0]: _RETURN_FREED[1]} if return_freed else {}
-        ran = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, **returned}
-        )
+        ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode in (-9, OutOfMemoryError.exit_code):
         raise OutOfMemoryError(
             f"memory ran out while {STEPS} steps were measured (exit code {ran.returncode}); "
@@ -78,6 +66,7 @@ def _run_steps(path: Path) -> MeasuredMemory:
     from selenite.model.init import init_weights
     from selenite.model.lora import add_lora
     from selenite.model.transformer import Transformer
+    from selenite.ops import allocator
     from selenite.train.memory import process_bytes, warm_up
     from selenite.train.random_task import random_task
     from selenite.train.step import train_step
@@ -86,6 +75,7 @@ def _run_steps(path: Path) -> MeasuredMemory:
     if config.train.batch_invariant:
         runtime.enable_batch_invariant()
     runtime.apply_threads()
+    allocator.install()
     device = runtime.choose_device(config.train.device).value
     dtype = runtime.torch_dtype(runtime.choose_dtype(config.train.dtype, device).value)
     warm_up(dtype)

@@ -31,6 +31,7 @@ from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import save_pretrained
 from selenite.model.lora import merge_lora
 from selenite.model.lora_files import save_lora
+from selenite.ops import allocator
 from selenite.optim.build import build_groups
 from selenite.optim.groups import describe
 from selenite.optim.schedule import Schedule
@@ -91,6 +92,7 @@ def pretrain(
     process = process_bytes()
     decisions = {
         "threads": apply_threads(),
+        "allocator": allocator.install(),
         "device": choose_device(config.train.device),
     }
     decisions["dtype"] = choose_dtype(config.train.dtype, decisions["device"].value)

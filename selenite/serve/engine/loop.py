@@ -11,9 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from selenite.errors import SeleniteError, UnavailableError
+from selenite.model.transformer import Transformer
 from selenite.runtime import apply_threads
 from selenite.serve.engine.engine import Engine
 from selenite.serve.engine.request import Request
@@ -39,6 +40,7 @@ class EngineThread:
         self._wake = threading.Event()
         self._stopping = False
         self._paused = False
+        self._asleep = False
         self._listeners: dict[Request, Listener] = {}
         self._failure: BaseException | None = None
         self._has_ended = False  # the thread takes no further calls
@@ -72,6 +74,16 @@ class EngineThread:
 
         return self.call(end)
 
+    def abort_all(self) -> Future[None]:
+        """Ends all requests before the next step; their listeners are told."""
+
+        def end() -> None:
+            for request in list(self._listeners):
+                self.engine.abort(request)
+                self._tell(request)
+
+        return self.call(end)
+
     def call(self, function: Callable[[], Result]) -> Future[Result]:
         """Runs ``function`` on the engine's thread between two steps."""
         future: Future[Result] = Future()
@@ -100,8 +112,46 @@ class EngineThread:
         return self.call(lambda: setattr(self, "_paused", True))
 
     def resume(self) -> Future[None]:
-        """Runs steps again."""
-        return self.call(lambda: setattr(self, "_paused", False))
+        """Runs steps again; an engine that sleeps is woken."""
+        return self.wake()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether steps wait for ``resume``, or for ``wake``."""
+        return self._paused
+
+    def sleep(self) -> Future[None]:
+        """Pauses, and gives the memory of the cache back. Asleep already: nothing."""
+
+        def sleep() -> None:
+            self._paused = True
+            if not self._asleep:
+                self.engine.sleep()
+                self._asleep = True
+
+        return self.call(sleep)
+
+    def wake(self) -> Future[None]:
+        """Takes the cache's memory again, and runs steps. Raises ``OutOfMemoryError``."""
+
+        def wake() -> None:
+            if self._asleep:
+                self.engine.wake()
+                self._asleep = False
+            self._paused = False
+
+        return self.call(wake)
+
+    def swap_weights(
+        self, model: Transformer, version: int, running: Literal["recompute", "keep", "abort"]
+    ) -> Future[None]:
+        """``Engine.swap_weights`` before the next step; listeners of aborted requests are told."""
+
+        def swap() -> None:
+            for request in self.engine.swap_weights(model, version, running):
+                self._tell(request)
+
+        return self.call(swap)
 
     def stop(self) -> None:
         """Ends all requests and the thread, and waits for it."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib.metadata import version
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST as METRICS_TYPE
@@ -16,10 +16,10 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from selenite.serve.generation import Generation
-from selenite.serve.http import errors
+from selenite.serve.http import admin, errors
 from selenite.serve.http.chat import ChatBody, ChatCompletion, ChatWriter
 from selenite.serve.http.completions import Completion, CompletionBody, CompletionWriter
-from selenite.serve.http.door import Door
+from selenite.serve.http.door import Door, DoorOf
 from selenite.serve.http.embeddings import EmbeddingBody, Embeddings
 from selenite.serve.http.facts import (
     ModelEntry,
@@ -76,19 +76,13 @@ def create_app(door: Door) -> FastAPI:
     app = FastAPI(title="Selenite", version=version("selenite"))
     app.state.door = door
     app.include_router(router)
+    if door.config.admin:
+        app.include_router(admin.router, responses=_ERRORS)
     errors.install(app)
     app.add_middleware(
         Guard, api_keys=door.config.api_keys, max_body_bytes=door.config.max_body_bytes
     )
     return app
-
-
-async def _door(request: Request) -> Door:
-    door: Door = request.app.state.door
-    return door
-
-
-DoorOf = Annotated[Door, Depends(_door)]
 
 
 def as_json(body: BaseModel) -> Response:

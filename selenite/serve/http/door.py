@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
 
 from selenite.errors import UnavailableError
 from selenite.serve.config import ServeConfig
@@ -47,3 +50,12 @@ class Door:
         if model is not None and model not in self.loaded.names:
             raise ModelNotFoundError(model, self.loaded.names)
         return self.loaded
+
+
+async def _door(request: Request) -> Door:
+    door: Door = request.app.state.door
+    return door
+
+
+DoorOf = Annotated[Door, Depends(_door)]
+"""A handler's parameter: the door of its app."""
