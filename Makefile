@@ -23,9 +23,10 @@ BENCHMARKS := $(filter-out __init__ results peers trainees,$(basename $(notdir $
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-quickstart: $(VENV)/.train $(VENV)/.kernels ## install, train a small K2-style model on real text, let it write
+quickstart: $(VENV)/.train $(VENV)/.kernels ## install, train a small K2-style model on real text, let it write, serve it
 	$(BIN)/selenite pretrain configs/nano.toml
 	$(BIN)/selenite generate runs/nano --prompt "def "
+	echo "def add(a, b):" | $(BIN)/selenite chat runs/nano --max-tokens 32
 
 install: $(VENV)/.dev $(VENV)/.kernels ## everything, for work on the code
 
@@ -67,7 +68,7 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.created pyproject.toml constraints.txt
-	$(PIP_INSTALL) -e '.[train]'
+	$(PIP_INSTALL) -e '.[train,serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt

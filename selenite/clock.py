@@ -6,6 +6,7 @@ that tests and the simulator can run the very same code on a clock of their own 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from typing import Protocol
@@ -22,6 +23,10 @@ class Clock(Protocol):
         """Blocks until ``event`` is set or ``timeout`` seconds passed; says whether it was set."""
         ...
 
+    async def sleep(self, seconds: float) -> None:
+        """Lets other tasks of the event loop run for ``seconds``; for once at 0 or less."""
+        ...
+
 
 class SystemClock:
     """The machine's monotonic clock."""
@@ -32,9 +37,12 @@ class SystemClock:
     def wait(self, event: threading.Event, timeout: float) -> bool:
         return event.wait(timeout)
 
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
 
 class ManualClock:
-    """A clock that moves only when told to: ``wait`` advances it by the whole timeout at once."""
+    """A clock that moves only when told to: whoever waits advances it by the whole time at once."""
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
@@ -52,3 +60,7 @@ class ManualClock:
         if not event.is_set():
             self.advance(timeout)
         return event.is_set()
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(max(0.0, seconds))
+        await asyncio.sleep(0)

@@ -8,12 +8,17 @@ cause is an ``assert`` where it happens. The command line prints the message of 
     ├── ConfigError               2  a key or value of a config (also a ValueError)
     ├── DataError                 3  a source, corpus or shard that cannot be read
     ├── TokenizerError            3  a tokenizer that is missing, broken or does not match
+    ├── ConversationError         3  messages or tools that break the rules of a chat
+    │   └── UnstableTemplateError 3  a template that writes earlier turns anew when one is added
     ├── CheckpointError           4  a checkpoint that is incomplete, altered or of another model
     ├── NonFiniteError            5  a loss or gradient that is NaN or infinite
     ├── OutOfMemoryError          6  carries the memory plan and the dial to turn
     ├── StorageError              7  a disk that is full or cannot be written
     ├── UnsupportedError          8  this machine cannot do what was asked, and why
-    └── MissingExtraError         9  an optional dependency is not installed (also an ImportError)
+    ├── MissingExtraError         9  an optional dependency is not installed (also an ImportError)
+    ├── OverloadedError          10  a server's queue is full; carries when to come again
+    ├── UnavailableError         11  a server that is loading, draining or broken
+    └── EndpointError            12  a server that we asked refused, failed or went away
 """
 
 from __future__ import annotations
@@ -41,6 +46,16 @@ class TokenizerError(SeleniteError, ValueError):
     """A tokenizer is missing, malformed, or is not the one the tokens or model were made with."""
 
     exit_code = 3
+
+
+class ConversationError(SeleniteError, ValueError):
+    """Messages or tools break the rules of a chat."""
+
+    exit_code = 3
+
+
+class UnstableTemplateError(ConversationError):
+    """The template writes earlier turns differently once another follows, so none can be added."""
 
 
 class CheckpointError(SeleniteError, ValueError):
@@ -83,3 +98,25 @@ class MissingExtraError(SeleniteError, ImportError):
             f"{purpose} needs the package {module!r}, which is not installed; "
             f"install it with: pip install 'selenite[{extra}]'"
         )
+
+
+class OverloadedError(SeleniteError, RuntimeError):
+    """A server's queue is full."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds after which there may be room
+
+
+class UnavailableError(SeleniteError, RuntimeError):
+    """A server that takes no requests: it is loading, draining, or its engine failed."""
+
+    exit_code = 11
+
+
+class EndpointError(SeleniteError, RuntimeError):
+    """A server that was asked over HTTP refused, failed, went away, or answers something else."""
+
+    exit_code = 12

@@ -11,6 +11,7 @@ import os
 import random
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from selenite.clock import Clock, SystemClock
-from selenite.errors import ConfigError, UnsupportedError
+from selenite.errors import ConfigError, MissingExtraError, UnsupportedError
 
 DTypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -78,16 +79,13 @@ def _check_device(requested: str) -> None:
 def choose_dtype(requested: DTypeName = "auto", device: str = "cpu") -> Decision:
     """The compute dtype: bfloat16 where the processor multiplies it natively, else float32.
 
-    Master weights are float32 either way. Batch-invariant mode computes in float32.
+    Master weights are float32 either way. In batch-invariant mode, products of bfloat16 are
+    computed in float32, so that ``auto`` is float32 there.
     """
-    if _batch_invariant:
-        if requested == "bfloat16":
-            raise ConfigError(
-                "dtype=bfloat16: batch-invariant mode computes in float32; use dtype=float32"
-            )
-        return Decision("float32", "batch-invariant mode")
     if requested != "auto":
         return Decision(requested, "requested")
+    if _batch_invariant:
+        return Decision("float32", "batch-invariant mode")
     if device.startswith("cuda"):
         if torch.cuda.is_bf16_supported():
             return Decision("bfloat16", "the GPU multiplies bfloat16 natively")
@@ -190,6 +188,39 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "not enough memory" in text or "can't allocate memory" in text
+
+
+@dataclass(frozen=True)
+class Available:
+    """The least of the memory limits that this process is under."""
+
+    num_bytes: int
+    limit: str  # which one it is
+
+
+def available_memory() -> Available:
+    """The least of: free memory, the control group's limit, the address-space limit.
+
+    Raises ``MissingExtraError`` without psutil.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("psutil", "train", "the memory plan") from error
+    limits = [Available(int(psutil.virtual_memory().available), "free memory of the machine")]
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists():
+        most = (group / "memory.max").read_text().strip()
+        if most != "max":
+            used = int((group / "memory.current").read_text())
+            limits.append(Available(int(most) - used, "what the control group leaves"))
+    if os.name == "posix":
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            limits.append(Available(soft, "address-space limit (ulimit -v)"))
+    return min(limits, key=lambda limit: limit.num_bytes)
 
 
 def mebibytes(num_bytes: int) -> str:

@@ -43,6 +43,7 @@ class Message:
     name: str | None = None  # of the speaker; None: the role's own name
     tool_calls: tuple[ToolCall, ...] = ()  # assistant only
     tool_call_id: str | None = None  # tool only: the call that this answers
+    reasoning: str | None = None  # assistant only: what it thought; None: unknown or nothing
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ class SamplingParams:
     seed: int = 0  # key of the counter-based generator (ops/sampling.py)
     stop_token_ids: tuple[int, ...] = ()  # besides the model's own end tokens
     ignore_eos: bool = False
+    repetition_penalty: float = 1.0
+    """Logits of tokens that occurred, in the prompt too: divided by it when positive, else
+    multiplied (arXiv 1909.05858)."""
+    presence_penalty: float = 0.0  # taken from the logits of tokens that the completion has
+    frequency_penalty: float = 0.0  # the same, as many times as it has them
+    logit_bias: tuple[tuple[int, float], ...] = ()  # added to the logits of these tokens
+    min_tokens: int = 0  # no end and no stop token before so many
+    logprobs: int | None = None
+    """Report log-probabilities of the tokens, and of so many likeliest ones beside each."""
+    prompt_logprobs: int | None = None  # the same of the prompt's tokens, from the second on
 
     def __post_init__(self) -> None:
         rules = (
@@ -72,6 +83,32 @@ class SamplingParams:
             (0 < self.top_p <= 1, f"top_p={self.top_p}: must be in (0, 1]"),
             (0 <= self.min_p <= 1, f"min_p={self.min_p}: must be in [0, 1]"),
             (self.max_tokens >= 1, f"max_tokens={self.max_tokens}: must be 1 or more"),
+            (
+                0 < self.repetition_penalty < math.inf,
+                f"repetition_penalty={self.repetition_penalty}: must be above 0 (1: none)",
+            ),
+            *(
+                (-2 <= value <= 2, f"{name}={value}: must be in [-2, 2]")
+                for name, value in (
+                    ("presence_penalty", self.presence_penalty),
+                    ("frequency_penalty", self.frequency_penalty),
+                )
+            ),
+            (
+                all(token >= 0 and math.isfinite(bias) for token, bias in self.logit_bias),
+                f"logit_bias={self.logit_bias}: must be token ids of 0 or more and finite biases",
+            ),
+            (
+                0 <= self.min_tokens <= self.max_tokens,
+                f"min_tokens={self.min_tokens}: must be in [0, max_tokens={self.max_tokens}]",
+            ),
+            *(
+                (value is None or value >= 0, f"{name}={value}: must be 0 or more")
+                for name, value in (
+                    ("logprobs", self.logprobs),
+                    ("prompt_logprobs", self.prompt_logprobs),
+                )
+            ),
             (0 <= self.seed < 2**64, f"seed={self.seed}: must be in [0, 2**64)"),
         )
         for holds, message in rules:
@@ -82,8 +119,10 @@ class SamplingParams:
 class FinishReason(StrEnum):
     """Why a completion ended."""
 
-    STOP = "stop"  # an end token was sampled
+    STOP = "stop"  # an end token was sampled, or a stop string is complete
     LENGTH = "length"  # max_tokens are written
+    ABORT = "abort"  # whoever asked went away, or the server stopped
+    ERROR = "error"  # it failed
 
 
 @dataclass(frozen=True)

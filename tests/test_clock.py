@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -20,6 +21,26 @@ def test_contract(clock: Clock) -> None:
     before = clock.now()
     assert clock.wait(event, 60.0) is True
     assert before <= clock.now() < before + 30  # did not wait for the timeout
+
+
+@pytest.mark.parametrize("clock", [SystemClock(), ManualClock()])
+def test_sleep_lets_others_run(clock: Clock) -> None:
+    async def sleep_beside_another(seconds: float) -> list[str]:
+        order: list[str] = []
+
+        async def other() -> None:
+            order.append("other")
+
+        task = asyncio.create_task(other())
+        await clock.sleep(seconds)
+        order.append("slept")
+        await task
+        return order
+
+    start = clock.now()
+    assert asyncio.run(sleep_beside_another(0.01)) == ["other", "slept"]
+    assert clock.now() - start >= 0.01 - 1e-9
+    assert asyncio.run(sleep_beside_another(-1.0)) == ["other", "slept"]  # no step back
 
 
 def test_system_clock_is_woken_by_the_event() -> None:

@@ -159,6 +159,8 @@ def check_selenite(arguments: list[str]) -> None:
     group = typer.main.get_command(app)
     with group.make_context("selenite", list(arguments)) as context:
         name, command, rest = group.resolve_command(context, list(arguments))
+        if hasattr(command, "resolve_command"):  # a group of its own, like bench
+            name, command, rest = command.resolve_command(context, rest)
         assert command is not None
         with command.make_context(name, rest, parent=context):
             pass
@@ -193,7 +195,14 @@ def test_the_commands_of_the_quickstart_exist() -> None:
 
 def test_check_selenite_sees_what_is_wrong() -> None:
     check_selenite(["pretrain", "configs/nano.toml"])
-    for wrong in (["pretrian"], ["pretrain"], ["pretrain", "configs/nano.toml", "--no-such"]):
+    check_selenite(["bench", "serve", "--num-prompts", "2"])
+    for wrong in (
+        ["pretrian"],
+        ["pretrain"],
+        ["pretrain", "configs/nano.toml", "--no-such"],
+        ["bench", "sreve"],
+        ["bench", "serve", "--no-such"],
+    ):
         with pytest.raises(Exception, match=r"No such|Missing"):
             check_selenite(wrong)
     with pytest.raises(ConfigError, match="unknown key"):

@@ -9,13 +9,24 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from selenite.chat.k2_vocabulary import PATTERN, SPECIAL_TOKENS
 from selenite.errors import TokenizerError
 
 _NUM_BYTES = 256
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's way to write bytes as characters: those that print stand for themselves, the others
+    for the next characters from 256 on."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(_NUM_BYTES) if byte not in printed]
+    shifted = {chr(_NUM_BYTES + place): byte for place, byte in enumerate(others)}
+    return {chr(byte): byte for byte in printed} | shifted
+
+
+_BYTE_OF = _byte_characters()
 
 
 class HfBackend:
@@ -49,18 +60,20 @@ class HfBackend:
     def decode(self, ids: Sequence[int]) -> str:
         return self._special_reading.decode(list(ids), skip_special_tokens=False)
 
-    def token_bytes(self) -> np.ndarray:
-        """UTF-8 bytes that each id stands for, int32 ``[V]``; 0 for special tokens and holes."""
-        bytes_V = np.zeros(self.vocab_size, dtype=np.int32)
+    def vocabulary(self) -> list[bytes]:
+        """The bytes that each id stands for; nothing for special tokens and holes."""
+        entries = [b""] * self.vocab_size
         byte_level = isinstance(self._special_reading.decoder, decoders.ByteLevel)
         special = set(self.special_tokens.values())
         for token, index in self._special_reading.get_vocab(with_added_tokens=True).items():
             if index in special:
                 continue
             # A byte-level token is written with one character for each of its bytes.
-            text = token if byte_level else self._special_reading.decode([index])
-            bytes_V[index] = len(token) if byte_level else len(text.encode())
-        return bytes_V
+            if byte_level:
+                entries[index] = bytes(_BYTE_OF[character] for character in token)
+            else:
+                entries[index] = self._special_reading.decode([index]).encode()
+        return entries
 
     def content(self) -> bytes:
         """What the fingerprint is taken of: the vocabulary, merges and rules in canonical JSON."""

@@ -68,24 +68,55 @@ def encode_conversation(
         raise TokenizerError(
             "the tokenizer has no chat template; add chat_template.jinja to its folder"
         )
-    specials = tokenizer.special_tokens
-    conversation: Any = [_message_entry(message) for message in messages]
-    offered: Any = [_tool_entry(tool) for tool in tools]
-    mask = _Mask(specials, json.dumps([conversation, offered], ensure_ascii=False))
-    text = _render(
-        tokenizer.chat_template,
-        [mask.hide(entry) for entry in conversation],
-        [mask.hide(entry) for entry in offered],
-        add_generation_prompt,
-        tokenizer.roles,
-    )
-    ids: list[int] = []
-    for part in mask.special_pattern.split(text):
-        if part in specials:
-            ids.append(specials[part])
-        elif part:
-            ids.extend(tokenizer.encode(mask.show(part)))
-    return ids
+    rendering = Rendering(tokenizer, tokenizer.chat_template, messages, tools)
+    return rendering.encode(rendering.text(len(messages), add_generation_prompt))
+
+
+class Rendering:
+    """The first turns of one conversation as text, as many as are asked for, and as ids.
+
+    The text carries place-holders for special tokens that messages spell, the same in each
+    rendering, so that texts can be compared and cut; ``encode`` gives their ids.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: str,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+    ) -> None:
+        conversation: Any = [_message_entry(message) for message in messages]
+        offered: Any = [_tool_entry(tool) for tool in tools]
+        self._tokenizer, self._template = tokenizer, template
+        self._specials = tokenizer.special_tokens
+        self._mask = _Mask(self._specials, json.dumps([conversation, offered], ensure_ascii=False))
+        self._conversation = [self._mask.hide(entry) for entry in conversation]
+        self._offered = [self._mask.hide(entry) for entry in offered]
+
+    def text(self, count: int, add_generation_prompt: bool = False) -> str:
+        """The first ``count`` messages. Raises ``TokenizerError`` where the template refuses."""
+        return _render(
+            self._template,
+            self._conversation[:count],
+            self._offered,
+            add_generation_prompt,
+            self._tokenizer.roles,
+        )
+
+    def parts(self, text: str) -> list[str]:
+        """``text`` cut at special tokens: pieces of text, some empty, and names in turn."""
+        return self._mask.special_pattern.split(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text of this rendering, or of a part of one."""
+        ids: list[int] = []
+        for place, part in enumerate(self.parts(text)):
+            if place % 2:
+                ids.append(self._specials[part])
+            elif part:
+                ids.extend(self._tokenizer.encode(self._mask.show(part)))
+        return ids
 
 
 class _Mask:
@@ -124,6 +155,8 @@ def _message_entry(message: Message) -> dict[str, Any]:
         entry["name"] = message.name
     if message.tool_call_id is not None:
         entry["tool_call_id"] = message.tool_call_id
+    if message.reasoning is not None:
+        entry["reasoning_content"] = message.reasoning
     if message.tool_calls:
         entry["tool_calls"] = [
             {

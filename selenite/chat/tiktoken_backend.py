@@ -13,8 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from selenite.chat.k2_vocabulary import NUM_RESERVED, PATTERN, SPECIAL_OFFSETS
 from selenite.errors import MissingExtraError, TokenizerError
 
@@ -55,12 +53,12 @@ class TiktokenBackend:
     def decode(self, ids: Sequence[int]) -> str:
         return self._encoding.decode(list(ids), errors="replace")
 
-    def token_bytes(self) -> np.ndarray:
-        """UTF-8 bytes that each id stands for, int32 ``[V]``; 0 for special tokens and holes."""
-        bytes_V = np.zeros(self.vocab_size, dtype=np.int32)
+    def vocabulary(self) -> list[bytes]:
+        """The bytes that each id stands for; nothing for special tokens and holes."""
+        entries = [b""] * self.vocab_size
         for token, rank in self._ranks.items():
-            bytes_V[rank] = len(token)
-        return bytes_V
+            entries[rank] = token
+        return entries
 
     def content(self) -> bytes:
         """What the fingerprint is taken of: the ranks and the special tokens."""

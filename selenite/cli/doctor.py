@@ -27,6 +27,13 @@ _EXTRAS = {
     "matplotlib": "train",
     "tiktoken": "train",
     "psutil": "train",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "httpx": "serve",
+    "orjson": "serve",
+    "xgrammar": "serve",
+    "prometheus_client": "serve",
+    "jsonschema": "serve",
     "datasets": "datasets",
 }
 # An assumption, said beside the estimate: what a step of a small model reaches of the peak of large
@@ -155,8 +162,7 @@ def _batch_invariance() -> Row:
 
 def _available() -> tuple[str, str]:
     from selenite.errors import MissingExtraError
-    from selenite.runtime import mebibytes
-    from selenite.train.memory import available_memory
+    from selenite.runtime import available_memory, mebibytes
 
     try:
         available = available_memory()

@@ -1,9 +1,9 @@
 """The command line: ``selenite COMMAND``, one short file per command in this folder.
 
-The file ``run_batch.py`` holds the function ``run_batch`` and is the command ``run-batch``. It
-imports what is heavy (torch above all) inside that function, so that ``--help`` answers at once.
-An error that the user can mend is printed without a traceback, and the exit code says its kind
-(``selenite/errors.py``).
+The file ``run_batch.py`` holds the function ``run_batch`` and is the command ``run-batch``; where
+it is a ``Typer`` instead, it is a group of commands. It imports what is heavy (torch above all)
+inside that function, so that ``--help`` answers at once. An error that the user can mend is printed
+without a traceback, and the exit code says its kind (``selenite/errors.py``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ def _register_commands() -> None:
     for file in pkgutil.iter_modules(selenite.cli.__path__):
         if file.name != "main":
             module = importlib.import_module(f"selenite.cli.{file.name}")
-            app.command(file.name.replace("_", "-"))(getattr(module, file.name))
+            command, name = getattr(module, file.name), file.name.replace("_", "-")
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name)
+            else:
+                app.command(name)(command)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -170,6 +171,29 @@ def adapters(model: Transformer) -> dict[str, Adapter]:
     }
 
 
+def take_adapters(model: Transformer) -> dict[str, Adapter]:
+    """Takes the model's adapters away, by the name of the weight that they belonged to."""
+    taken = adapters(model)
+    for path in taken:
+        module, part = _owner(model, path)
+        if isinstance(module, Experts):
+            del module.lora[part]
+        else:
+            module.lora = None
+    return taken
+
+
+def put_adapters(model: Transformer, taken: Mapping[str, Adapter]) -> None:
+    """Puts adapters back that ``take_adapters`` took; the model has none."""
+    assert not adapters(model)
+    for path, adapter in taken.items():
+        module, part = _owner(model, path)
+        if isinstance(module, Experts):
+            module.lora[part] = adapter
+        else:
+            module.lora = adapter
+
+
 @torch.no_grad()
 def merge_lora(model: Transformer) -> Transformer:
     """Adds the adapters into their weights and takes them away; returns the model, trainable."""
@@ -180,11 +204,7 @@ def merge_lora(model: Transformer) -> Transformer:
         else:  # one expert after another: a stack's product would be as large as the stack
             for weight_OI, a_RI, b_OR in zip(weight, lora.a_RI, lora.b_OR, strict=True):
                 weight_OI += low_rank_weight(lora._replace(a_RI=a_RI, b_OR=b_OR))
-        module, part = _owner(model, path)
-        if isinstance(module, Experts):
-            del module.lora[part]
-        else:
-            module.lora = None
+    take_adapters(model)
     return model.requires_grad_(True)
 
 

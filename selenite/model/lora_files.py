@@ -89,7 +89,7 @@ def load_lora(model: Transformer, directory: Path) -> Transformer:
             unexpected or misshapen tensor.
         ConfigError: the model has adapters already.
     """
-    config = _read_config(directory, model)
+    config = read_lora_config(directory, model)
     tensors = read_safetensors(directory / WEIGHTS)
     modules = adaptable(model.config)
     loaded: dict[str, dict[str, Tensor]] = {}
@@ -134,7 +134,7 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, int], directo
     return tensor.float()
 
 
-def _read_config(directory: Path, model: Transformer) -> LoRAConfig:
+def read_lora_config(directory: Path, model: Transformer) -> LoRAConfig:
     """Rank, alpha and, as targets, the names of the weights that have an adapter there."""
     path = directory / CONFIG
     if not path.is_file():

@@ -62,9 +62,23 @@ class ShardWriter:
         self._shards.append(list(self._pending))
         checksums = {name: checksum(tensor) for name, tensor in self._pending.items()}
         metadata = {"format": "pt", CHECKSUMS: json.dumps(checksums)}
-        save_file(self._pending, self._part(len(self._shards)), metadata)
+        part = self._part(len(self._shards))
+        save_file(self._pending, part, metadata)
+        _sort_metadata(part)
         self._total_bytes += self._pending_bytes
         self._pending, self._pending_bytes = {}, 0
 
     def _part(self, number: int) -> Path:
         return self._directory / f".model-{number:05}.part"
+
+
+def _sort_metadata(file: Path) -> None:
+    """The library writes metadata in random order; the same tensors must give the same bytes."""
+    with file.open("r+b") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, (len(text), size)
+        opened.seek(8)
+        opened.write(text.ljust(size))

@@ -135,7 +135,11 @@ def _row_multiple(x_TD: Tensor) -> int:
 def grouped(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """Row block ``e`` of ``x`` (ending before ``ends_E[e]``) times expert ``e``'s weight."""
     weight = weight_EOI.to(x_XI.dtype)
-    return F.grouped_mm(x_XI, weight.transpose(1, 2), offs=ends_E)
+    if not is_batch_invariant():
+        return F.grouped_mm(x_XI, weight.transpose(1, 2), offs=ends_E)
+    # In float32, as ``linear`` does.
+    out = F.grouped_mm(x_XI.float(), weight.float().transpose(1, 2), offs=ends_E)
+    return out.to(x_XI.dtype)
 
 
 def adapted(x_XI: Tensor, weight_EOI: Tensor, ends_E: Tensor, lora: LowRank | None) -> Tensor:

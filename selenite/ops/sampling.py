@@ -7,6 +7,8 @@ request gives the same tokens alone, in a batch, or after it was interrupted.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -27,6 +29,33 @@ def uniform(seed: int, sample: int, position: int, purpose: Purpose = Purpose.SA
     """A number in [0, 1) from Philox-4x64 with key ``seed`` and the rest as its counter."""
     generator = np.random.Philox(key=seed, counter=[0, position, sample, int(purpose)])
     return float(np.random.Generator(generator).random())
+
+
+def penalized_logits(
+    logits_V: Tensor, params: SamplingParams, prompt: Sequence[int], completion: Sequence[int]
+) -> Tensor:
+    """Float32 logits after penalties and biases; ``logits`` as it is where there are none.
+
+    Repetition first, then frequency and presence, then ``logit_bias``.
+    """
+    has_penalties = params.presence_penalty != 0 or params.frequency_penalty != 0
+    if params.repetition_penalty == 1 and not params.logit_bias and not has_penalties:
+        return logits_V
+    logits = logits_V.float().clone()
+    if params.repetition_penalty != 1:
+        seen = torch.tensor(sorted({*prompt, *completion}), device=logits.device)
+        values = logits[seen]
+        factor = params.repetition_penalty
+        logits[seen] = torch.where(values > 0, values / factor, values * factor)
+    if has_penalties and completion:
+        counts = Counter(completion)
+        tokens = torch.tensor(list(counts), device=logits.device)
+        times = torch.tensor(list(counts.values()), dtype=torch.float32, device=logits.device)
+        logits[tokens] -= params.presence_penalty + params.frequency_penalty * times
+    for token, bias in params.logit_bias:
+        if token < len(logits):
+            logits[token] += bias
+    return logits
 
 
 def sampling_logits(logits_V: Tensor, params: SamplingParams) -> Tensor:

@@ -25,7 +25,10 @@ KEY_TILE = 64
 def attend_tiled(
     q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, scale: float
 ) -> Attended:
-    """``attend_reference`` for a context without optional fields, float32, bit-stable by row."""
+    """``attend_reference`` for a context without optional fields, bit-stable by row.
+
+    Computed in float32; the result is rounded to the dtype of ``q``.
+    """
     outs, maxima, lses = [], [], []
     for sequence, (start, stop, first) in enumerate(context.segments):
         if context.pages is None:
@@ -33,8 +36,10 @@ def attend_tiled(
         else:
             slots = context.pages.slots(sequence)[: first + stop - start]
             k_KMH, v_KMW = k_SMH[slots], v_SMW[slots]
-        out, top, lse = _attend_sequence(q_TNH[start:stop] * scale, k_KMH, v_KMW, first)
-        outs.append(out)
+        out, top, lse = _attend_sequence(
+            q_TNH[start:stop].float() * scale, k_KMH.float(), v_KMW.float(), first
+        )
+        outs.append(out.to(q_TNH.dtype))
         maxima.append(top.detach())
         lses.append(lse.detach())
     lse_TN = torch.cat(lses)

@@ -26,7 +26,14 @@ from selenite.model.lora import attach_adapters
 from selenite.model.transformer import Transformer
 from selenite.ops import allocator, native
 from selenite.ops.causal_attention import order_by_length
-from selenite.runtime import choose_device, choose_dtype, mebibytes, torch_dtype
+from selenite.runtime import (
+    Available,
+    available_memory,
+    choose_device,
+    choose_dtype,
+    mebibytes,
+    torch_dtype,
+)
 from selenite.train.live_bytes import LiveBytes
 from selenite.train.pretrain_config import PretrainConfig, TrainConfig
 from selenite.train.pretrain_task import PretrainTask
@@ -50,14 +57,6 @@ _NOTES = {
     "holes": "freed memory that the allocator keeps for the next tensors, at most",
     "kernels": "compiled products that oneDNN keeps",
 }
-
-
-@dataclass(frozen=True)
-class Available:
-    """The least of the memory limits that this process is under."""
-
-    num_bytes: int
-    limit: str  # which one it is
 
 
 @dataclass(frozen=True)
@@ -180,24 +179,6 @@ def warm_up(dtype: torch.dtype) -> None:
         task = random_task(config, init_weights(Transformer(model, dtype), seed=0))
     train_step(task, 0)
     task.close()
-
-
-def available_memory() -> Available:
-    """The least of: free memory, the control group's limit, the address-space limit."""
-    limits = [Available(int(_psutil().virtual_memory().available), "free memory of the machine")]
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists():
-        most = (group / "memory.max").read_text().strip()
-        if most != "max":
-            used = int((group / "memory.current").read_text())
-            limits.append(Available(int(most) - used, "what the control group leaves"))
-    if os.name == "posix":
-        import resource
-
-        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if soft != resource.RLIM_INFINITY:
-            limits.append(Available(soft, "address-space limit (ulimit -v)"))
-    return min(limits, key=lambda limit: limit.num_bytes)
 
 
 def _psutil():  # type: ignore[no-untyped-def]

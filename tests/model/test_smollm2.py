@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from selenite import LLM, SamplingParams
 from selenite.chat.template import encode_conversation
 from selenite.chat.tokenizer import Tokenizer
+from selenite.serve.engine.engine import Engine, EngineConfig
+from selenite.serve.engine.request import Request
 from selenite.types import Message
 from tests.fixtures.smollm2 import smollm2
 
@@ -68,7 +70,8 @@ def test_a_conversation_is_rendered_as_transformers_does(directory: Path) -> Non
 
 
 @pytest.mark.slow
-def test_greedy_text_is_that_of_transformers(directory: Path) -> None:
+@pytest.mark.parametrize("served", [False, True], ids=["decoder", "engine"])
+def test_greedy_text_is_that_of_transformers(directory: Path, served: bool) -> None:
     """Token by token over 50 prompts in float32; where the two part, the choice was a toss-up."""
     assert len(PROMPTS) == 50
     llm = LLM(directory, dtype="float32")
@@ -76,8 +79,14 @@ def test_greedy_text_is_that_of_transformers(directory: Path) -> None:
     theirs.generation_config.eos_token_id = None  # nobody stops early
     greedy = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
     ids = [llm.tokenizer.encode(prompt) for prompt in PROMPTS]
+    if served:
+        requests = [Request(str(i), tuple(prompt), greedy) for i, prompt in enumerate(ids)]
+        Engine(llm.model, EngineConfig(num_pages=200)).generate(requests)
+        texts = [[token.token_id for token in request.completion] for request in requests]
+    else:
+        texts = [completion.token_ids for completion in llm.generate(ids, greedy)]
     parted = 0
-    for prompt, completion in zip(ids, llm.generate(ids, greedy), strict=True):
+    for prompt, text in zip(ids, texts, strict=True):
         expected = theirs.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -85,9 +94,9 @@ def test_greedy_text_is_that_of_transformers(directory: Path) -> None:
             do_sample=False,
             pad_token_id=2,
         )[0, len(prompt) :].tolist()
-        if completion.token_ids == expected:
+        if text == expected:
             continue
-        first = next(i for i, token in enumerate(expected) if token != completion.token_ids[i])
+        first = next(i for i, token in enumerate(expected) if token != text[i])
         with torch.no_grad():
             logits = theirs(torch.tensor([prompt + expected[:first]])).logits[0, -1]
         best = logits.log_softmax(-1).topk(2).values

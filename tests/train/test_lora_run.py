@@ -16,8 +16,9 @@ from selenite.errors import CheckpointError, ConfigError, TokenizerError
 from selenite.model.hf_adapter import load_pretrained, save_pretrained
 from selenite.model.lora import adapters, merge_lora, planned_adapters
 from selenite.model.lora_files import CONFIG, WEIGHTS, load_lora
+from selenite.runtime import Available
 from selenite.train.loop import run
-from selenite.train.memory import Available, plan_memory
+from selenite.train.memory import plan_memory
 from selenite.train.pretrain import build_task, pretrain, summary_lines
 from selenite.train.pretrain_config import PretrainConfig
 from selenite.train.pretrain_task import PretrainTask

@@ -17,10 +17,10 @@ from selenite.config import load
 from selenite.errors import OutOfMemoryError
 from selenite.model.accounting import count_parameters
 from selenite.ops import allocator, native
-from selenite.runtime import Decision
+from selenite.runtime import Available, Decision
 from selenite.train.checkpoint import CheckpointStore
 from selenite.train.live_bytes import LiveBytes
-from selenite.train.memory import Available, MemoryPlan, plan_memory
+from selenite.train.memory import MemoryPlan, plan_memory
 from selenite.train.memory_measure import measure_memory
 from selenite.train.pretrain_config import PretrainConfig
 

@@ -1,0 +1,69 @@
+"""``selenite eval SUITE MODEL``: measure a model, or the engine that serves it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from selenite.eval.parity import Parity
+
+_SUITES = ("parity",)
+
+
+def eval(
+    suite: Annotated[
+        str,
+        typer.Argument(help="parity: log-probabilities of the engine against the trainer's."),
+    ],
+    model: Annotated[Path, typer.Argument(help="A run directory or a model directory.")],
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    batch_invariant: Annotated[
+        bool, typer.Option(help="In the mode in which every difference must be 0.")
+    ] = False,
+    prompts: Annotated[int, typer.Option(min=2, help="Requests in a batch.")] = 12,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each completion.")] = 24,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Measure; exits with 1 where batch-invariant mode has a difference."""
+    from selenite import runtime
+    from selenite.chat.tokenizer import Tokenizer
+    from selenite.errors import ConfigError
+    from selenite.eval import parity
+
+    if suite not in _SUITES:
+        raise ConfigError(f"suite {suite!r}: must be one of {', '.join(_SUITES)}")
+    if dtype not in ("auto", "bfloat16", "float32"):
+        raise ConfigError(f"--dtype {dtype}: must be auto, bfloat16 or float32")
+    if batch_invariant:
+        runtime.enable_batch_invariant()
+    runtime.apply_threads()
+    chosen = runtime.choose_dtype(dtype)  # type: ignore[arg-type]
+    trained, served = parity.load(model, runtime.torch_dtype(chosen.value))
+    texts = parity.prompts(Tokenizer.load(model), prompts, trained.config.max_positions // 8)
+    found = parity.compare(trained, served, texts, max_tokens)
+    mode = "batch-invariant" if batch_invariant else "fast"
+    _print(found, f"{model}: {chosen.value}, {mode} mode", as_json)
+    if batch_invariant and found.largest > 0:
+        raise typer.Exit(1)
+
+
+def _print(found: Parity, title: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"title": title} | asdict(found)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in ("against one batch of the engine", "largest", "mean", "tokens", "diverged"):
+        table.add_column(name, justify="left" if table.row_count == 0 else "right")
+    for each in found.differences:
+        diverged = str(each.other_tokens)
+        numbers = (f"{each.largest:.2e}", f"{each.mean:.2e}", str(each.tokens), diverged)
+        table.add_row(each.name, *numbers)
+    Console().print(table)

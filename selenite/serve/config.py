@@ -1,0 +1,45 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from selenite.config import Config
+from selenite.runtime import DTypeName
+
+
+class ServeConfig(Config):
+    """Settings of ``selenite serve``; the command line has an option for most of them."""
+
+    model: Path  # a run directory or a model directory
+    served_model_name: str | None = None  # what clients call it; None: the directory's name
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)  # 0: any free one
+    api_keys: tuple[str, ...] = ()  # none: everybody may ask
+    admin: bool = False  # pausing, sleeping and swapping weights over HTTP
+    adapters: dict[str, Path] = Field(default_factory=dict)  # LoRA, by the name clients use
+    dtype: DTypeName = "auto"
+    batch_invariant: bool = False
+    profile: str | None = None  # how the model writes tool calls; None: found out
+    page_size: int = Field(default=16, ge=1)
+    cache_tokens: int | None = Field(default=None, ge=1)  # None: planned by the model's size
+    max_running: int = Field(default=64, ge=1)
+    max_step_tokens: int = Field(default=512, ge=1)
+    request_timeout: float = Field(default=1800, gt=0)  # seconds, from a request to its last token
+    shutdown_timeout: float = Field(default=30, ge=0)  # seconds for what runs at SIGTERM
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1)
+    keep_alive: float = Field(default=15, gt=0)  # seconds of silence before a stream's comment
+    conversation_tokens: int = Field(default=4_000_000, ge=0)
+    """Ids that are remembered of recent conversations, at most."""
+
+    @property
+    def name(self) -> str:
+        """What clients call the model."""
+        return self.served_model_name or self.model.resolve().name
+
+    @property
+    def max_waiting(self) -> int:
+        """Completions that may wait for a place among the running ones."""
+        return 4 * self.max_running

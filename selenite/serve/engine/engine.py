@@ -1,0 +1,262 @@
+"""The engine: requests in, tokens out, one step at a time. No text and no network here.
+
+    engine.add(request); while engine.has_work(): engine.step()
+
+A step is schedule, run, sample, commit. All decisions and all state changes are made in the first
+and the last, in plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from selenite.clock import Clock, SystemClock
+from selenite.errors import ConfigError
+from selenite.model.transformer import Transformer
+from selenite.runtime import is_batch_invariant
+from selenite.serve.cache.pages import PagePool
+from selenite.serve.cache.prefix import PrefixCache
+from selenite.serve.engine.request import Chunk, Request, SampledToken
+from selenite.serve.engine.runner import Runner
+from selenite.serve.engine.sampler import prompt_logprobs, sample
+from selenite.serve.scheduler.scheduler import Scheduler
+from selenite.types import FinishReason
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Sizes of an engine.
+
+    Attributes:
+        num_pages: pages of the cache; with ``page_size`` the tokens that it holds.
+        page_size: tokens of a page.
+        max_step_tokens: rows of a step at most; longer prompts are computed in chunks.
+        max_running: sequences that run at once at most.
+        layout: how entries of latent attention are cached.
+    """
+
+    num_pages: int
+    page_size: int = 16
+    max_step_tokens: int = 512
+    max_running: int = 64
+    layout: Literal["latent", "expanded"] = "expanded"
+
+
+class Engine:
+    """Continuous batching of a model's requests over a paged cache."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        config: EngineConfig,
+        model_id: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        if config.layout == "latent" and is_batch_invariant():
+            raise ConfigError(
+                "layout=latent: absorbed attention rounds differently from training; "
+                "batch-invariant mode needs layout=expanded"
+            )
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.pool = PagePool(config.num_pages, config.page_size)
+        self.prefix = PrefixCache(self.pool)
+        self.scheduler = Scheduler(
+            self.pool, self.prefix, self.clock, config.max_step_tokens, config.max_running
+        )
+        self.runner = Runner(model, config.num_pages, config.page_size, config.layout)
+        self.model_id = model_id
+        self.weight_version = 0
+        self._name_entries()
+
+    def add(self, request: Request) -> None:
+        """Queues a request.
+
+        Raises ``ConfigError`` for one that could never run: empty, longer than the model's
+        positions, or larger than the whole cache.
+        """
+        if not request.prompt:
+            raise ConfigError("the prompt is empty: give at least one token")
+        vocabulary = self.runner.model.config.vocab_size
+        wrong = [token for token in request.prompt if not 0 <= token < vocabulary]
+        if wrong:
+            raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
+        params = request.params
+        named = {
+            "stop_token_ids": params.stop_token_ids,
+            "logit_bias": [token for token, _ in params.logit_bias],
+        }
+        for field, tokens in named.items():
+            unknown = [token for token in tokens if not 0 <= token < vocabulary]
+            if unknown:
+                raise ConfigError(
+                    f"{field}: token id {unknown[0]} is not in the vocabulary of {vocabulary}"
+                )
+        total = len(request.prompt) + request.params.max_tokens
+        sizes = f"{len(request.prompt)} prompt tokens and max_tokens={request.params.max_tokens}"
+        positions = self.runner.model.config.max_positions
+        if total > positions:
+            raise ConfigError(
+                f"{sizes} exceed the model's {positions} positions; shorten the prompt, or lower "
+                "max_tokens"
+            )
+        if self.pool.pages_for(request.most_tokens) > self.pool.num_pages:
+            slots = self.pool.num_pages * self.pool.page_size
+            raise ConfigError(
+                f"{sizes} exceed the cache of {slots} tokens; shorten the prompt, lower "
+                "max_tokens, or start the engine with a larger cache"
+            )
+        self.runner.check_adapter(request.adapter)
+        request.arrival = self.clock.now()
+        self.scheduler.add(request)
+
+    def has_work(self) -> bool:
+        """Whether a request waits or runs."""
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    def step(self) -> list[Request]:
+        """Runs one step; the requests that have new tokens, or an end."""
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
+        hidden = self.runner.run(chunks)
+        self.scheduler.advance(chunks)
+        changed: list[Request] = []
+        for chunk, chunk_hidden_TD in zip(chunks, hidden, strict=True):
+            self._score_prompt(chunk, chunk_hidden_TD)
+        sampling = [(c, h[-1:]) for c, h in zip(chunks, hidden, strict=True) if c.samples]
+        if sampling:
+            changed = [chunk.request for chunk, _ in sampling]
+            self._sample(changed, [row for _, row in sampling])
+        return changed
+
+    def abort(self, request: Request) -> None:
+        """Ends a request now, unless it has ended; its pages are free for the next step."""
+        if request.finish_reason is None:
+            self._end(request, FinishReason.ABORT)
+
+    def generate(self, requests: Sequence[Request]) -> None:
+        """Runs requests to their end."""
+        for request in requests:
+            self.add(request)
+        while any(request.finish_reason is None for request in requests):
+            self.step()
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        """Makes a LoRA adapter known, for requests that name it.
+
+        Raises ``ConfigError`` for a name that is taken, ``CheckpointError`` for a directory that
+        does not fit the model.
+        """
+        self.runner.load_adapter(name, directory)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forgets an adapter that no request uses; raises ``ConfigError`` otherwise."""
+        requests = (*self.scheduler.waiting, *self.scheduler.running)
+        if any(request.adapter == name for request in requests):
+            raise ConfigError(f"adapter {name!r}: requests use it; unload it when they have ended")
+        self.runner.unload_adapter(name)
+
+    def swap_weights(
+        self, model: Transformer, version: int, running: Literal["recompute", "keep", "abort"]
+    ) -> list[Request]:
+        """Goes on with other weights of the same model from the next step on.
+
+        Args:
+            model: verified and cast; its config is this model's.
+            version: of the weights, reported with each token that they compute.
+            running: what happens to requests in the middle: ``recompute`` their entries by the new
+                weights, ``keep`` those of the old ones (which then are never shared), or ``abort``.
+
+        Returns the requests that were aborted. Raises ``ConfigError`` for another model.
+        """
+        self.runner.swap(model)
+        self.weight_version = version
+        self.prefix.clear()
+        self._name_entries()
+        aborted = list(self.scheduler.running) if running == "abort" else []
+        for request in aborted:
+            self.abort(request)
+        for request in list(self.scheduler.running):
+            if running == "recompute":
+                self.scheduler.preempt(request)
+            else:
+                request.publishes = False
+        return aborted
+
+    def sleep(self) -> None:
+        """Gives the memory of the cache back; running requests will compute theirs again."""
+        for request in reversed(list(self.scheduler.running)):
+            self.scheduler.preempt(request)
+        self.prefix.clear()
+        self.runner.free_entries()
+
+    def wake(self) -> None:
+        """The opposite of ``sleep``."""
+        self.runner.allocate_entries()
+
+    def check_integrity(self) -> None:
+        """Asserts that every page is accounted for; without work, that the prefix cache holds all
+        that are not free."""
+        self.scheduler.check_integrity()
+        if not self.has_work():
+            assert self.pool.num_free + len(self.prefix) == self.pool.num_pages
+
+    def _name_entries(self) -> None:
+        config, entries = self.config, self.runner.model.compute_dtype
+        self.scheduler.namespace = (
+            self.model_id,
+            str(self.weight_version),
+            str(entries),
+            config.layout,
+        )
+
+    def _sample(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> None:
+        """A new token for each request; a request whose token cannot be drawn fails alone."""
+        logits_BV = self.runner.logits(torch.cat(list(rows)))
+        for request, drawn in zip(
+            requests, sample(logits_BV, requests, self.weight_version), strict=True
+        ):
+            if isinstance(drawn, SampledToken):
+                self._append(request, drawn)
+            else:
+                self._fail(request, drawn)
+
+    def _append(self, request: Request, drawn: SampledToken) -> None:
+        request.completion.append(drawn)
+        request.tokens.append(drawn.token_id)
+        params = request.params
+        ends = (
+            params.stop_token_ids
+            if params.ignore_eos
+            else (*params.stop_token_ids, *request.end_token_ids)
+        )
+        if drawn.token_id in ends or (request.stops is not None and request.stops(drawn.token_id)):
+            self._end(request, FinishReason.STOP)
+        elif len(request.completion) >= params.max_tokens:
+            self._end(request, FinishReason.LENGTH)
+
+    def _score_prompt(self, chunk: Chunk, hidden_TD: Tensor) -> None:
+        request = chunk.request
+        if request.params.prompt_logprobs is None or chunk.start >= len(request.prompt) - 1:
+            return
+        stop = min(chunk.stop, len(request.prompt) - 1)
+        rows = hidden_TD[: stop - chunk.start]
+        targets = request.prompt[chunk.start + 1 : stop + 1]
+        done = len(request.prompt_logprobs)  # computed before a preemption
+        scored = prompt_logprobs(self.runner.logits(rows), targets, request.params.prompt_logprobs)
+        request.prompt_logprobs += scored[max(0, done - chunk.start) :]
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        request.error = error
+        self._end(request, FinishReason.ERROR)
+
+    def _end(self, request: Request, reason: FinishReason) -> None:
+        request.finish_reason = reason
+        self.scheduler.finish(request)

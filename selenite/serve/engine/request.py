@@ -1,0 +1,110 @@
+"""One request's way through the engine: what it asked for, what it holds, what came of it.
+
+Plain records, written by the scheduler (pages, progress) and the engine (tokens, the end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from selenite.types import FinishReason, SamplingParams
+
+
+class Status(StrEnum):
+    """Where a request is."""
+
+    WAITING = "waiting"  # holds no pages
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class Grammar(Protocol):
+    """What a request's tokens must follow; one object a request, moved on by its tokens."""
+
+    def allowed_V(self) -> np.ndarray | None:
+        """bool ``[V]``: tokens that may come next; None: all of them."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Moves on by a sampled token."""
+        ...
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """One token of a completion and what is known of it."""
+
+    token_id: int
+    logprob: float | None = None
+    """In the model's own distribution (temperature 1); None: not asked for."""
+    sampled_logprob: float | None = None
+    """In the distribution that it was drawn from: after temperature, penalties, filters and
+    grammar."""
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, in the model's distribution
+    weight_version: int = 0  # of the weights that computed its logits
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt to be continued. ``prompt`` is not empty."""
+
+    id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    end_token_ids: frozenset[int] = frozenset()
+    sample: int = 0  # number among the samples of one prompt
+    salt: str = ""  # prefixes are shared only with requests of the same salt
+    adapter: str | None = None
+    grammar: Grammar | None = None
+    stops: Callable[[int], bool] | None = None
+    """Told every sampled token; true ends the completion there (stop strings, complete calls)."""
+    leader: Request | None = None
+    """A request with the same prompt, whose prompt this one waits for instead of computing it."""
+    arrival: float = 0.0  # seconds of the engine's clock
+
+    status: Status = Status.WAITING
+    tokens: list[int] = field(init=False)  # prompt and completion
+    computed: int = 0  # tokens whose entries are cached
+    pages: list[int] = field(default_factory=list)
+    cached: int = 0  # tokens of the prompt that were found in the prefix cache
+    preemptions: int = 0
+    publishes: bool = True
+    """False once entries of older weights are among its own: others must not read them."""
+    first_scheduled: float | None = None
+    completion: list[SampledToken] = field(default_factory=list)
+    prompt_logprobs: list[SampledToken] = field(default_factory=list)
+    """Of the prompt's tokens from the second on, where asked for."""
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.prompt)
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether the next token's logits need one more row only."""
+        return self.computed >= len(self.tokens) - 1 and bool(self.completion)
+
+    @property
+    def most_tokens(self) -> int:
+        """Entries that it can come to need: the last token's are never stored."""
+        return len(self.prompt) + self.params.max_tokens - 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens of a request that one step computes: positions ``start`` to ``stop - 1``."""
+
+    request: Request
+    start: int
+    stop: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step gives the request a new token."""
+        return self.stop == len(self.request.tokens)

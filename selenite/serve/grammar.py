@@ -1,0 +1,220 @@
+"""What a completion must follow: JSON, a schema, a pattern, a choice, or the tools' schemas.
+
+Compiled by xgrammar into masks over the vocabulary. A special token counts only as itself: no text
+of a grammar can be written with it, and free text around tool calls holds none. Where the model
+writes calls with special tokens (K2), those trigger the schema; elsewhere the opening text does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from selenite.chat.profile import ChatProfile
+from selenite.chat.tokenizer import Tokenizer
+from selenite.errors import ConfigError, MissingExtraError
+from selenite.types import ToolSpec
+
+if TYPE_CHECKING:
+    import xgrammar
+
+Format = dict[str, Any]  # a node of xgrammar's structural tags
+
+# A small model can write spaces for ever; one between tokens is what json.dumps writes.
+_WHITESPACE = 1
+# 0xfe begins no UTF-8 sequence, so no text of a grammar matches a special token.
+_SPECIAL = b"\xfe"
+
+
+class TokenGrammar:
+    """A compiled grammar at one place of one completion (``engine.request.Grammar``)."""
+
+    def __init__(
+        self, matcher: xgrammar.GrammarMatcher, vocab_size: int, never: Sequence[int] = ()
+    ) -> None:
+        import xgrammar
+
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._never = list(never)
+        self._bits = xgrammar.allocate_token_bitmask(1, vocab_size)
+
+    def allowed_V(self) -> np.ndarray | None:
+        """bool ``[V]``: tokens that may come next; None: all of them."""
+        if not self._matcher.fill_next_token_bitmask(self._bits):
+            return None
+        bits = np.unpackbits(self._bits.numpy().view(np.uint8), bitorder="little")
+        allowed_V = bits[: self._vocab_size].astype(bool)
+        allowed_V[self._never] = False
+        return allowed_V
+
+    def accept(self, token: int) -> None:
+        """Moves on by a sampled token, which was allowed."""
+        accepted = self._matcher.accept_token(token)
+        assert accepted, f"the grammar's own mask allowed token {token}"
+
+
+class GrammarFactory:
+    """Compiles grammars for a vocabulary; what was compiled before is kept.
+
+    Args:
+        tokenizer: of the model.
+        vocab_size: logits of the model; it can be more than the tokenizer has tokens.
+        profile: how the model writes calls, and what ends its replies.
+
+    Raises ``MissingExtraError`` without xgrammar.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, profile: ChatProfile) -> None:
+        try:
+            import xgrammar
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("xgrammar", "serve", "structured output") from error
+        self._special = tokenizer.special_tokens
+        self._stop = profile.stop_ids(tokenizer)
+        self._profile = profile
+        self._vocab_size = vocab_size
+        vocabulary = tokenizer.vocabulary()
+        for name, index in self._special.items():
+            vocabulary[index] = _SPECIAL + name.encode()
+        info = xgrammar.TokenizerInfo(
+            vocabulary,
+            xgrammar.VocabType.RAW,
+            vocab_size=vocab_size,
+            stop_token_ids=list(self._stop),
+        )
+        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+
+    def json_object(self) -> TokenGrammar:
+        """Any JSON object."""
+        return self.json_schema({"type": "object"})
+
+    def json_schema(self, schema: dict[str, Any]) -> TokenGrammar:
+        """JSON of this schema; raises ``ConfigError`` for one that cannot be compiled."""
+        return self._tagged(_json(schema), "the JSON schema")
+
+    def regex(self, pattern: str) -> TokenGrammar:
+        """Text that the pattern matches whole; raises ``ConfigError`` for a broken one."""
+        return self._compiled(
+            lambda: self._compiler.compile_regex(pattern),
+            f"the regular expression {pattern[:80]!r}",
+        )
+
+    def choice(self, choices: Sequence[str]) -> TokenGrammar:
+        """One of these texts; raises ``ConfigError`` where there are none or one is empty."""
+        if not choices or not all(choices):
+            raise ConfigError(f"choice={list(choices)}: give at least one text, and no empty one")
+        texts = [{"type": "const_string", "value": text} for text in choices]
+        return self._tagged({"type": "or", "elements": texts}, "the choice")
+
+    def tools(
+        self, tools: Sequence[ToolSpec], choice: Literal["auto", "required"] | str
+    ) -> TokenGrammar:
+        """Calls whose arguments follow the tools' schemas.
+
+        Args:
+            tools: what may be called.
+            choice: ``auto``: text with any calls in it; ``required``: one call or more and nothing
+                else; or the name of the one tool to call once.
+
+        Raises ``ConfigError`` for an unknown name, a model without a format of calls, and a schema
+        that cannot be compiled, naming the tool.
+        """
+        named = choice not in ("auto", "required")
+        offered = [tool for tool in tools if not named or tool.name == choice]
+        if not offered:
+            known = ", ".join(tool.name for tool in tools) or "none"
+            raise ConfigError(f"tool_choice={choice!r}: there is no such tool (offered: {known})")
+        if self._profile.calls is None:
+            raise ConfigError(
+                f"tools: the profile {self._profile.name!r} has no format of tool calls; start the "
+                "server with the profile of the model, or leave out tools"
+            )
+        if len(offered) == 1:
+            return self._tagged(self._calls(offered, choice), f"the schema of {offered[0].name!r}")
+        for tool in offered:
+            self._tagged(_json(tool.parameters), f"the schema of {tool.name!r}")
+        return self._tagged(self._calls(offered, choice), "the tools")
+
+    def _calls(self, tools: Sequence[ToolSpec], choice: str) -> Format:
+        assert self._profile.calls is not None
+        section = self._profile.calls.section
+        if section is not None:
+            calls = [self._token_call(tool) for tool in tools]
+            one = {"type": "or", "elements": calls} if len(calls) > 1 else calls[0]
+            content = {"type": "plus", "content": one} if choice in ("auto", "required") else one
+            begin, end = (self._token(name) for name in section)
+            if choice != "auto":
+                return _sequence(begin, content, end)
+            opener = self._special[section[0]]
+            return {
+                "type": "token_triggered_tags",
+                "trigger_tokens": [opener],
+                "tags": [{"type": "tag", "begin": begin, "content": content, "end": end}],
+                "exclude_tokens": sorted({*self._special.values()} - {opener, *self._stop}),
+            }
+        return {
+            "type": "triggered_tags",
+            "triggers": [self._profile.calls.trigger],
+            "tags": [self._text_call(tool) for tool in tools],
+            "at_least_one": choice != "auto",
+            "stop_after_first": choice not in ("auto", "required"),
+        }
+
+    def _token_call(self, tool: ToolSpec) -> Format:
+        """``begin`` and the other parts, special tokens as tokens and the rest as text."""
+        assert self._profile.calls is not None
+        tag = self._profile.calls.tag(tool.name)
+        opener = self._profile.calls.trigger
+        return _sequence(
+            self._token(opener),
+            {"type": "const_string", "value": tag.begin.removeprefix(opener)},
+            {"type": "regex", "pattern": tag.index_pattern},
+            self._token(tag.arguments_begin),
+            _json(tool.parameters),
+            self._token(tag.end),
+        )
+
+    def _text_call(self, tool: ToolSpec) -> Format:
+        assert self._profile.calls is not None
+        tag = self._profile.calls.tag(tool.name)
+        content = _json(tool.parameters)
+        return {"type": "tag", "begin": tag.begin, "content": content, "end": tag.end}
+
+    def _token(self, name: str) -> Format:
+        return {"type": "token", "token": self._special[name]}
+
+    def _tagged(self, content: Format, what: str) -> TokenGrammar:
+        tag = {"type": "structural_tag", "format": content}
+        # Free text with triggers of text would take a special token's bytes.
+        is_text = content["type"] == "triggered_tags"
+        never = sorted({*self._special.values()} - {*self._stop}) if is_text else []
+        return self._compiled(
+            lambda: self._compiler.compile_structural_tag(json.dumps(tag)), what, never
+        )
+
+    def _compiled(
+        self,
+        compile: Callable[[], xgrammar.CompiledGrammar],
+        what: str,
+        never: Sequence[int] = (),
+    ) -> TokenGrammar:
+        import xgrammar
+
+        try:
+            matcher = xgrammar.GrammarMatcher(compile())
+        except (RuntimeError, ValueError, RecursionError) as error:  # the library has no other
+            reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else repr(error)
+            raise ConfigError(f"{what} cannot be compiled: {reason}; mend it") from error
+        return TokenGrammar(matcher, self._vocab_size, never)
+
+
+def _json(schema: dict[str, Any]) -> Format:
+    return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": _WHITESPACE}
+
+
+def _sequence(*elements: Format) -> Format:
+    return {"type": "sequence", "elements": list(elements)}

@@ -1,0 +1,118 @@
+"""Errors as HTTP answers: the right status, and OpenAI's error object."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from selenite.errors import OverloadedError, SeleniteError, UnavailableError
+from selenite.serve.http.protocol import ErrorBody, ErrorResponse
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {401: "authentication_error", 429: "rate_limit_error", 408: "timeout_error"}
+_CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large", 429: "queue_full"}
+_CODES |= {405: "method_not_allowed", 408: "request_timeout", 503: "unavailable"}
+_PARAMETER = re.compile(r"^([a-z_][a-z_0-9.]*)[=:]")
+_LONGEST = 1000  # characters of a message
+
+
+class ModelNotFoundError(HTTPException):
+    """The request names a model that is not served."""
+
+    def __init__(self, asked: str, served: Sequence[str]) -> None:
+        known = ", ".join(map(repr, served))
+        super().__init__(404, f"the model {asked[:200]!r} is not served here; served: {known}")
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status that says what kind of error it is."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    if isinstance(error, RequestValidationError):
+        return 400
+    if isinstance(error, OverloadedError):
+        return 429
+    if isinstance(error, UnavailableError):
+        return 503
+    if isinstance(error, TimeoutError):
+        return 408
+    return 400 if isinstance(error, SeleniteError) and isinstance(error, ValueError) else 500
+
+
+def error_response(error: Exception) -> ErrorResponse:
+    """OpenAI's object. What only a bug can cause is not told to clients."""
+    status = status_of(error)
+    param = None
+    if isinstance(error, RequestValidationError):
+        param, message = _first_fault(error)
+    elif isinstance(error, HTTPException):
+        message = str(error.detail)
+    elif isinstance(error, SeleniteError | TimeoutError):
+        message = str(error)
+        match = _PARAMETER.match(message)
+        param = match[1] if match and status == 400 else None
+    else:
+        message = "the server failed on this request; its log says more"
+    code = _CODES.get(status)
+    if isinstance(error, ModelNotFoundError):
+        param, code = "model", "model_not_found"
+    default = "server_error" if status >= 500 else "invalid_request_error"
+    return ErrorResponse(
+        error=ErrorBody(
+            message=message[:_LONGEST], type=_TYPES.get(status, default), param=param, code=code
+        )
+    )
+
+
+def answer(error: Exception) -> Response:
+    """The whole HTTP answer."""
+    headers: dict[str, str] = {}
+    if isinstance(error, OverloadedError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, TimeoutError):
+        headers["x-should-retry"] = "false"  # the openai client would ask for it all again
+    return error_answer(status_of(error), error_response(error), headers)
+
+
+def error_answer(
+    status: int, body: ErrorResponse, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error as JSON."""
+    return Response(
+        body.model_dump_json(), status, dict(headers or {}), media_type="application/json"
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answers every error of the app's handlers."""
+
+    async def handle(_: Request, error: Exception) -> Response:
+        return answer(error)
+
+    async def handle_unknown(request: Request, error: Exception) -> Response:
+        return answer(error)
+
+    async def ignore(_: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # as nginx logs it; nobody is there to read it
+
+    app.add_exception_handler(ClientDisconnect, ignore)
+    for kind in (HTTPException, RequestValidationError, SeleniteError, TimeoutError):
+        app.add_exception_handler(kind, handle)
+    app.add_exception_handler(Exception, handle_unknown)
+
+
+def _first_fault(error: RequestValidationError) -> tuple[str, str]:
+    """The field of the first fault, and what is wrong with it; never what was sent."""
+    fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"] if part != "body"]
+    param = ".".join(place)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return param, f"{param}: {message}" if param else message

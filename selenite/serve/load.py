@@ -1,0 +1,90 @@
+"""A model directory made ready for serving: weights, tokenizer, profile, sizes, and why each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selenite import runtime
+from selenite.chat.profile import PROFILES, ChatProfile, detect_profile
+from selenite.chat.tokenizer import Tokenizer
+from selenite.errors import ConfigError, TokenizerError
+from selenite.model.accounting import count_parameters
+from selenite.model.hf_adapter import load_pretrained, read_config
+from selenite.model.transformer import Transformer
+from selenite.runtime import Decision
+from selenite.serve.config import ServeConfig
+from selenite.serve.engine.engine import EngineConfig
+from selenite.serve.engine.plan import plan_engine
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a ``Service`` is built from."""
+
+    name: str
+    model: Transformer
+    tokenizer: Tokenizer
+    profile: ChatProfile
+    engine: EngineConfig
+    decisions: dict[str, Decision]  # what was chosen, for people
+
+
+def load_model(config: ServeConfig) -> LoadedModel:
+    """Reads the model and plans the engine.
+
+    Raises ``CheckpointError`` and ``TokenizerError`` for a directory that is no model,
+    ``ConfigError`` for settings that contradict it, and ``OutOfMemoryError`` before anything is
+    loaded that does not fit.
+    """
+    if config.batch_invariant:
+        runtime.enable_batch_invariant()
+    runtime.apply_threads()
+    device = runtime.choose_device()
+    dtype = runtime.choose_dtype(config.dtype, device.value)
+    tokenizer = Tokenizer.load(config.model)
+    profile, why = _profile(config.profile, tokenizer)
+    model_config = read_config(config.model)
+    if tokenizer.vocab_size > model_config.vocab_size:
+        raise TokenizerError(
+            f"{config.model}: the tokenizer has {tokenizer.vocab_size} tokens but the model only "
+            f"{model_config.vocab_size}; use the tokenizer it was trained with"
+        )
+    plan = plan_engine(
+        model_config,
+        runtime.torch_dtype(dtype.value).itemsize,
+        "expanded",
+        runtime.available_memory(),
+        max_step_tokens=config.max_step_tokens,
+        max_running=config.max_running,
+        page_size=config.page_size,
+        cache_tokens=config.cache_tokens,
+    )
+    model = load_pretrained(config.model)
+    model.to(device.value)
+    model.cast(runtime.torch_dtype(dtype.value))
+    engine = EngineConfig(
+        num_pages=plan.cache_tokens // config.page_size,
+        page_size=config.page_size,
+        max_step_tokens=config.max_step_tokens,
+        max_running=config.max_running,
+        layout="expanded",
+    )
+    count = count_parameters(model_config)
+    decisions = {
+        "model": Decision(config.name, f"{count.total:,} parameters, {count.active:,} active"),
+        "device": device,
+        "dtype": dtype,
+        "profile": Decision(profile.name, why),
+        "cache": Decision(f"{plan.cache_tokens:,} tokens", plan.reason),
+    }
+    return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
+
+
+def _profile(name: str | None, tokenizer: Tokenizer) -> tuple[ChatProfile, str]:
+    if name is None:
+        return detect_profile(tokenizer)
+    if name not in PROFILES:
+        raise ConfigError(f"--tool-call-profile {name}: must be one of {', '.join(PROFILES)}")
+    profile = PROFILES[name]
+    profile.check_vocabulary(tokenizer)
+    return profile, "requested"

@@ -1,0 +1,200 @@
+"""What runs in the next step: continuous batching under a token budget.
+
+Sequences that decode come first, one token each; what is left of the budget goes to prompts, in
+chunks, in order of arrival. Pages are taken as tokens need them. When they run short, unused
+prefixes are given up, and then the request that came last is preempted: it gives all its pages
+back and computes them again later, with the tokens that it has.
+
+Letters: none; no tensors here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from selenite.clock import Clock
+from selenite.serve.cache.pages import PagePool
+from selenite.serve.cache.prefix import PrefixCache, root_key
+from selenite.serve.engine.request import Chunk, Request, Status
+
+
+class Scheduler:
+    """Waiting and running requests, and their pages.
+
+    Args:
+        pool: the pages.
+        prefix: published prefixes in the same pool.
+        clock: for the time of first scheduling.
+        max_step_tokens: rows of a step at most.
+        max_running: sequences that run at once at most.
+    """
+
+    def __init__(
+        self,
+        pool: PagePool,
+        prefix: PrefixCache,
+        clock: Clock,
+        max_step_tokens: int,
+        max_running: int,
+    ) -> None:
+        self.pool = pool
+        self.prefix = prefix
+        self.clock = clock
+        self.max_step_tokens = max_step_tokens
+        self.max_running = max_running
+        self.namespace: tuple[str, ...] = ()  # what all entries depend on; set by the engine
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []  # in order of arrival
+        self.num_preemptions = 0
+        self._last_adapter: str | None = None
+
+    def add(self, request: Request) -> None:
+        """Puts a request at the end of the queue."""
+        self.waiting.append(request)
+
+    def schedule(self) -> list[Chunk]:
+        """The next step, with pages for all of its tokens; empty where nothing can run.
+
+        All requests of a step have the same adapter; adapters in use take turns.
+        """
+        in_use = list(dict.fromkeys(r.adapter for r in (*self.running, *self.waiting)))
+        if self._last_adapter in in_use:
+            after = in_use.index(self._last_adapter) + 1
+            in_use = in_use[after:] + in_use[:after]
+        for adapter in in_use:
+            chunks = self._schedule(adapter)
+            if chunks:
+                self._last_adapter = adapter
+                return chunks
+        return []
+
+    def advance(self, chunks: Iterable[Chunk]) -> None:
+        """After a step, before new tokens are appended: its entries are stored now."""
+        for chunk in chunks:
+            request = chunk.request
+            request.computed = chunk.stop
+            full = chunk.stop // self.pool.page_size
+            if request.publishes and full > chunk.start // self.pool.page_size:
+                known = request.tokens[: chunk.stop]
+                self.prefix.publish(self._root(request), known, request.pages)
+
+    def finish(self, request: Request) -> None:
+        """Takes a request out, wherever it is; its pages are released."""
+        if request.status is Status.RUNNING:
+            self.running.remove(request)
+        elif request.status is Status.WAITING:
+            self.waiting.remove(request)
+        request.status = Status.FINISHED
+        self._release(request)
+
+    def preempt(self, request: Request) -> None:
+        """Takes a running request's pages and puts it at the head of the queue."""
+        self.running.remove(request)
+        self._release(request)
+        request.status = Status.WAITING
+        request.computed = 0
+        request.preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.appendleft(request)
+
+    def check_integrity(self) -> None:
+        """Asserts that every page is accounted for."""
+        held = [request.pages for request in self.running]
+        assert not any(request.pages for request in self.waiting)
+        self.pool.check_integrity([*held, self.prefix.pages()])
+
+    def _schedule(self, adapter: str | None) -> list[Chunk]:
+        chunks = self._decodes(adapter)
+        budget = self.max_step_tokens - len(chunks)
+        for request in self._running(adapter, prefilled=False):
+            if budget > 0 and request.status is Status.RUNNING:
+                budget -= self._prefill(request, budget, chunks)
+        while budget > 0 and len(self.running) < self.max_running:
+            first = next((r for r in self.waiting if r.adapter == adapter), None)
+            if first is None or _follows(first) or not self._start(first):
+                break
+            budget -= self._prefill(first, budget, chunks)
+        return chunks
+
+    def _running(self, adapter: str | None, prefilled: bool) -> list[Request]:
+        return [r for r in self.running if r.adapter == adapter and r.is_prefilled == prefilled]
+
+    def _decodes(self, adapter: str | None) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for request in self._running(adapter, prefilled=True):
+            if request.status is not Status.RUNNING:  # preempted for one before it
+                continue
+            if len(chunks) == self.max_step_tokens:
+                break
+            position = len(request.tokens) - 1
+            if self._grow(request, position + 1, chunks):
+                chunks.append(Chunk(request, position, position + 1))
+        return chunks
+
+    def _prefill(self, request: Request, budget: int, chunks: list[Chunk]) -> int:
+        """Adds as much of the request as the budget allows; rows added."""
+        stop = min(request.computed + budget, len(request.tokens))
+        if not self._grow(request, stop, chunks):
+            return 0
+        chunks.append(Chunk(request, request.computed, stop))
+        return stop - request.computed
+
+    def _start(self, request: Request) -> bool:
+        """Moves a waiting request to the running ones if there are pages for its tokens.
+
+        All of them, although the first chunk needs fewer: half a prompt that waits for pages
+        would keep those it has from the sequences that decode.
+        """
+        found: list[int] = []
+        if request.params.prompt_logprobs is None:
+            found = self.prefix.match(self._root(request), request.tokens)
+        missing = self.pool.pages_for(len(request.tokens)) - len(found)
+        if missing > self.pool.num_free:
+            self.prefix.evict(missing - self.pool.num_free)
+        if missing > self.pool.num_free:
+            self.pool.release(found)
+            return False
+        self.waiting.remove(request)
+        request.pages = found
+        request.computed = len(found) * self.pool.page_size
+        if request.preemptions == 0:
+            request.cached = request.computed
+        request.status = Status.RUNNING
+        if request.first_scheduled is None:
+            request.first_scheduled = self.clock.now()
+        self.running.append(request)
+        return True
+
+    def _grow(self, request: Request, num_tokens: int, chunks: list[Chunk]) -> bool:
+        """Pages for so many tokens, by eviction and preemption if it must be.
+
+        False where the request itself was the one to preempt.
+        """
+        missing = self.pool.pages_for(num_tokens) - len(request.pages)
+        while missing > self.pool.num_free:
+            if self.prefix.evict(missing - self.pool.num_free):
+                continue
+            victim = self.running[-1]
+            self.preempt(victim)
+            chunks[:] = [chunk for chunk in chunks if chunk.request is not victim]
+            if victim is request:
+                return False
+        if missing > 0:
+            pages = self.pool.allocate(missing)
+            assert pages is not None
+            request.pages += pages
+        return True
+
+    def _release(self, request: Request) -> None:
+        self.pool.release(request.pages)
+        request.pages = []
+
+    def _root(self, request: Request) -> bytes:
+        return root_key(*self.namespace, request.adapter or "", request.salt)
+
+
+def _follows(request: Request) -> bool:
+    """Whether the request waits for its leader, whose prompt will soon be in the prefix cache."""
+    leader = request.leader
+    return leader is not None and leader.status is not Status.FINISHED and not leader.completion

@@ -1,0 +1,395 @@
+"""Between HTTP and the engine: prompts in, completions out, as typed records.
+
+Text work (templates, tokenising, compiling grammars) is done on worker threads, never on the
+engine's. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from selenite.chat.conversation import Conversation
+from selenite.chat.reply_parser import ReplyParser
+from selenite.errors import ConfigError, OverloadedError, UnavailableError
+from selenite.serve.choice_text import ChoiceText, Parser, PlainText
+from selenite.serve.config import ServeConfig
+from selenite.serve.conversations import Conversations
+from selenite.serve.embedding import Pooling, embed
+from selenite.serve.engine.engine import Engine
+from selenite.serve.engine.loop import EngineThread
+from selenite.serve.engine.request import Grammar, Request
+from selenite.serve.gated_grammar import AfterReasoning, Without
+from selenite.serve.generation import Choice, Generation
+from selenite.serve.grammar import GrammarFactory
+from selenite.serve.load import LoadedModel
+from selenite.serve.weight_update import WeightUpdater
+from selenite.types import Message, SamplingParams, ToolSpec
+
+MakeGrammar = Callable[[GrammarFactory], Grammar]
+"""Compiles what the text must follow; raises ``ConfigError`` where that is not possible."""
+
+_MAX_CHOICES = 128
+_GRAMMAR_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How completions are drawn and where they stop."""
+
+    params: SamplingParams
+    fill: bool = False  # ``params.max_tokens`` is not meant: as many tokens as there is room for
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    salt: str = ""
+    model: str | None = None  # one of ``Service.names``; None: the model itself
+    grammar: MakeGrammar | None = None
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A conversation to be answered."""
+
+    messages: tuple[Message, ...]
+    options: Options
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "none"  # none, auto, required, or the name of a tool
+    parallel_calls: bool = True  # False: the first call ends the reply
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """Prompts to be continued, each ``options.n`` times."""
+
+    prompts: tuple[str | tuple[int, ...], ...]
+    options: Options
+    add_special_tokens: bool = True  # the start token before a text
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a service has to do now."""
+
+    running: int
+    waiting: int
+    open: int  # completions that clients wait for
+    pages: int
+    pages_in_use: int  # by running completions; what only the prefix cache holds is free
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt as the engine takes it."""
+
+    ids: tuple[int, ...]
+    parser: Callable[[], Parser]
+    grammar: Callable[[], Grammar | None]
+    conversation: Conversation | None = None
+    one_call: bool = False
+
+
+class Service:
+    """A loaded model and its running engine.
+
+    ``listeners`` are told every completion that ended or was left. Use on one event loop.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: ServeConfig) -> None:
+        self.loaded = loaded
+        self.config = config
+        self.tokenizer = loaded.tokenizer
+        self.profile = loaded.profile
+        self.vocabulary = loaded.tokenizer.vocabulary()  # bytes of each token
+        self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
+        for name, directory in config.adapters.items():
+            self.engine.load_adapter(name, directory)
+        self.thread = EngineThread(self.engine)
+        self.weights = WeightUpdater(self.thread)
+        self.listeners: list[Callable[[Choice], None]] = []
+        self.created = int(datetime.now(UTC).timestamp())
+        self.num_open = 0  # completions that have not ended
+        self.is_draining = False
+        self._conversations = Conversations(
+            self.tokenizer, self.profile, config.conversation_tokens
+        )
+        self._grammars = GrammarFactory(
+            self.tokenizer, loaded.model.config.vocab_size, self.profile
+        )
+        # A grammar can take long to compile: of its own, so that tokenising does not wait for it.
+        self._grammar_worker = ThreadPoolExecutor(1, "grammar")
+        self._seconds = 1.0  # of a completion, a moving average
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self.thread.start()
+
+    @property
+    def names(self) -> list[str]:
+        """What clients can ask for: the model, then its adapters."""
+        return [self.loaded.name, *self.config.adapters]
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a prompt and its completion together."""
+        config = self.loaded.engine
+        cached = config.num_pages * config.page_size
+        return min(self.loaded.model.config.max_positions, cached)
+
+    def load(self) -> Load:
+        """Read beside the engine's thread: the numbers may be a step old."""
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        running = list(scheduler.running)
+        used = {page for request in running for page in list(request.pages)}
+        waiting = len(scheduler.waiting)
+        return Load(len(running), waiting, self.num_open, pool.num_pages, len(used))
+
+    async def chat(self, request: ChatRequest) -> Generation:
+        """Starts answering a conversation."""
+        self._admit(request.options.n)
+        prompt = await asyncio.to_thread(self._chat_prompt, request)
+        return await self._generate([prompt], request.options)
+
+    async def complete(self, request: CompletionRequest) -> Generation:
+        """Starts continuing prompts."""
+        self._admit(request.options.n * len(request.prompts))
+        prompts = await asyncio.to_thread(self._plain_prompts, request)
+        return await self._generate(prompts, request.options)
+
+    async def embed(
+        self, inputs: Sequence[str | tuple[int, ...]], pooling: Pooling
+    ) -> tuple[list[list[float]], int]:
+        """A vector for each input, and the tokens of all; other requests' steps run between."""
+        self._admit(1)
+        prompts = await asyncio.to_thread(lambda: [self._ids(one, True) for one in inputs])
+        for ids in prompts:
+            self._check_length(ids)
+        vectors = []
+        for ids in prompts:
+            call = self.thread.call(partial(self._embed, ids, pooling))
+            vectors.append(await asyncio.wrap_future(call))
+        return vectors, sum(map(len, prompts))
+
+    def chat_ids(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], add_generation_prompt: bool
+    ) -> list[int]:
+        """The ids of a conversation."""
+        conversation = self._conversations.open(messages, tools)
+        return conversation.prompt_ids() if add_generation_prompt else list(conversation.ids)
+
+    def text_ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        """The ids of a text, the start token before it."""
+        start = [self.tokenizer.bos_id] if add_special_tokens else []
+        return [*start, *self.tokenizer.encode(text)]
+
+    def _embed(self, ids: tuple[int, ...], pooling: Pooling) -> list[float]:
+        return embed(self.engine.runner.model, ids, pooling)  # the weights in use now
+
+    def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            return tuple(self.text_ids(prompt, add_special_tokens))
+        return prompt
+
+    def _check_length(self, ids: Sequence[int]) -> None:
+        """For what does not go through the engine's own check."""
+        config = self.loaded.model.config
+        if not 0 < len(ids) <= config.max_positions:
+            raise ConfigError(
+                f"input: {len(ids)} tokens; it must be 1 to {config.max_positions} (the model's "
+                "positions)"
+            )
+        wrong = [id for id in ids if id >= config.vocab_size]
+        if wrong:
+            raise ConfigError(f"input: {wrong[0]} is not in the vocabulary of {config.vocab_size}")
+
+    async def drain(self, timeout: float) -> None:
+        """Takes nothing new and waits for what runs, then ends what is left."""
+        self.is_draining = True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            await asyncio.to_thread(self.thread.stop)
+
+    def close(self) -> None:
+        """Ends the engine's thread."""
+        self.thread.stop()
+        self._grammar_worker.shutdown(wait=False, cancel_futures=True)
+
+    def _admit(self, count: int) -> None:
+        """Raises the reason why ``count`` more completions are not taken."""
+        if not self.thread.is_alive:
+            raise UnavailableError("the engine failed; the server must be started again")
+        if self.is_draining:
+            raise UnavailableError("the server is shutting down and takes no new requests")
+        room = self.config.max_running + self.config.max_waiting
+        if count > min(_MAX_CHOICES, room):
+            raise ConfigError(
+                f"n={count}: at most {min(_MAX_CHOICES, room)} completions in a request; send more "
+                "requests"
+            )
+        if self.num_open + count > room:
+            queued = max(1, self.num_open - self.config.max_running)
+            seconds = math.ceil(self._seconds * queued / self.config.max_running)
+            raise OverloadedError(
+                f"{self.num_open} completions run or wait, and {room} is the most; try again in "
+                f"{seconds} s, or start the server with a larger --max-num-seqs",
+                retry_after=min(60, max(1, seconds)),
+            )
+
+    def _chat_prompt(self, request: ChatRequest) -> _Prompt:
+        options = request.options
+        offered = request.tool_choice != "none"
+        conversation = self._conversations.open(request.messages, request.tools, options.salt)
+        ids = tuple(conversation.prompt_ids())
+
+        def parser() -> ReplyParser:
+            return conversation.parser(tools_offered=offered)
+
+        return _Prompt(
+            ids,
+            parser,
+            lambda: self._chat_grammar(request, parser().in_reasoning),
+            conversation,
+            one_call=offered and not request.parallel_calls,
+        )
+
+    def _chat_grammar(self, request: ChatRequest, in_reasoning: bool) -> Grammar | None:
+        """What a reply must follow; none of it holds for reasoning."""
+        vocab_size = self.loaded.model.config.vocab_size
+        grammar: Grammar
+        if request.options.grammar is not None:
+            grammar = request.options.grammar(self._grammars)
+        elif request.tool_choice != "none":
+            grammar = self._grammars.tools(request.tools, request.tool_choice)
+        else:
+            special = self.tokenizer.special_tokens
+            openers = self.profile.calls.openers if self.profile.calls else ()
+            calls = [special[name] for name in openers if name in special]
+            return Without(calls, vocab_size) if calls else None
+        if self.profile.reasoning is None:
+            return grammar
+        return AfterReasoning(
+            grammar, self.profile.reasoning, self.tokenizer, vocab_size, in_reasoning
+        )
+
+    def _plain_prompts(self, request: CompletionRequest) -> list[_Prompt]:
+        make = request.options.grammar
+        return [
+            _Prompt(
+                self._ids(prompt, request.add_special_tokens),
+                lambda: PlainText(self.tokenizer),
+                lambda: None if make is None else make(self._grammars),
+            )
+            for prompt in request.prompts
+        ]
+
+    async def _generate(self, prompts: Sequence[_Prompt], options: Options) -> Generation:
+        choices: list[Choice] = []
+        for prompt in prompts:
+            choices += await self._choices(prompt, options, len(choices))
+        generation = Generation(
+            uuid.uuid4().hex,
+            self.thread,
+            choices,
+            self.engine.clock,
+            self.config.request_timeout,
+            self._ended,
+        )
+        self._admit(len(choices))  # others may have come meanwhile
+        self.num_open += len(choices)
+        self._idle.clear()
+        await generation.submit()
+        return generation
+
+    async def _choices(self, prompt: _Prompt, options: Options, first: int) -> list[Choice]:
+        """``options.n`` completions of a prompt; the first computes it for all."""
+        params = self._params(prompt, options)
+        ends = frozenset(self.profile.stop_ids(self.tokenizer))
+        choices: list[Choice] = []
+        for sample in range(options.n):
+            text = ChoiceText(
+                prompt.parser(),
+                options.stop,
+                options.include_stop,
+                frozenset(params.stop_token_ids) - ends,
+                params.min_tokens,
+                prompt.one_call,
+            )
+            request = Request(
+                id=uuid.uuid4().hex,
+                prompt=prompt.ids,
+                params=params if sample == 0 else _unscored(params),
+                end_token_ids=ends,
+                sample=sample,
+                salt=options.salt,
+                adapter=options.model if options.model in self.config.adapters else None,
+                grammar=await self._compile(prompt.grammar),
+                stops=text.hook,
+                leader=choices[0].request if choices else None,
+            )
+            choices.append(Choice(first + sample, request, text, prompt.conversation))
+        return choices
+
+    def _params(self, prompt: _Prompt, options: Options) -> SamplingParams:
+        if not options.fill:
+            return options.params
+        room = self.max_tokens - len(prompt.ids)
+        if room < 1:
+            raise ConfigError(
+                f"the prompt has {len(prompt.ids)} tokens, and prompt and completion together have "
+                f"at most {self.max_tokens}; shorten the conversation"
+            )
+        if options.params.min_tokens > room:
+            raise ConfigError(
+                f"min_tokens={options.params.min_tokens}: there is room for {room} after the "
+                "prompt; lower it"
+            )
+        return dataclasses.replace(options.params, max_tokens=room)
+
+    async def _compile(self, make: Callable[[], Grammar | None]) -> Grammar | None:
+        loop = asyncio.get_running_loop()
+        try:
+            # Not wait_for: on Python 3.11 it can swallow that the client has gone.
+            async with asyncio.timeout(_GRAMMAR_SECONDS):
+                return await loop.run_in_executor(self._grammar_worker, make)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"the grammar was not compiled within {_GRAMMAR_SECONDS:g} seconds; simplify the "
+                "schema or pattern"
+            ) from error
+
+    def _ended(self, choice: Choice) -> None:
+        self.num_open -= 1
+        if not self.num_open:
+            self._idle.set()
+        if choice.end is not None and choice.ended_at is not None:
+            seconds = choice.ended_at - choice.request.arrival
+            self._seconds += 0.1 * (seconds - self._seconds)
+        self._remember(choice)
+        for listener in self.listeners:
+            listener(choice)
+
+    def _remember(self, choice: Choice) -> None:
+        """Keeps the conversation, if what its reader has is what the model wrote."""
+        if choice.conversation is None or choice.end is None:
+            return
+        request, reply = choice.request, choice.reply
+        if choice.text.stop_string is not None or reply.malformed:
+            return
+        sampled = [token.token_id for token in request.completion]
+        self._conversations.remember(choice.conversation, sampled, reply, request.salt)
+
+
+def _unscored(params: SamplingParams) -> SamplingParams:
+    """The prompt is scored once for all of its samples."""
+    return dataclasses.replace(params, prompt_logprobs=None)
