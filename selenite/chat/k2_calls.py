@@ -45,7 +45,9 @@ class K2Format(CallFormat):
     ends_reasoning = True
 
     def tag(self, tool_name: str) -> CallTag:
-        return CallTag(f"{CALL_BEGIN}functions.{tool_name}:", "[0-9]+", ARGUMENT_BEGIN, CALL_END)
+        return CallTag(
+            f"{CALL_BEGIN}functions.{tool_name}:", "[0-9]{1,4}", ARGUMENT_BEGIN, CALL_END
+        )
 
     def reader(
         self,

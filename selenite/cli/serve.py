@@ -34,6 +34,9 @@ def serve(
         int | None, typer.Option(help="Tokens that the cache holds; planned by default.")
     ] = None,
     block_size: Annotated[int, typer.Option(help="Tokens of a page of the cache.")] = 16,
+    kv_layout: Annotated[
+        str, typer.Option(help="expanded, or latent: less memory for latent attention.")
+    ] = "expanded",
     max_num_seqs: Annotated[int, typer.Option(help="Completions that run at once.")] = 64,
     max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens of a step.")] = 512,
     tool_call_profile: Annotated[
@@ -73,6 +76,7 @@ def serve(
             dtype=dtype,
             batch_invariant=batch_invariant,
             profile=tool_call_profile,
+            layout=kv_layout,
             page_size=block_size,
             cache_tokens=kv_cache_tokens,
             max_running=max_num_seqs,

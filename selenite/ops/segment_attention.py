@@ -30,7 +30,8 @@ def attend_segments(
         q_MXH = (
             q_TNH[start:stop].view(Q, M, N // M, -1).transpose(0, 1).reshape(M, -1, k_MHK.size(1))
         )
-        logits = torch.matmul(q_MXH, k_MHK).float().view(M, Q, N // M, K) * scale
+        # In float32: a bfloat16 product would round the logits themselves to 8 bits.
+        logits = torch.matmul(q_MXH.float(), k_MHK.float()).view(M, Q, N // M, K) * scale
         if Q > 1:
             future_QK = torch.ones(Q, K, dtype=torch.bool, device=logits.device).triu_(first + 1)
             logits.masked_fill_(future_QK[None, :, None], -torch.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,6 +24,9 @@ class ServeConfig(Config):
     dtype: DTypeName = "auto"
     batch_invariant: bool = False
     profile: str | None = None  # how the model writes tool calls; None: found out
+    layout: Literal["expanded", "latent"] = "expanded"
+    """How entries of latent attention are cached: ``latent`` takes a fraction of the memory and
+    computes more."""
     page_size: int = Field(default=16, ge=1)
     cache_tokens: int | None = Field(default=None, ge=1)  # None: planned by the model's size
     max_running: int = Field(default=64, ge=1)

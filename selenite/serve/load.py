@@ -52,7 +52,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
     plan = plan_engine(
         model_config,
         runtime.torch_dtype(dtype.value).itemsize,
-        "expanded",
+        config.layout,
         runtime.available_memory(),
         max_step_tokens=config.max_step_tokens,
         max_running=config.max_running,
@@ -67,7 +67,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         page_size=config.page_size,
         max_step_tokens=config.max_step_tokens,
         max_running=config.max_running,
-        layout="expanded",
+        layout=config.layout,
     )
     count = count_parameters(model_config)
     decisions = {
@@ -75,7 +75,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "device": device,
         "dtype": dtype,
         "profile": Decision(profile.name, why),
-        "cache": Decision(f"{plan.cache_tokens:,} tokens", plan.reason),
+        "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
 

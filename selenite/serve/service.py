@@ -192,7 +192,7 @@ class Service:
         return [*start, *self.tokenizer.encode(text)]
 
     def _embed(self, ids: tuple[int, ...], pooling: Pooling) -> list[float]:
-        return embed(self.engine.runner.model, ids, pooling)  # the weights in use now
+        return embed(self.engine.runner.plain_model(), ids, pooling)  # the weights in use now
 
     def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
         if isinstance(prompt, str):

@@ -8,6 +8,7 @@ and the last, in plain Python.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from selenite.clock import Clock, SystemClock
-from selenite.errors import ConfigError
+from selenite.errors import ConfigError, SeleniteError
 from selenite.model.transformer import Transformer
 from selenite.runtime import is_batch_invariant
 from selenite.serve.cache.pages import PagePool
@@ -27,6 +28,8 @@ from selenite.serve.engine.runner import Runner
 from selenite.serve.engine.sampler import prompt_logprobs, sample
 from selenite.serve.scheduler.scheduler import Scheduler
 from selenite.types import FinishReason
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -232,12 +235,13 @@ class Engine:
         request.completion.append(drawn)
         request.tokens.append(drawn.token_id)
         params = request.params
-        ends = (
-            params.stop_token_ids
-            if params.ignore_eos
-            else (*params.stop_token_ids, *request.end_token_ids)
-        )
-        if drawn.token_id in ends or (request.stops is not None and request.stops(drawn.token_id)):
+        ends = {*params.stop_token_ids, *(() if params.ignore_eos else request.end_token_ids)}
+        try:
+            stopped = request.stops is not None and request.stops(drawn.token_id)
+        except Exception as error:  # noqa: BLE001 - one request's text must not end the others
+            self._fail(request, error)
+            return
+        if drawn.token_id in ends or stopped:
             self._end(request, FinishReason.STOP)
         elif len(request.completion) >= params.max_tokens:
             self._end(request, FinishReason.LENGTH)
@@ -254,6 +258,8 @@ class Engine:
         request.prompt_logprobs += scored[max(0, done - chunk.start) :]
 
     def _fail(self, request: Request, error: Exception) -> None:
+        if not isinstance(error, SeleniteError):  # a bug: whoever asked is told no more than that
+            logger.error("request %s failed", request.id, exc_info=error)
         request.error = error
         self._end(request, FinishReason.ERROR)
 

@@ -69,6 +69,11 @@ class Runner:
         """Logits ``[T, V]`` of hidden states of the last step."""
         return self.model.logits(hidden_TD)
 
+    def plain_model(self) -> Transformer:
+        """The model without an adapter, for what is no request (embeddings)."""
+        self._use(None)
+        return self.model
+
     def swap(self, model: Transformer) -> None:
         """Goes on with other weights; the adapters stay."""
         if model.config != self.model.config:

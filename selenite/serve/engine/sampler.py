@@ -22,18 +22,18 @@ from selenite.serve.engine.request import Request, SampledToken
 
 def sample(
     logits_BV: Tensor, requests: Sequence[Request], weight_version: int = 0
-) -> list[SampledToken | NonFiniteError]:
+) -> list[SampledToken | Exception]:
     """A token for each row, or why there is none."""
     largest, token_B = logits_BV.max(1)
     largest_B, greedy_B = largest.tolist(), token_B.tolist()
-    drawn: list[SampledToken | NonFiniteError] = []
+    drawn: list[SampledToken | Exception] = []
     for row, request in enumerate(requests):
         if is_plain(request) and math.isfinite(largest_B[row]):
             drawn.append(SampledToken(greedy_B[row], weight_version=weight_version))
             continue
         try:
             drawn.append(_sample_row(logits_BV[row], request, weight_version))
-        except NonFiniteError as error:
+        except Exception as error:  # noqa: BLE001 - one request's grammar must not end the others
             drawn.append(error)
     return drawn
 

@@ -184,6 +184,32 @@ def test_a_request_without_a_distribution_fails_alone():
     assert written(healthy) == expected(model, healthy)
 
 
+def test_a_fault_of_a_requests_own_text_or_grammar_ends_that_request_alone(
+    model: Transformer, caplog: pytest.LogCaptureFixture
+):
+    class Broken:
+        def allowed_V(self) -> None:
+            return None
+
+        def accept(self, token: int) -> None:
+            raise RuntimeError("a broken grammar")
+
+    def broken(token: int) -> bool:
+        raise RuntimeError("a broken reader")
+
+    engine = Engine(model, ROOMY)
+    healthy = workload(3, seed=8)
+    sick = [
+        Request("reader", (1, 2), SamplingParams(max_tokens=4), stops=broken),
+        Request("grammar", (1, 2), SamplingParams(max_tokens=4), grammar=Broken()),
+    ]
+    run(engine, [*sick, *healthy])
+    assert written(healthy) == expected(model, healthy)
+    assert [request.finish_reason for request in sick] == [FinishReason.ERROR] * 2
+    assert [str(request.error) for request in sick] == ["a broken reader", "a broken grammar"]
+    assert "request reader failed" in caplog.text
+
+
 def test_end_tokens_stop_tokens_and_the_least_length(model: Transformer):
     greedy = SamplingParams(temperature=0, max_tokens=12)
     (plain,) = expected(model, [Request("", (5, 6), greedy)])
