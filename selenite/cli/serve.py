@@ -87,5 +87,6 @@ def serve(
     except ValidationError as error:
         fault = error.errors()[0]
         name = ".".join(map(str, fault["loc"]))
-        raise ConfigError(f"{name}={fault['input']}: {fault['msg']}") from error
+        told = f"{name}={fault['input']}: " if name else ""  # a rule of several says which itself
+        raise ConfigError(told + fault["msg"].removeprefix("Value error, ")) from error
     run_server(config, typer.echo)

@@ -56,9 +56,9 @@ class Parity:
     tokens: int  # that the baseline computed, prompts included
 
     @property
-    def largest(self) -> float:
-        """Of all differences."""
-        return max(each.largest for each in self.differences)
+    def is_exact(self) -> bool:
+        """Whether nothing differs: no log-probability, and no token."""
+        return all(each.largest == 0 and each.other_tokens == 0 for each in self.differences)
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,9 @@ def run(
         if after is not None:
             after(engine, step)
     engine.check_integrity()
+    for request in requests:
+        if request.error is not None:
+            raise request.error
     return [_scored(request) for request in requests]
 
 

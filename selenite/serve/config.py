@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selenite.config import Config
 from selenite.runtime import DTypeName
@@ -47,3 +47,15 @@ class ServeConfig(Config):
     def max_waiting(self) -> int:
         """Completions that may wait for a place among the running ones."""
         return 4 * self.max_running
+
+    @model_validator(mode="after")
+    def _keys_guard_what_they_must(self) -> Self:
+        if not all(key.strip() for key in self.api_keys):
+            raise ValueError("api_keys: an empty key is no key; give another, or none at all")
+        is_local = self.host in ("127.0.0.1", "::1", "localhost")
+        if self.admin and not self.api_keys and not is_local:
+            raise ValueError(
+                f"admin with host={self.host} and no key lets anybody stop or replace the model; "
+                "give --api-key, or listen on 127.0.0.1"
+            )
+        return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,21 +26,44 @@ Format = dict[str, Any]  # a node of xgrammar's structural tags
 
 # A small model can write spaces for ever; one between tokens is what json.dumps writes.
 _WHITESPACE = 1
+_CACHE_BYTES = 64 * 2**20  # of grammars compiled before
 # 0xfe begins no UTF-8 sequence, so no text of a grammar matches a special token.
 _SPECIAL = b"\xfe"
+_CONTROL = frozenset(range(32)) - {9, 10, 13}  # of bytes; tab and line ends part JSON's tokens
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """Tokens that together spell half a surrogate pair, which is no UTF-8; xgrammar allows it."""
+
+    begun_by: frozenset[int]  # end with the byte 0xed
+    ended_by: list[int]  # begin with 0xa0 to 0xbf
+
+    @classmethod
+    def of(cls, vocabulary: Sequence[bytes]) -> Surrogates:
+        """By the bytes of each token."""
+        tokens = [(i, entry) for i, entry in enumerate(vocabulary) if entry]
+        begun_by = frozenset(i for i, entry in tokens if entry[-1] == 0xED)
+        return cls(begun_by, [i for i, entry in tokens if 0xA0 <= entry[0] <= 0xBF])
 
 
 class TokenGrammar:
     """A compiled grammar at one place of one completion (``engine.request.Grammar``)."""
 
     def __init__(
-        self, matcher: xgrammar.GrammarMatcher, vocab_size: int, never: Sequence[int] = ()
+        self,
+        matcher: xgrammar.GrammarMatcher,
+        vocab_size: int,
+        never: Sequence[int],
+        surrogates: Surrogates,
     ) -> None:
         import xgrammar
 
         self._matcher = matcher
         self._vocab_size = vocab_size
         self._never = list(never)
+        self._surrogates = surrogates
+        self._last: int | None = None
         self._bits = xgrammar.allocate_token_bitmask(1, vocab_size)
 
     def allowed_V(self) -> np.ndarray | None:
@@ -49,12 +73,15 @@ class TokenGrammar:
         bits = np.unpackbits(self._bits.numpy().view(np.uint8), bitorder="little")
         allowed_V = bits[: self._vocab_size].astype(bool)
         allowed_V[self._never] = False
+        if self._last in self._surrogates.begun_by:
+            allowed_V[self._surrogates.ended_by] = False
         return allowed_V
 
     def accept(self, token: int) -> None:
         """Moves on by a sampled token, which was allowed."""
         accepted = self._matcher.accept_token(token)
         assert accepted, f"the grammar's own mask allowed token {token}"
+        self._last = token
 
 
 class GrammarFactory:
@@ -78,6 +105,9 @@ class GrammarFactory:
         self._profile = profile
         self._vocab_size = vocab_size
         vocabulary = tokenizer.vocabulary()
+        # xgrammar lets control characters into JSON strings, where they are not allowed.
+        self._control = [i for i, entry in enumerate(vocabulary) if _CONTROL & {*entry}]
+        self._surrogates = Surrogates.of(vocabulary)
         for name, index in self._special.items():
             vocabulary[index] = _SPECIAL + name.encode()
         info = xgrammar.TokenizerInfo(
@@ -86,7 +116,9 @@ class GrammarFactory:
             vocab_size=vocab_size,
             stop_token_ids=list(self._stop),
         )
-        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+        self._compiler = xgrammar.GrammarCompiler(
+            info, max_threads=1, cache_limit_bytes=_CACHE_BYTES
+        )
 
     def json_object(self) -> TokenGrammar:
         """Any JSON object."""
@@ -189,9 +221,10 @@ class GrammarFactory:
 
     def _tagged(self, content: Format, what: str) -> TokenGrammar:
         tag = {"type": "structural_tag", "format": content}
-        # Free text with triggers of text would take a special token's bytes.
-        is_text = content["type"] == "triggered_tags"
-        never = sorted({*self._special.values()} - {*self._stop}) if is_text else []
+        never = self._control
+        if content["type"] == "triggered_tags":
+            # Free text with triggers of text would take a special token's bytes.
+            never = [*never, *sorted({*self._special.values()} - {*self._stop})]
         return self._compiled(
             lambda: self._compiler.compile_structural_tag(json.dumps(tag)), what, never
         )
@@ -209,7 +242,7 @@ class GrammarFactory:
         except (RuntimeError, ValueError, RecursionError) as error:  # the library has no other
             reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else repr(error)
             raise ConfigError(f"{what} cannot be compiled: {reason}; mend it") from error
-        return TokenGrammar(matcher, self._vocab_size, never)
+        return TokenGrammar(matcher, self._vocab_size, never, self._surrogates)
 
 
 def _json(schema: dict[str, Any]) -> Format:

@@ -92,6 +92,7 @@ class _Prompt:
     ids: tuple[int, ...]
     parser: Callable[[], Parser]
     grammar: Callable[[], Grammar | None]
+    compiles: bool  # the grammar takes time, and a thread that others wait for
     conversation: Conversation | None = None
     one_call: bool = False
 
@@ -259,6 +260,7 @@ class Service:
             ids,
             parser,
             lambda: self._chat_grammar(request, parser().in_reasoning),
+            request.options.grammar is not None or offered,
             conversation,
             one_call=offered and not request.parallel_calls,
         )
@@ -289,6 +291,7 @@ class Service:
                 self._ids(prompt, request.add_special_tokens),
                 lambda: PlainText(self.tokenizer),
                 lambda: None if make is None else make(self._grammars),
+                make is not None,
             )
             for prompt in request.prompts
         ]
@@ -333,7 +336,9 @@ class Service:
                 sample=sample,
                 salt=options.salt,
                 adapter=options.model if options.model in self.config.adapters else None,
-                grammar=await self._compile(prompt.grammar),
+                grammar=await self._compile(prompt.grammar)
+                if prompt.compiles
+                else prompt.grammar(),
                 stops=text.hook,
                 leader=choices[0].request if choices else None,
             )

@@ -147,6 +147,8 @@ def test_free_text_holds_no_other_special_token(tokenizer: Tokenizer):
     "schema",
     [
         {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]},
+        {"type": "string"},
+        {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
         {"type": "array", "items": {"type": "integer"}, "maxItems": 3},
         {"enum": ["x", 1, None]},
         {"anyOf": [{"type": "null"}, {"type": "integer", "maximum": 3, "minimum": -3}]},
@@ -155,7 +157,8 @@ def test_free_text_holds_no_other_special_token(tokenizer: Tokenizer):
 def test_json_follows_its_schema(tokenizer: Tokenizer, schema: dict[str, Any]):
     grammars = factory(tokenizer)
     stop, prefer = stop_and_markers(tokenizer, K2)
-    texts = [write(grammars.json_schema(schema), stop, seed, prefer) for seed in range(30)]
+    prefer |= {tokenizer.encode('"')[0]}  # a random writer seldom ends a string
+    texts = [write(grammars.json_schema(schema), stop, seed, prefer) for seed in range(60)]
     finished = [tokenizer.decode(text) for text in texts if text is not None]
     assert len(finished) >= 10
     for text in finished:

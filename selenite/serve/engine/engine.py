@@ -74,6 +74,7 @@ class Engine:
             self.pool, self.prefix, self.clock, config.max_step_tokens, config.max_running
         )
         self.runner = Runner(model, config.num_pages, config.page_size, config.layout)
+        self.scheduler.adapter_key = self.runner.adapter_key
         self.model_id = model_id
         self.weight_version = 0
         self._name_entries()
@@ -183,10 +184,11 @@ class Engine:
         self.weight_version = version
         self.prefix.clear()
         self._name_entries()
-        aborted = list(self.scheduler.running) if running == "abort" else []
+        begun = [*self.scheduler.running, *(r for r in self.scheduler.waiting if r.completion)]
+        aborted = begun if running == "abort" else []
         for request in aborted:
             self.abort(request)
-        for request in list(self.scheduler.running):
+        for request in reversed(list(self.scheduler.running)):  # the oldest ends at the head
             if running == "recompute":
                 self.scheduler.preempt(request)
             else:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Literal, TypeVar
 
-from selenite.errors import SeleniteError, UnavailableError
+from selenite.errors import UnavailableError
 from selenite.model.transformer import Transformer
 from selenite.runtime import apply_threads
 from selenite.serve.engine.engine import Engine
@@ -96,7 +96,7 @@ class EngineThread:
                 return
             try:
                 result = function()
-            except (SeleniteError, ValueError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whoever waits for the result is told
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -162,8 +162,10 @@ class EngineThread:
     def _run(self) -> None:
         apply_threads()
         try:
-            while not self._stopping:
-                self._wake.clear()
+            while True:
+                self._wake.clear()  # before the test: a stop after it wakes the wait below
+                if self._stopping:
+                    break
                 self._run_calls()
                 if self._paused or not self.engine.has_work():
                     self._wake.wait()

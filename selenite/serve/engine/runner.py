@@ -39,6 +39,8 @@ class Runner:
         self.device = model.embed.weight.device
         self._adapters: dict[str, dict[str, Adapter]] = {}
         self._adapter: str | None = None  # the one that is in the model
+        self._num_loaded = 0
+        self._generations: dict[str, int] = {}
         self.allocate_entries()
 
     def allocate_entries(self) -> None:
@@ -94,12 +96,18 @@ class Runner:
             )
         load_lora(self.model, directory)
         self._adapters[name] = take_adapters(self.model)
+        self._num_loaded += 1
+        self._generations[name] = self._num_loaded
 
     def unload_adapter(self, name: str) -> None:
         """Forgets an adapter."""
         self.check_adapter(name)
         self._use(None)
         del self._adapters[name]
+
+    def adapter_key(self, name: str | None) -> str:
+        """What entries depend on: another adapter may be loaded under the same name."""
+        return "" if name is None else f"{name} {self._generations[name]}"
 
     def check_adapter(self, name: str | None) -> None:
         """Raises ``ConfigError`` for an adapter that is not loaded."""

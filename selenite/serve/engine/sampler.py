@@ -83,7 +83,8 @@ def _restricted(logits_V: Tensor, request: Request) -> Tensor:
         logits_V = logits_V.masked_fill(excluded, -torch.inf)
     if len(request.completion) < request.params.min_tokens:
         ends = sorted({*request.end_token_ids, *request.params.stop_token_ids})
-        logits_V = logits_V.index_fill(0, torch.tensor(ends, dtype=torch.int64), -torch.inf)
+        index = torch.tensor(ends, dtype=torch.int64, device=logits_V.device)
+        logits_V = logits_V.index_fill(0, index, -torch.inf)
     return logits_V
 
 

@@ -11,7 +11,7 @@ Letters: none; no tensors here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from selenite.clock import Clock
 from selenite.serve.cache.pages import PagePool
@@ -44,6 +44,7 @@ class Scheduler:
         self.max_step_tokens = max_step_tokens
         self.max_running = max_running
         self.namespace: tuple[str, ...] = ()  # what all entries depend on; set by the engine
+        self.adapter_key: Callable[[str | None], str] = lambda name: name or ""  # the engine's
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of arrival
         self.num_preemptions = 0
@@ -191,7 +192,7 @@ class Scheduler:
         request.pages = []
 
     def _root(self, request: Request) -> bytes:
-        return root_key(*self.namespace, request.adapter or "", request.salt)
+        return root_key(*self.namespace, self.adapter_key(request.adapter), request.salt)
 
 
 def _follows(request: Request) -> bool:

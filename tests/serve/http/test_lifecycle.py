@@ -143,7 +143,7 @@ def test_an_engine_that_fails_is_not_silent(inside: tuple[Server, httpx.Client])
     with http.stream("POST", CHAT, json=body) as response:
         lines = response.iter_lines()
         next(lines)
-        service_of(server).thread.call(broken)
+        service_of(server).engine.step = broken  # type: ignore[method-assign]
         rest = "".join(lines)
     assert '"error":{"message":"the engine failed' in rest
     assert "[DONE]" not in rest
@@ -164,3 +164,15 @@ def test_silence_is_filled_with_comments(inside: tuple[Server, httpx.Client]) ->
         text = response.read().decode()
     assert text.count(": keep-alive\n\n") >= 2
     assert text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(["--admin", "--host", "0.0.0.0"], "no key lets anybody"), (["--api-key", ""], "empty key")],
+)
+def test_settings_that_open_the_door_too_wide_are_refused(
+    model: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", str(model), *options])
+    assert reason in capsys.readouterr().err
