@@ -84,7 +84,9 @@ def _restricted(logits_V: Tensor, request: Request) -> Tensor:
     if len(request.completion) < request.params.min_tokens:
         ends = sorted({*request.end_token_ids, *request.params.stop_token_ids})
         index = torch.tensor(ends, dtype=torch.int64, device=logits_V.device)
-        logits_V = logits_V.index_fill(0, index, -torch.inf)
+        longer_V = logits_V.index_fill(0, index, -torch.inf)
+        # Where a grammar allows nothing but the end, the text is as long as it can be.
+        return longer_V if bool(longer_V.isfinite().any()) else logits_V
     return logits_V
 
 

@@ -69,8 +69,13 @@ class StructuredOutputs(Body):
     """vLLM's extension; one of the three."""
 
     json_schema: dict[str, JsonValue] | None = Field(default=None, alias="json")
-    regex: str | None = None
-    choice: list[str] | None = None
+    regex: str | None = Field(default=None, max_length=10_000)
+    choice: list[Annotated[str, Field(max_length=10_000)]] | None = Field(
+        default=None, max_length=1000
+    )
+
+
+StopString = Annotated[str, Field(max_length=1000)]
 
 
 class SamplingFields(Body):
@@ -79,24 +84,40 @@ class SamplingFields(Body):
     model: str | None = Field(default=None, description="None: the one that is served.")
     temperature: float = Field(default=1.0, ge=0, le=100)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    stop: str | list[str] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
     stream: bool | None = False
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        default=None, max_length=1024
+    )
     user: str | None = None
     # What OpenAI does not have.
     top_k: int = Field(default=0, ge=-1, description="0 and -1: all tokens.")
     min_p: Probability = 0.0
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     min_tokens: int = Field(default=0, ge=0)
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list, max_length=256)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     cache_salt: str = Field(default="", description="Prefixes are shared within one salt only.")
     structured_outputs: StructuredOutputs | None = None
     return_token_ids: bool = Field(default=False, description="Adds the ids of prompt and text.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, body: Any) -> Any:
+        """Clients send null for what they leave at its default."""
+        if not isinstance(body, dict):
+            return body
+        return {
+            field: value
+            for field, value in body.items()
+            if value is not None
+            or field not in cls.model_fields
+            or cls.model_fields[field].is_required()
+        }
 
     def stop_strings(self) -> tuple[str, ...]:
         """Raises ``ConfigError`` for an empty one."""

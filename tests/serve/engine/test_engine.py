@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -208,6 +209,26 @@ def test_a_fault_of_a_requests_own_text_or_grammar_ends_that_request_alone(
     assert [request.finish_reason for request in sick] == [FinishReason.ERROR] * 2
     assert [str(request.error) for request in sick] == ["a broken reader", "a broken grammar"]
     assert "request reader failed" in caplog.text
+
+
+def test_a_grammar_that_is_complete_ends_before_the_least_length(model: Transformer):
+    class OneToken:
+        def __init__(self) -> None:
+            self.written = 0
+
+        def allowed_V(self) -> np.ndarray:
+            allowed_V = np.zeros(VOCABULARY, dtype=bool)
+            allowed_V[9 if self.written else 8] = True
+            return allowed_V
+
+        def accept(self, token: int) -> None:
+            self.written += 1
+
+    params = SamplingParams(max_tokens=8, min_tokens=4)
+    request = Request("", (1, 2), params, frozenset({9}), grammar=OneToken())
+    run(Engine(model, ROOMY), [request])
+    assert written([request]) == [[8, 9]]
+    assert request.finish_reason is FinishReason.STOP
 
 
 def test_end_tokens_stop_tokens_and_the_least_length(model: Transformer):

@@ -90,6 +90,10 @@ def test_an_unknown_model(ai: openai.OpenAI) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
         ({"stop": ""}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop_token_ids": [1] * 257}, "stop_token_ids"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias"),
+        ({"structured_outputs": {"choice": ["x"] * 1001}}, "structured_outputs"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"1": 1e9}}, "logit_bias.1"),
         ({"top_logprobs": 3}, "top_logprobs"),
@@ -136,6 +140,22 @@ def test_special_tokens_in_a_users_text_are_text(http: httpx.Client) -> None:
     ends = http.post("/tokenize", json={"messages": []}).status_code
     assert ends == 400
     assert ids.count(plain[-5]) == plain.count(plain[-5])
+
+
+def test_null_is_what_a_field_is_without_it(http: httpx.Client) -> None:
+    fields = (
+        "temperature",
+        "top_p",
+        "n",
+        "presence_penalty",
+        "stop",
+        "seed",
+        "max_tokens",
+        "top_k",
+    )
+    body: dict[str, Any] = {"messages": HELLO, **dict.fromkeys(fields)}
+    answer = http.post(CHAT, json=body | {"max_completion_tokens": 3})
+    assert answer.status_code == 200, answer.text
 
 
 # --- junk
