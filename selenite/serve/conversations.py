@@ -19,7 +19,7 @@ from selenite.chat.conversation import Conversation
 from selenite.chat.events import Reply
 from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import UnstableTemplateError
+from selenite.errors import ConversationError
 from selenite.types import Message, ToolSpec
 
 
@@ -68,10 +68,12 @@ class Conversations:
                     self._known.move_to_end(keys[count])
             if told is None:
                 continue
-            known = told.conversation.with_reply(told.sampled_ids, told.reply)
             try:
+                known = told.conversation.with_reply(told.sampled_ids, told.reply)
                 resumed = known.resumed(messages)
-            except UnstableTemplateError:  # the template writes earlier turns anew
+            except ConversationError:
+                # The template writes earlier turns anew, or no end after a reply: only the whole
+                # conversation can be encoded.
                 break
             if resumed is not None:
                 return resumed

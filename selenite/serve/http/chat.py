@@ -214,7 +214,7 @@ class ChatWriter:
         self._head = {
             "id": f"chatcmpl-{generation.id}",
             "created": int(datetime.now(UTC).timestamp()),
-            "model": service.loaded.name,
+            "model": body.model or service.loaded.name,
         }
 
     async def whole(self) -> ChatCompletion:

@@ -106,7 +106,7 @@ class CompletionWriter:
         self._head = {
             "id": f"cmpl-{generation.id}",
             "created": int(datetime.now(UTC).timestamp()),
-            "model": service.loaded.name,
+            "model": body.model or service.loaded.name,
         }
 
     async def whole(self) -> Completion:

@@ -26,7 +26,12 @@ class EmbeddingBody(Body):
     user: str | None = None
 
     async def response(self, service: Service) -> Embeddings:
-        """Computes the vectors. Raises ``ConfigError`` for a size that the model does not have."""
+        """Computes the vectors. Raises ``ConfigError`` for a size that the model does not have, and
+        for an adapter."""
+        if self.model not in (None, service.loaded.name):
+            raise ConfigError(
+                f"model={self.model}: embeddings are the model's own; ask for {service.loaded.name}"
+            )
         size = service.loaded.model.config.hidden_size
         if self.dimensions not in (None, size):
             raise ConfigError(f"dimensions={self.dimensions}: this model's vectors have {size}")

@@ -153,7 +153,7 @@ class ResponseWriter:
             status="in_progress",
             instructions=body.instructions,
             max_output_tokens=body.max_output_tokens,
-            model=service.loaded.name,
+            model=body.model or service.loaded.name,
             output=[],
             parallel_tool_calls=body.parallel_tool_calls is not False,
             temperature=body.temperature,
