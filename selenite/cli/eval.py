@@ -44,7 +44,8 @@ def eval(
     runtime.apply_threads()
     chosen = runtime.choose_dtype(dtype)  # type: ignore[arg-type]
     trained, served = parity.load(model, runtime.torch_dtype(chosen.value))
-    texts = parity.prompts(Tokenizer.load(model), prompts, min(192, trained.config.max_positions // 2))
+    longest = min(192, trained.config.max_positions // 2)
+    texts = parity.prompts(Tokenizer.load(model), prompts, longest)
     found = parity.compare(trained, served, texts, max_tokens)
     mode = "batch-invariant" if batch_invariant else "fast"
     _print(found, f"{model}: {chosen.value}, {mode} mode", as_json)
