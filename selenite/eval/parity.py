@@ -63,10 +63,9 @@ class Parity:
 
 @dataclass(frozen=True)
 class Scored:
-    """One sequence: the prompt's length, its tokens, and their log-probabilities from the second
-    on."""
+    """The tokens of a sequence, and the log-probabilities of its last ones: from the second token
+    on, or of the completion alone."""
 
-    prompt: int
     tokens: list[int]
     logprobs: list[float]
 
@@ -213,4 +212,4 @@ def difference(name: str, baseline: Sequence[Scored], other: Sequence[Scored]) -
 def _scored(request: Request) -> Scored:
     tokens = [*request.prompt_logprobs, *request.completion]
     logprobs = [token.logprob for token in tokens if token.logprob is not None]
-    return Scored(len(request.prompt), request.tokens, logprobs)
+    return Scored(request.tokens, logprobs)

@@ -11,7 +11,6 @@ import hashlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from selenite import atomic
 from selenite.errors import CheckpointError, ConfigError, OutOfMemoryError
@@ -19,9 +18,8 @@ from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.transformer import Transformer
 from selenite.runtime import available_memory, mebibytes
+from selenite.serve.engine.engine import AtSwap
 from selenite.serve.engine.loop import EngineThread
-
-Running = Literal["recompute", "keep", "abort"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class WeightUpdater:
         directory: Path,
         version: int | None = None,
         sha256: str | None = None,
-        running: Running = "recompute",
+        running: AtSwap = "recompute",
     ) -> WeightVersion:
         """Blocks until the new weights serve.
 

@@ -61,10 +61,10 @@ def test_fast_mode_differs_by_rounding(directory: Path):
 
 
 def test_a_difference_counts_tokens_up_to_where_they_part():
-    a = Scored(1, [1, 2, 3, 4], [-1.0, -2.0, -3.0])
-    b = Scored(1, [1, 2, 9, 4], [-1.5, -9.0, -9.0])
+    a = Scored([1, 2, 3, 4], [-1.0, -2.0, -3.0])
+    b = Scored([1, 2, 9, 4], [-1.5, -9.0, -9.0])
     found = difference("x", [a], [b])
     assert (found.largest, found.mean, found.tokens, found.other_tokens) == (0.5, 0.5, 1, 1)
-    completion_only = Scored(2, [1, 2, 3, 4], [-2.25, -3.0])
+    completion_only = Scored([1, 2, 3, 4], [-2.25, -3.0])
     found = difference("x", [a], [completion_only])
     assert (found.largest, found.tokens, found.other_tokens) == (0.25, 2, 0)

@@ -12,7 +12,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -97,19 +96,18 @@ class PrefixCache:
 
     def evict(self, count: int) -> int:
         """Gives up to ``count`` pages back to the pool that only the cache holds; how many."""
-        idle = (
-            node
-            for node in list(self._nodes.values())
-            if node.num_children == 0 and self.pool.holders(node.page) == 1
-        )
-        freed = 0
-        for node in islice(idle, count):
+        given_up: list[_Node] = []
+        for node in self._nodes.values():
+            if len(given_up) == count:
+                break
+            if node.num_children == 0 and self.pool.holders(node.page) == 1:
+                given_up.append(node)
+                if node.parent is not None:  # it comes later, and may now be idle itself
+                    node.parent.num_children -= 1
+        for node in given_up:
             del self._nodes[node.key]
-            if node.parent is not None:
-                node.parent.num_children -= 1
-            self.pool.release([node.page])
-            freed += 1
-        return freed
+        self.pool.release([node.page for node in given_up])
+        return len(given_up)
 
     def clear(self) -> None:
         """Forgets everything; pages that others hold stay theirs."""

@@ -31,6 +31,9 @@ from selenite.types import FinishReason
 
 logger = logging.getLogger(__name__)
 
+AtSwap = Literal["recompute", "keep", "abort"]
+"""What happens to requests in the middle when the weights are swapped."""
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -167,9 +170,7 @@ class Engine:
             raise ConfigError(f"adapter {name!r}: requests use it; unload it when they have ended")
         self.runner.unload_adapter(name)
 
-    def swap_weights(
-        self, model: Transformer, version: int, running: Literal["recompute", "keep", "abort"]
-    ) -> list[Request]:
+    def swap_weights(self, model: Transformer, version: int, running: AtSwap) -> list[Request]:
         """Goes on with other weights of the same model from the next step on.
 
         Args:

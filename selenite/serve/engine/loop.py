@@ -11,12 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from selenite.errors import UnavailableError
 from selenite.model.transformer import Transformer
 from selenite.runtime import apply_threads
-from selenite.serve.engine.engine import Engine
+from selenite.serve.engine.engine import AtSwap, Engine
 from selenite.serve.engine.request import Request
 from selenite.types import FinishReason
 
@@ -111,13 +111,9 @@ class EngineThread:
         """Runs no more steps until ``resume``; requests stay where they are."""
         return self.call(lambda: setattr(self, "_paused", True))
 
-    def resume(self) -> Future[None]:
-        """Runs steps again; an engine that sleeps is woken."""
-        return self.wake()
-
     @property
     def is_paused(self) -> bool:
-        """Whether steps wait for ``resume``, or for ``wake``."""
+        """Whether steps wait for ``resume``."""
         return self._paused
 
     def sleep(self) -> Future[None]:
@@ -131,20 +127,19 @@ class EngineThread:
 
         return self.call(sleep)
 
-    def wake(self) -> Future[None]:
-        """Takes the cache's memory again, and runs steps. Raises ``OutOfMemoryError``."""
+    def resume(self) -> Future[None]:
+        """Runs steps again. An engine that sleeps takes the cache's memory first; the future
+        carries torch's error where there is none, and the engine sleeps on."""
 
-        def wake() -> None:
+        def resume() -> None:
             if self._asleep:
                 self.engine.wake()
                 self._asleep = False
             self._paused = False
 
-        return self.call(wake)
+        return self.call(resume)
 
-    def swap_weights(
-        self, model: Transformer, version: int, running: Literal["recompute", "keep", "abort"]
-    ) -> Future[None]:
+    def swap_weights(self, model: Transformer, version: int, running: AtSwap) -> Future[None]:
         """``Engine.swap_weights`` before the next step; listeners of aborted requests are told."""
 
         def swap() -> None:

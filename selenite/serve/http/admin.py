@@ -12,6 +12,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from selenite.serve.engine.engine import AtSwap
 from selenite.serve.http.door import DoorOf
 from selenite.serve.http.protocol import Body
 
@@ -31,7 +32,7 @@ class UpdateBody(Body):
     path: str = Field(min_length=1)  # a model directory that the server can read
     version: int | None = Field(default=None, ge=0)  # None: the next number
     sha256: str | None = Field(default=None, pattern="^[0-9a-fA-F]{64}$")
-    running: Literal["recompute", "keep", "abort"] = "recompute"
+    running: AtSwap = "recompute"
 
 
 class Weights(BaseModel):

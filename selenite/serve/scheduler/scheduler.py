@@ -4,8 +4,6 @@ Sequences that decode come first, one token each; what is left of the budget goe
 chunks, in order of arrival. Pages are taken as tokens need them. When they run short, unused
 prefixes are given up, and then the request that came last is preempted: it gives all its pages
 back and computes them again later, with the tokens that it has.
-
-Letters: none; no tensors here.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class Scheduler:
         self.namespace: tuple[str, ...] = ()  # what all entries depend on; set by the engine
         self.adapter_key: Callable[[str | None], str] = lambda name: name or ""  # the engine's
         self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []  # in order of arrival
+        self.running: list[Request] = []  # in order of their (last) start
         self.num_preemptions = 0
         self._last_adapter: str | None = None
 
