@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 
 from selenite import log
-from selenite.ops import causal_attention, segment_attention, tiled_attention
+from selenite.ops import (
+    causal_attention,
+    paged_attention,
+    segment_attention,
+    tiled_attention,
+)
 from selenite.ops.attention_context import (
     Attended,
     AttentionContext,
@@ -31,19 +36,24 @@ AttendFunction = Callable[[Tensor, Tensor, Tensor, AttentionContext, float], Att
 
 _PATHS: dict[str, tuple[AttendFunction, frozenset[str]]] = {
     "causal": (causal_attention.attend_causal, causal_attention.SUPPORTS),
+    "paged": (paged_attention.attend_paged, paged_attention.SUPPORTS),
     "segment": (segment_attention.attend_segments, segment_attention.SUPPORTS),
     "tiled": (tiled_attention.attend_tiled, tiled_attention.SUPPORTS),
 }
 
 
-def choose_attention(context: AttentionContext) -> Decision:
-    """The path for a context: ``causal``, ``segment``, ``tiled`` or ``reference``."""
+def choose_attention(
+    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext
+) -> Decision:
+    """The path for a step: ``causal``, ``paged``, ``segment``, ``tiled`` or ``reference``."""
     if is_batch_invariant():
         fast = Decision("tiled", "batch-invariant mode")
     elif context.pages is None:
         fast = Decision("causal", "packed documents without a cache")
+    elif paged_attention.serves(q_TNH, k_SMH, v_SMW, context):
+        fast = Decision("paged", "rows over cached entries, by our kernel")
     else:
-        fast = Decision("segment", "rows over cached entries")
+        fast = Decision("segment", "rows over cached entries, without our kernel")
     unsupported = context.extras() - _PATHS[fast.value][1]
     if unsupported:
         names = ", ".join(sorted(unsupported))
@@ -63,7 +73,7 @@ def attend(
         context: what each row may see, and which statistics to return.
         scale: multiplies the logits.
     """
-    choice = choose_attention(context)
+    choice = choose_attention(q_TNH, k_SMH, v_SMW, context)
     if choice.value == "reference":
         message = f"attention runs on the slow reference: {choice.reason}"
         log.once(logger, message, logging.WARNING)

@@ -11,6 +11,7 @@ Letters: ``T`` rows of the step, ``S`` keys (the rows themselves, or all slots o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -89,6 +90,15 @@ class AttentionContext:
     """bool ``[T, M, S]``: keys that a row may read in a key/value head, of those it sees."""
     stats: StatsRequest = StatsRequest()
 
+    @cached_property
+    def segments_B3(self) -> Tensor:
+        """The segments for a kernel over pages: int64, made once for all layers."""
+        assert self.pages is not None
+        for sequence, (start, stop, first) in enumerate(self.segments):
+            keys = first + stop - start
+            assert keys <= self.pages.lengths[sequence], (sequence, keys, self.pages.lengths)
+        return torch.tensor(self.segments, dtype=torch.int64)
+
     def extras(self) -> set[str]:
         """Names of the optional fields in use, for a fast path to check against its own."""
         names = ("bias", "parent_T", "shared_prefix", "select")
@@ -121,18 +131,24 @@ def packed_context(lengths: list[int], stats: StatsRequest | None = None) -> Att
     return AttentionContext(positions, sequences, segments, stats=stats or StatsRequest())
 
 
+def visible_rows(context: AttentionContext, row: int) -> Tensor:
+    """Rows of the step that a row sees of its own sequence, in logical order."""
+    device = context.positions_T.device
+    if context.parent_T is None:
+        start = context.segments[int(context.sequence_T[row])][0]
+        return torch.arange(start, row + 1, device=device)
+    lineage = [row]
+    while (parent := int(context.parent_T[lineage[-1]])) >= 0:
+        lineage.append(parent)
+    return torch.tensor(lineage[::-1], device=device)
+
+
 def visible_keys(context: AttentionContext, row: int) -> Tensor:
     """Keys that a row sees, in logical order: indices of rows, or of slots when there are pages."""
     sequence = int(context.sequence_T[row])
     start, stop, first = context.segments[sequence]
     device = context.positions_T.device
-    if context.parent_T is not None:
-        lineage = [row]
-        while (parent := int(context.parent_T[lineage[-1]])) >= 0:
-            lineage.append(parent)
-        own = torch.tensor(lineage[::-1], device=device)
-    else:
-        own = torch.arange(start, row + 1, device=device)
+    own = visible_rows(context, row)
     if context.pages is not None:
         slots = context.pages.slots(sequence)
         assert len(slots) >= first + stop - start, (len(slots), first, start, stop)

@@ -146,12 +146,12 @@ def integers(values: Iterable[int]) -> ctypes.Array[ctypes.c_int64]:
     return (ctypes.c_int64 * len(listed))(*listed)
 
 
-def serves(x: Tensor) -> bool:
-    """Whether our kernels compute on tensors like ``x``: bfloat16 on the CPU, outside
-    batch-invariant mode. Also without values (``meta``), so that a memory plan allocates what a
-    step would; ``call`` then does nothing."""
+def serves(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.bfloat16,)) -> bool:
+    """Whether our kernels compute on tensors like ``x``: bfloat16 (or another of ``dtypes``) on the
+    CPU, outside batch-invariant mode. Also without values (``meta``), so that a memory plan
+    allocates what a step would; ``call`` then does nothing."""
     return (
-        x.dtype == torch.bfloat16
+        x.dtype in dtypes
         and x.device.type in ("cpu", "meta")
         and not is_batch_invariant()
         and is_available()

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from selenite.ops import causal_attention
+from selenite.ops import causal_attention, paged_attention
 from selenite.ops.attention import AttendFunction, attend, attend_reference, choose_attention
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.causal_attention import attend_causal
+from selenite.ops.paged_attention import attend_paged
 from selenite.ops.segment_attention import attend_segments
 from selenite.ops.tiled_attention import KEY_TILE, QUERY_TILE, attend_tiled
 from tests.fixtures.dense_attention import Case, Heads, packed_case, paged_case
@@ -176,7 +177,9 @@ def test_huge_logits_stay_finite() -> None:
 
 def test_attend_chooses_by_the_context() -> None:
     packed, paged = packed_case([5, 3], HEADS[1]), paged_case([(4, 1)], HEADS[1], 4)
-    assert choose_attention(packed.context).value == "causal"
-    assert choose_attention(paged.context).value == "segment"
+    assert choose_attention(*packed.inputs[:4]).value == "causal"
     assert torch.equal(attend(*packed.inputs).out_TNW, attend_causal(*packed.inputs).out_TNW)
-    assert torch.equal(attend(*paged.inputs).out_TNW, attend_segments(*paged.inputs).out_TNW)
+    by_kernel = paged_attention.serves(*paged.inputs[:4])
+    assert choose_attention(*paged.inputs[:4]).value == ("paged" if by_kernel else "segment")
+    expected = (attend_paged if by_kernel else attend_segments)(*paged.inputs).out_TNW
+    assert torch.equal(attend(*paged.inputs).out_TNW, expected)

@@ -77,47 +77,77 @@ inline void product(long m, long n, long pairs, const bf16* a, long lda, const s
     }
 }
 
-// Packs B[k][n] = rows[k][n]. Rows beyond `count` are zeros, up to `padded_count` (even).
-inline void pack(const bf16* rows, long stride, long count, long padded_count, long width,
-                 std::uint32_t* packed_b) {
+// Packs B[k][n] = row(k)[n] of `width` columns. From `count` on rows are zeros, up to
+// `padded_count` (even).
+template <class Row>
+inline void pack(Row row, long count, long padded_count, long width, std::uint32_t* packed_b) {
     const long pairs = padded_count / 2;
     for (long first = 0; first < width; first += kPanel) {
         const long real = width - first < kPanel ? width - first : kPanel, lanes = padded(real);
         std::uint32_t* to = packed_b + first * pairs;
         for (long k = 0; k < pairs; k++, to += lanes) {
-            const bf16* low = rows + 2 * k * stride + first;
-            const bf16* high = low + stride;
-            const std::uint32_t has_low = 2 * k < count ? 0xffff : 0;
-            if (!has_low) {
+            if (2 * k >= count) {
                 std::memset(to, 0, lanes * sizeof *to);
-            } else if (2 * k + 1 < count) {
+                continue;
+            }
+            const bf16* low = row(2 * k) + first;
+            if (2 * k + 1 < count) {
+                const bf16* high = row(2 * k + 1) + first;
                 for (long n = 0; n < real; n++) to[n] = low[n] | std::uint32_t(high[n]) << 16;
-                for (long n = real; n < lanes; n++) to[n] = 0;
             } else {
                 for (long n = 0; n < real; n++) to[n] = low[n];
-                for (long n = real; n < lanes; n++) to[n] = 0;
             }
+            for (long n = real; n < lanes; n++) to[n] = 0;
         }
     }
 }
 
-// Packs B[k][n] = rows[n][k]: rows lie side by side in panels of 64. Rows beyond `count` are zeros,
-// up to a whole panel. `width` is even.
-inline void pack_transposed(const bf16* rows, long stride, long count, long width,
-                            std::uint32_t* packed_b) {
-    const long pairs = width / 2;
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i offset = _mm512_mullo_epi32(lane, _mm512_set1_epi32(int(stride)));
+// Transposes 16 x 16 words: word j of from[i] becomes word i of to[j].
+inline void transpose(const __m512i from[16], __m512i to[16]) {
+    __m512i pair[16], quad[16], half[16];
+    for (int i = 0; i < 16; i += 2) {
+        pair[i] = _mm512_unpacklo_epi32(from[i], from[i + 1]);
+        pair[i + 1] = _mm512_unpackhi_epi32(from[i], from[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            quad[i + 2 * j] = _mm512_unpacklo_epi64(pair[i + j], pair[i + 2 + j]);
+            quad[i + 2 * j + 1] = _mm512_unpackhi_epi64(pair[i + j], pair[i + 2 + j]);
+        }
+    // quad[4 * i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4 i to 4 i + 3.
+    for (int j = 0; j < 4; j++)
+        for (int i = 0; i < 2; i++) {
+            half[8 * i + j] = _mm512_shuffle_i32x4(quad[8 * i + j], quad[8 * i + 4 + j], 0x88);
+            half[8 * i + 4 + j] = _mm512_shuffle_i32x4(quad[8 * i + j], quad[8 * i + 4 + j], 0xdd);
+        }
+    for (int j = 0; j < 4; j++) {
+        to[j] = _mm512_shuffle_i32x4(half[j], half[8 + j], 0x88);
+        to[4 + j] = _mm512_shuffle_i32x4(half[4 + j], half[12 + j], 0x88);
+        to[8 + j] = _mm512_shuffle_i32x4(half[j], half[8 + j], 0xdd);
+        to[12 + j] = _mm512_shuffle_i32x4(half[4 + j], half[12 + j], 0xdd);
+    }
+}
+
+// Packs B[k][n] = row(n)[k] of `width` k: rows lie side by side in panels of 64. From `count` on
+// they are zeros, up to a whole panel; so is k `width` where that is odd.
+template <class Row>
+inline void pack_transposed(Row row, long count, long width, std::uint32_t* packed_b) {
+    const long pairs = (width + 1) / 2;
     for (long first = 0; first < count; first += kPanel, packed_b += pairs * kPanel) {
         for (long v = 0; v < kPanel; v += kVector) {
             const long real = count - first - v;
-            const __mmask16 mask =
-                real >= kVector ? 0xffff : (real <= 0 ? 0 : (1 << real) - 1);
-            const bf16* from = rows + (first + v) * stride;
-            for (long k = 0; k < pairs; k++)
-                _mm512_storeu_si512(packed_b + k * kPanel + v,
-                                    _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, offset,
-                                                                from + 2 * k, sizeof(bf16)));
+            for (long k = 0; k < pairs; k += kVector) {
+                const long left = width - 2 * k;
+                const __mmask32 mask = left >= 32 ? ~0u : (1u << left) - 1;
+                __m512i words[kVector];
+                for (long i = 0; i < kVector; i++)
+                    words[i] = i < real ? _mm512_maskz_loadu_epi16(mask, row(first + v + i) + 2 * k)
+                                        : _mm512_setzero_si512();
+                transpose(words, words);
+                const long some = pairs - k < kVector ? pairs - k : kVector;
+                for (long j = 0; j < some; j++)
+                    _mm512_storeu_si512(packed_b + (k + j) * kPanel + v, words[j]);
+            }
         }
     }
 }

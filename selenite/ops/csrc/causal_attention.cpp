@@ -13,16 +13,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <vector>
 
-#include "bf16_product.h"
+#include "attention_block.h"
 
 using namespace bf16_product;
 
 namespace {
-
-constexpr long kBlock = kPanel;
 
 // Rows of one head: element [t][n][h] at t * row + n * head + h.
 struct Rows {
@@ -30,6 +27,10 @@ struct Rows {
     long row, head;
     bf16* at(long t, long n) const { return data + t * row + n * head; }
 };
+
+inline auto rows_of(const bf16* first, long stride) {
+    return [=](long i) { return first + i * stride; };
+}
 
 struct Shape {
     long heads, kv_heads, width, value_width;
@@ -39,31 +40,6 @@ struct Shape {
 struct Task {
     long start, stop, kv_head;
     long length() const { return stop - start; }
-};
-
-// A thread's working memory, kept between calls: fresh pages would be cleared by the system.
-class Scratch {
-  public:
-    void reset(std::size_t bytes) {
-        if (bytes > size_) {
-            std::free(data_);
-            size_ = (bytes + 4095) / 4096 * 4096;
-            data_ = static_cast<char*>(std::aligned_alloc(4096, size_));
-            if (!data_) std::abort();
-        }
-        used_ = 0;
-    }
-    template <class T>
-    T* take(long count) {
-        T* here = reinterpret_cast<T*>(data_ + used_);
-        used_ += (count * sizeof(T) + 63) / 64 * 64;
-        return here;
-    }
-    ~Scratch() { std::free(data_); }
-
-  private:
-    char* data_ = nullptr;
-    std::size_t size_ = 0, used_ = 0;
 };
 
 thread_local Scratch scratch;
@@ -81,63 +57,6 @@ std::vector<Task> tasks_of(const std::int64_t* segments, long count, long kv_hea
 
 inline long whole_blocks(long length) { return (length + kBlock - 1) / kBlock * kBlock; }
 
-// 2^x for x <= 0 and about: a polynomial on [-0.5, 0.5], relative error below 2e-7.
-inline __m512 exp2_vector(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);  // in this order NaN stays
-    const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 f = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_set1_ps(1.5403530e-4f);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.3333558e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.6181291e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.5504109e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.4022651e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9314718e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
-
-inline __mmask16 first_lanes(long count) {
-    return count >= kVector ? 0xffff : (count <= 0 ? 0 : (1u << count) - 1);
-}
-
-inline void store_rounded(bf16* to, const float* from, float factor, long count) {
-    for (long i = 0; i < count; i += kVector) {
-        const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(from + i), _mm512_set1_ps(factor));
-        _mm256_mask_storeu_epi16(to + i, first_lanes(count - i), (__m256i)_mm512_cvtneps_pbh(x));
-    }
-}
-
-constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
-
-// The softmax of one row over one more block of keys. Returns what the earlier sums are multiplied by.
-inline float add_block(const float* logits, long visible, float factor, float* maximum, float* sum,
-                       bf16* probability) {
-    __m512 x[kBlock / kVector];
-    __m512 most = _mm512_set1_ps(*maximum);
-    for (long v = 0; v < kBlock / kVector; v++) {
-        x[v] = _mm512_loadu_ps(logits + v * kVector);
-        const __mmask16 mask = first_lanes(visible - v * kVector);
-        x[v] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), mask, x[v]);
-        most = _mm512_max_ps(most, x[v]);
-    }
-    const float now = _mm512_reduce_max_ps(most);
-    const __m512 shift = _mm512_set1_ps(now * factor);
-    __m512 total = _mm512_setzero_ps();
-    for (long v = 0; v < kBlock / kVector; v += 2) {
-        const __m512 a = exp2_vector(_mm512_fmsub_ps(x[v], _mm512_set1_ps(factor), shift));
-        const __m512 b = exp2_vector(_mm512_fmsub_ps(x[v + 1], _mm512_set1_ps(factor), shift));
-        const __mmask16 mask_a = first_lanes(visible - v * kVector);
-        const __mmask16 mask_b = first_lanes(visible - (v + 1) * kVector);
-        const __m512 pa = _mm512_maskz_mov_ps(mask_a, a), pb = _mm512_maskz_mov_ps(mask_b, b);
-        total = _mm512_add_ps(total, _mm512_add_ps(pa, pb));
-        _mm512_storeu_si512(probability + v * kVector, (__m512i)_mm512_cvtne2ps_pbh(pb, pa));
-    }
-    const float kept = std::exp2((*maximum - now) * factor);
-    *sum = *sum * kept + _mm512_reduce_add_ps(total);
-    *maximum = now;
-    return kept;
-}
-
 void forward_task(const Task& task, const Shape& shape, Rows q, Rows k, Rows v, float scale, bf16* out,
                   float* lse_nt, long num_rows, float* maxima) {
     const long length = task.length(), whole = whole_blocks(length);
@@ -149,24 +68,21 @@ void forward_task(const Task& task, const Shape& shape, Rows q, Rows k, Rows v, 
     auto* logits = scratch.take<float>(kBlock * kBlock);
     auto* sums = scratch.take<float>(kBlock * room);
     auto* probability = scratch.take<bf16>(kBlock * kBlock);
-    pack_transposed(k.at(task.start, task.kv_head), k.row, length, width, keys);
-    pack(v.at(task.start, task.kv_head), v.row, length, whole, value_width, values);
-    const float factor = scale * kLog2E;
+    pack_transposed(rows_of(k.at(task.start, task.kv_head), k.row), length, width, keys);
+    pack(rows_of(v.at(task.start, task.kv_head), v.row), length, whole, value_width, values);
     for (long g = 0; g < shape.group(); g++) {
         const long n = task.kv_head * shape.group() + g;
         float largest = -INFINITY;  // NaN once a row is
         for (long first = 0; first < length; first += kBlock) {
             const long rows = std::min(kBlock, length - first);
-            float maximum[kBlock], sum[kBlock];
-            std::fill(maximum, maximum + rows, -INFINITY);
-            std::fill(sum, sum + rows, 0.0f);
+            Running softmax[kBlock];
             for (long key = 0; key <= first; key += kBlock) {
                 product(rows, kBlock, width / 2, q.at(task.start + first, n), q.row,
                         keys + key * (width / 2), width / 2, 0, logits, kBlock, false);
                 for (long r = 0; r < rows; r++) {
                     const float kept =
-                        add_block(logits + r * kBlock, first + r + 1 - key, factor, maximum + r,
-                                  sum + r, probability + r * kBlock);
+                        add_block(logits + r * kBlock, nullptr, first_bits(first + r + 1 - key), scale,
+                                  softmax[r], probability + r * kBlock);
                     if (key > 0 && kept != 1.0f)
                         for (long w = 0; w < room; w++) sums[r * room + w] *= kept;
                 }
@@ -176,10 +92,10 @@ void forward_task(const Task& task, const Shape& shape, Rows q, Rows k, Rows v, 
             for (long r = 0; r < rows; r++) {
                 const long t = task.start + first + r;
                 store_rounded(out + (t * shape.heads + n) * value_width, sums + r * room,
-                              1.0f / sum[r], value_width);
-                const float lse = maximum[r] * scale + std::log(sum[r]);
+                              1.0f / softmax[r].sum, value_width);
+                const float lse = softmax[r].maximum * scale + std::log(softmax[r].sum);
                 lse_nt[n * num_rows + t] = lse;
-                largest = lse != lse || largest != largest ? NAN : std::max(maximum[r], largest);
+                largest = lse != lse || largest != largest ? NAN : std::max(softmax[r].maximum, largest);
             }
         }
 #pragma omp critical
@@ -260,10 +176,10 @@ void backward_task(const Task& task, const Shape& shape, Rows q, Rows k, Rows v,
         const bf16* queries = q.at(task.start, n);
         const bf16* douts = dout + task.start * out_row + n * value_width;
         const bf16* outs = out + task.start * out_row + n * value_width;
-        pack_transposed(queries, q.row, length, width, q_lanes);
-        pack_transposed(douts, out_row, length, value_width, dout_lanes);
-        pack(douts, out_row, length, whole, value_width, dout_rows);
-        pack(queries, q.row, length, whole, width, q_rows);
+        pack_transposed(rows_of(queries, q.row), length, width, q_lanes);
+        pack_transposed(rows_of(douts, out_row), length, value_width, dout_lanes);
+        pack(rows_of(douts, out_row), length, whole, value_width, dout_rows);
+        pack(rows_of(queries, q.row), length, whole, width, q_rows);
         std::memset(dqt_sum, 0, width * whole * sizeof *dqt_sum);
         for (long t = 0; t < whole; t++) {
             float sum = 0;

@@ -1,0 +1,125 @@
+// The products of attention over pages with float32 operands, whatever the pool holds: what `run`
+// in paged_attention.cpp asks of a `Products`, in plain C++ that the compiler vectorises.
+#pragma once
+
+#include "attention_block.h"
+
+namespace paged {
+
+#ifdef __AVX512F__
+constexpr int kLanes = 16, kColumns = 4;
+#else
+constexpr int kLanes = 8, kColumns = 2;
+#endif
+constexpr int kTileRows = 6;
+typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
+
+inline Lanes load_lanes(const float* from) {
+    Lanes x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+
+// C[m][n] (+)= sum_k A[m][k] B[k][n], R rows and V registers of columns.
+template <int R, int V>
+inline void float_tile(const float* a, long lda, const float* b, long ldb, long depth, float* c, long ldc,
+                       bool add) {
+    Lanes sum[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = add ? load_lanes(c + r * ldc + v * kLanes) : Lanes{};
+    for (long k = 0; k < depth; k++) {
+        Lanes column[V];
+        for (int v = 0; v < V; v++) column[v] = load_lanes(b + k * ldb + v * kLanes);
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < V; v++) sum[r][v] += a[r * lda + k] * column[v];
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) std::memcpy(c + r * ldc + v * kLanes, &sum[r][v], sizeof(Lanes));
+}
+
+template <int V>
+inline void float_columns(long m, const float* a, long lda, const float* b, long ldb, long depth, float* c,
+                          long ldc, bool add) {
+    for (; m >= kTileRows; m -= kTileRows, a += kTileRows * lda, c += kTileRows * ldc)
+        float_tile<kTileRows, V>(a, lda, b, ldb, depth, c, ldc, add);
+    for (; m > 0; m--, a += lda, c += ldc) float_tile<1, V>(a, lda, b, ldb, depth, c, ldc, add);
+}
+
+// `n` is a multiple of kLanes.
+inline void float_product(long m, long n, long depth, const float* a, long lda, const float* b, long ldb,
+                          float* c, long ldc, bool add) {
+    for (; n >= kColumns * kLanes; n -= kColumns * kLanes, b += kColumns * kLanes, c += kColumns * kLanes)
+        float_columns<kColumns>(m, a, lda, b, ldb, depth, c, ldc, add);
+    for (; n > 0; n -= kLanes, b += kLanes, c += kLanes)
+        float_columns<1>(m, a, lda, b, ldb, depth, c, ldc, add);
+}
+
+template <class E>
+struct FloatProducts {
+    using Element = E;
+    using Query = float;
+    using Probability = float;
+    using Packed = float;
+
+    static long query_room(long width) { return (width + kLanes - 1) / kLanes * kLanes; }
+    static long value_room(long width) { return (width + kLanes - 1) / kLanes * kLanes; }
+    static long packed_keys(long width) { return width * kBlock; }
+    static long packed_values(long width) { return kBlock * value_room(width); }
+    static Query query(Element x) { return to_float(x); }
+    static void store_row(Element* to, const float* from, float factor, long width) {
+        for (long w = 0; w < width; w++) store(to + w, from[w] * factor);
+    }
+
+    static void pack_keys(const Element* const* keys, long width, Packed* to) {
+        for (long i = 0; i < kBlock; i++)
+            for (long h = 0; h < width; h++) to[h * kBlock + i] = to_float(keys[i][h]);
+    }
+    static void pack_values(const Element* const* values, long width, Packed* to) {
+        const long room = value_room(width);
+        for (long i = 0; i < kBlock; i++, to += room) {
+            for (long w = 0; w < width; w++) to[w] = to_float(values[i][w]);
+            for (long w = width; w < room; w++) to[w] = 0.0f;
+        }
+    }
+    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits) {
+        float_product(count, kBlock, width, q, query_room(width), keys, kBlock, logits, kBlock, false);
+    }
+    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums) {
+        const long room = value_room(width);
+        float_product(count, room, kBlock, p, kBlock, values, room, sums, room, true);
+    }
+
+    static void few_logits(const Query* q, long count, const Element* const* keys, const Element* const*,
+                           long width, std::uint64_t any, float* logits) {
+        const long room = query_room(width);
+        for (long i = 0; i < kBlock; i++) {
+            if (!(any >> i & 1)) continue;
+            for (long n = 0; n < count; n++) {
+                const Query* query = q + n * room;
+                const Element* key = keys[i];
+                float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+                for (long h = 0; h < width; h++) sum += query[h] * to_float(key[h]);
+                logits[n * kBlock + i] = sum;
+            }
+        }
+    }
+    static void few_values(const Probability* p, long count, const Element* const* values,
+                           const Element* const*, long width, std::uint64_t any, float* sums) {
+        const long room = value_room(width);
+        for (long i = 0; i < kBlock; i += 4) {
+            if (!(any >> i & 15)) continue;
+            const Element *a = values[i], *b = values[i + 1], *c = values[i + 2], *d = values[i + 3];
+            for (long n = 0; n < count; n++) {
+                const Probability* weight = p + n * kBlock + i;
+                float* sum = sums + n * room;
+#pragma omp simd
+                for (long w = 0; w < width; w++)
+                    sum[w] += (weight[0] * to_float(a[w]) + weight[1] * to_float(b[w])) +
+                              (weight[2] * to_float(c[w]) + weight[3] * to_float(d[w]));
+            }
+        }
+    }
+};
+
+}  // namespace paged
