@@ -164,12 +164,17 @@ def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> N
     Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
     strides.
     """
-    if any(isinstance(a, Tensor) and a.device.type == "meta" for a in arguments):
-        return
-    letters = "".join(_LETTERS.get(type(a), "p") for a in arguments)
-    kernel = function(name, letters + "i")
-    values = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
-    kernel(*values, torch.get_num_threads())
+    letters, values = "", []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if argument.is_meta:
+                return
+            letters += "p"
+            values.append(argument.data_ptr())
+        else:
+            letters += _LETTERS.get(type(argument), "p")
+            values.append(argument)
+    function(name, letters + "i")(*values, torch.get_num_threads())
 
 
 @cache

@@ -48,26 +48,31 @@ def attend_paged(
     if select is not None and select.stride(2) != 1:
         select = select.contiguous()
     out_TNW = q_TNH.new_empty(T, N, W)
-    lse_TN, max_TN = q_TNH.new_empty(2, T, N, dtype=torch.float32)
+    softmax_2TN = torch.empty(2, T, N, device=q_TNH.device)  # log-sum-exps and maxima
     positions = {row: _seen_positions(context, row) for row in stats.score_rows}
-    score_CNL = _unseen(positions, N)
-    strides = [n for x in (q_TNH, k_SMH, v_SMW) for n in x.stride()[:2]]
-    strides += select.stride()[:2] if select is not None else (0, 0)
-    dims = [T, N, M, H, W, pages.size, pages.table_BP.shape[1], len(context.segments)]
-    dims += [0 if bias is None else bias.shape[1], *score_CNL.shape[::2]]
+    score_CNL = _unseen(positions, N) if positions else None
+    numbers = [T, N, M, H, W, pages.size, pages.table_BP.shape[1], len(context.segments)]
+    numbers += [0 if bias is None else bias.shape[1], len(positions)]
+    numbers += [0 if score_CNL is None else score_CNL.shape[2]]
+    for x in (q_TNH, k_SMH, v_SMW, select):
+        numbers += (0, 0) if x is None else x.stride()[:2]
     native.call(
         _KERNELS[q_TNH.dtype],
-        *(q_TNH, k_SMH, v_SMW, native.integers(strides)),
-        *(pages.table_BP, context.segments_B3, native.integers(dims), scale),
-        *(bias, context.parent_T, select, native.integers(positions), score_CNL),
-        *(out_TNW, lse_TN, max_TN),
+        *(q_TNH, k_SMH, v_SMW, pages.table_BP, context.segments_B3, native.integers(numbers)),
+        *(scale, bias, context.parent_T, select, native.integers(positions), score_CNL),
+        *(out_TNW, softmax_2TN),
     )
-    scores = {row: score_CNL[i][:, seen] for i, (row, seen) in enumerate(positions.items())}
+    scores = None
+    if score_CNL is not None:
+        scores = {row: score_CNL[i][:, seen] for i, (row, seen) in enumerate(positions.items())}
+    if stats.max_logit is None and not stats.lse:
+        return Attended(out_TNW, scores=scores)
+    lse_TN, max_TN = softmax_2TN
     return Attended(
         out_TNW=out_TNW,
         max_logit_N=reduce_max(stats, max_TN, lse_TN),
         lse_TN=lse_TN if stats.lse else None,
-        scores=scores if stats.score_rows else None,
+        scores=scores,
     )
 
 

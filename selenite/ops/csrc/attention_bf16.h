@@ -80,7 +80,7 @@ struct Bf16Products {
                                      : _mm512_maskz_loadu_epi16((1u << left) - 1, from));
     }
     static void prefetch(const Element* row, long width) {
-        for (long i = 0; i < width; i += 32) _mm_prefetch((const char*)(row + i), _MM_HINT_T0);
+        for (long i = 0; i < width; i += 32) _mm_prefetch((const char*)(row + i), _MM_HINT_T1);
     }
 
     // Sums of 4 registers, each by quarter: [a, b, c, d] of the first quarter, and so on.

@@ -90,92 +90,108 @@ class Ancestors {
     std::vector<std::uint64_t> bits_;
 };
 
-// A block of keys for one key/value head: where they lie, and who sees them.
-template <class E>
-struct Block {
-    const E *keys[kBlock], *values[kBlock];  // the row of zeros, where nobody sees them
-    std::uint64_t any, all;                  // seen by any of the task's rows, by all of them
-    std::uint64_t seen[kMostRows];        // by each row
+// Where 64 positions of a sequence lie.
+struct Slots {
+    long key = -1, count = 0;
+    long slot[kBlock];  // from `count` on: the first one's
+
+    void find(const std::int64_t* pages, long page_size, long first, long stop) {
+        key = first;
+        count = std::clamp(stop - first, 0L, kBlock);
+        for (long i = 0; i < count;) {
+            const long offset = (key + i) % page_size, run = std::min(page_size - offset, count - i);
+            const long from = pages[(key + i) / page_size] * page_size + offset;
+            for (long j = 0; j < run; j++) slot[i + j] = from + j;
+            i += run;
+        }
+        std::fill(slot + count, slot + kBlock, count ? slot[0] : 0);
+    }
 };
 
+// The block of keys that a task is at, and one key/value head's view of it.
 template <class E>
-class Blocks {
+class Block {
   public:
-    Blocks(const Step<E>& step, const Ancestors& ancestors, const Task& task, const E* zeros)
-        : step_(step), ancestors_(ancestors), task_(task), zeros_(zeros) {}
+    const E *keys[kBlock], *values[kBlock];  // the row of zeros, where nobody sees them
+    const E *next_keys[kBlock], *next_values[kBlock];  // of the next block, to be prefetched
+    std::uint64_t any, all;                  // seen by any of the task's rows, by all of them
+    std::uint64_t seen[kMostRows];           // by each row
 
-    // Fills the block from position `key` on.
-    void locate(long key, long kv_head, Block<E>& block) {
-        if (key != key_) find_slots(key);
-        block.any = 0;
-        block.all = ~std::uint64_t(0);
+    Block(const Step<E>& step, const Ancestors& ancestors, const Task& task, const Task* following, const E* zeros)
+        : step_(step), ancestors_(ancestors), task_(task), following_(following), zeros_(zeros),
+          pages_(step.table + task.sequence * step.table_row) {
+        next_.find(pages_, step.page_size, task.key, task.key_stop);
+    }
+
+    void move_to(long key) {
+        now_ = next_;
+        if (key + kBlock < task_.key_stop)
+            next_.find(pages_, step_.page_size, key + kBlock, task_.key_stop);
+        else if (following_)
+            next_.find(step_.table + following_->sequence * step_.table_row, step_.page_size,
+                       following_->key, following_->key_stop);
+    }
+
+    void look(long kv_head) {
+        any = 0;
+        all = ~std::uint64_t(0);
         for (long r = 0; r < task_.rows; r++) {
-            std::uint64_t seen = seen_by(r) & first_bits(count_);
-            if (step_.select) seen &= selected(task_.row + r, kv_head);
-            block.seen[r] = seen;
-            block.any |= seen;
-            block.all &= seen;
+            seen[r] = seen_by(r) & first_bits(now_.count);
+            if (step_.select) seen[r] &= selected(now_, task_.row + r, kv_head);
+            any |= seen[r];
+            all &= seen[r];
         }
         for (long i = 0; i < kBlock; i++) {
-            const bool seen = block.any >> i & 1;
-            block.keys[i] = seen ? step_.k.at(slots_[i], kv_head) : zeros_;
-            block.values[i] = seen ? step_.v.at(slots_[i], kv_head) : zeros_;
+            const bool read = any >> i & 1;
+            keys[i] = read ? step_.k.at(now_.slot[i], kv_head) : zeros_;
+            values[i] = read ? step_.v.at(now_.slot[i], kv_head) : zeros_;
+            next_keys[i] = step_.k.at(next_.slot[i], kv_head);
+            next_values[i] = step_.v.at(next_.slot[i], kv_head);
         }
     }
 
-    // The bias of a block that was located last, by key.
     void bias(long column, float factor, float* to) const {
         for (long i = 0; i < kBlock; i++)
-            to[i] = step_.bias[slots_[i] * step_.bias_columns + column] * factor;
+            to[i] = step_.bias[now_.slot[i] * step_.bias_columns + column] * factor;
+    }
+
+    // Whether a value that only some of the rows see would spoil the others': 0 times it is not 0.
+    bool spoils() const {
+        std::uint64_t some = any & ~all;
+        for (long i = 0; some; i++, some >>= 1) {
+            if (!(some & 1)) continue;
+            bool finite = true;
+            for (long w = 0; w < step_.value_width; w++) {
+                const float x = to_float(values[i][w]);
+                finite &= x - x == 0.0f;
+            }
+            if (!finite) return true;
+        }
+        return false;
     }
 
   private:
-    void find_slots(long key) {
-        key_ = key;
-        count_ = std::min(kBlock, task_.key_stop - key);
-        const std::int64_t* pages = step_.table + task_.sequence * step_.table_row;
-        for (long i = 0; i < count_;) {
-            const long offset = (key + i) % step_.page_size;
-            const long slot = pages[(key + i) / step_.page_size] * step_.page_size + offset;
-            const long run = std::min(step_.page_size - offset, count_ - i);
-            for (long j = 0; j < run; j++) slots_[i + j] = slot + j;
-            i += run;
-        }
-        for (long i = count_; i < kBlock; i++) slots_[i] = slots_[0];
-    }
     std::uint64_t seen_by(long r) const {
         const long first = step_.first(task_.sequence), start = step_.start(task_.sequence);
-        const long t = task_.row + r;
-        if (!step_.parent) return first_bits(first + t - start + 1 - key_);
-        const std::uint64_t history = first_bits(first - key_);
-        return key_ + kBlock > first ? history | ancestors_.bits(t, key_ - first) : history;
+        const long t = task_.row + r, key = now_.key;
+        if (!step_.parent) return first_bits(first + t - start + 1 - key);
+        const std::uint64_t history = first_bits(first - key);
+        return key + kBlock > first ? history | ancestors_.bits(t, key - first) : history;
     }
-    std::uint64_t selected(long t, long kv_head) const {
+    std::uint64_t selected(const Slots& slots, long t, long kv_head) const {
         const bool* by_slot = step_.select + t * step_.select_row + kv_head * step_.select_head;
         std::uint64_t bits = 0;
-        for (long i = 0; i < kBlock; i++) bits |= std::uint64_t(by_slot[slots_[i]]) << i;
+        for (long i = 0; i < kBlock; i++) bits |= std::uint64_t(by_slot[slots.slot[i]]) << i;
         return bits;
     }
 
     const Step<E>& step_;
     const Ancestors& ancestors_;
     const Task& task_;
+    const Task* following_;
     const E* zeros_;
-    long key_ = -1, count_ = 0;
-    long slots_[kBlock];
+    const std::int64_t* pages_;
+    Slots now_, next_;
 };
-
-// Whether a value that only some of the rows see would spoil the others': 0 times it is not 0.
-template <class E>
-bool spoils(const Block<E>& block, long width) {
-    std::uint64_t some = block.any & ~block.all;
-    for (long i = 0; some; i++, some >>= 1) {
-        if (!(some & 1)) continue;
-        bool finite = true;
-        for (long w = 0; w < width; w++) finite &= to_float(block.values[i][w]) - to_float(block.values[i][w]) == 0;
-        if (!finite) return true;
-    }
-    return false;
-}
 
 }  // namespace paged

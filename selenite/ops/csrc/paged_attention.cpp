@@ -90,7 +90,7 @@ thread_local Scratch scratch, partial_scratch;
 
 template <class P>
 void run_task(const Step<typename P::Element>& step, const Ancestors& ancestors, const Task& task,
-              Running* parts, float* part_sums) {
+              const Task* following, Running* parts, float* part_sums) {
     using E = typename P::Element;
     const long group = step.group(), width = step.width, value_width = step.value_width;
     const long queries = task.of_head(), total = task.count();
@@ -124,39 +124,31 @@ void run_task(const Step<typename P::Element>& step, const Ancestors& ancestors,
         if (step.score_rows[i] >= task.row && step.score_rows[i] < task.row + task.rows)
             score_of[step.score_rows[i] - task.row] = i;
 
-    Blocks<E> blocks(step, ancestors, task, zeros);
-    Block<E> block[2];
-    blocks.locate(task.key, task.kv_head, block[0]);
-    for (long key = task.key, unit = 0; key < task.key_stop; key += kBlock)
-        for (long m = 0; m < task.kv_heads; m++, unit++) {
-            const Block<E>& now = block[unit % 2];
+    Block<E> block(step, ancestors, task, following, zeros);
+    for (long key = task.key; key < task.key_stop; key += kBlock) {
+        block.move_to(key);
+        for (long m = 0; m < task.kv_heads; m++) {
+            block.look(task.kv_head + m);
+            if (!block.any) continue;
             for (long i = 0; i < biases; i++)
-                blocks.bias((task.kv_head + m) * biases + i, 1.0f / step.scale, bias + i * kBlock);
-            Block<E>* next = nullptr;
-            const bool same = m + 1 < task.kv_heads;
-            if (same || key + kBlock < task.key_stop) {
-                next = &block[(unit + 1) % 2];
-                blocks.locate(same ? key : key + kBlock, task.kv_head + (same ? m + 1 : 0), *next);
-            }
-            if (!now.any) continue;
-            const bool careful = now.any != now.all && spoils(now, value_width);
+                block.bias((task.kv_head + m) * biases + i, 1.0f / step.scale, bias + i * kBlock);
+            const bool careful = block.any != block.all && block.spoils();
             if (!few) {
-                P::pack_keys(now.keys, width, packed_keys);
-                P::pack_values(now.values, value_width, packed_values);
+                P::pack_keys(block.keys, width, packed_keys);
+                P::pack_values(block.values, value_width, packed_values);
             }
             long first = 0;  // the rows before it see nothing
-            while (!now.seen[first]) first++;
+            while (!block.seen[first]) first++;
             for (long begin = first * group; begin < queries; begin += tile) {
                 const long count = std::min(tile, queries - begin), at = m * queries + begin;
                 if (few)
-                    P::few_logits(q + at * query_room, count, now.keys, next ? next->keys : nullptr, width,
-                                  now.any, logits);
+                    P::few_logits(q + at * query_room, count, block.keys, block.next_keys, width, block.any, logits);
                 else
                     P::many_logits(q + at * query_room, count, packed_keys, width, logits);
                 for (long i = 0; i < count; i++) {
                     const long r = (begin + i) / group, g = (begin + i) % group;
                     const float* by_key = biases ? bias + g % biases * kBlock : nullptr;
-                    const float kept = add_block(logits + i * kBlock, by_key, now.seen[r], step.scale,
+                    const float kept = add_block(logits + i * kBlock, by_key, block.seen[r], step.scale,
                                                  softmax[at + i], probability + i * kBlock);
                     if (kept != 1.0f)
                         for (long w = 0; w < room; w++) sums[(at + i) * room + w] *= kept;
@@ -164,26 +156,27 @@ void run_task(const Step<typename P::Element>& step, const Ancestors& ancestors,
                         const long n = (task.kv_head + m) * group + g;
                         float* to = step.scores + (score_of[r] * step.heads + n) * step.score_stride + key;
                         for (long k = 0; k < kBlock; k++)
-                            if (now.seen[r] >> k & 1)
+                            if (block.seen[r] >> k & 1)
                                 to[k] = (logits[i * kBlock + k] + (by_key ? by_key[k] : 0.0f)) * step.scale;
                     }
                 }
                 if (careful) {
                     for (long i = 0; i < count; i++)
                         for (long k = 0; k < kBlock; k++) {
-                            if (!(now.seen[(begin + i) / group] >> k & 1)) continue;
+                            if (!(block.seen[(begin + i) / group] >> k & 1)) continue;
                             const float p = to_probability(probability[i * kBlock + k]);
                             for (long w = 0; w < value_width; w++)
-                                sums[(at + i) * room + w] += p * to_float(now.values[k][w]);
+                                sums[(at + i) * room + w] += p * to_float(block.values[k][w]);
                         }
                 } else if (few) {
-                    P::few_values(probability, count, now.values, next ? next->values : nullptr, value_width,
-                                  now.any, sums + at * room);
+                    P::few_values(probability, count, block.values, block.next_values, value_width, block.any,
+                                  sums + at * room);
                 } else {
                     P::many_values(probability, count, packed_values, value_width, sums + at * room);
                 }
             }
         }
+    }
     if (task.partial >= 0) {
         std::copy(softmax, softmax + total, parts + task.partial);
         std::copy(sums, sums + total * room, part_sums + task.partial * room);
@@ -225,7 +218,9 @@ void run(const Step<typename P::Element>& step, int threads) {
 #pragma omp parallel num_threads(threads) if (tasks > 1)
     {
 #pragma omp for schedule(dynamic, 1)
-        for (long i = 0; i < tasks; i++) run_task<P>(step, ancestors, plan.tasks[i], parts, part_sums);
+        for (long i = 0; i < tasks; i++)
+            run_task<P>(step, ancestors, plan.tasks[i], i + threads < tasks ? &plan.tasks[i + threads] : nullptr,
+                        parts, part_sums);
 #pragma omp for schedule(dynamic, 1)
         for (long i = 0; i < long(plan.merges.size()); i++)
             merge<P>(step, plan.merges[i], parts, part_sums);
@@ -233,38 +228,37 @@ void run(const Step<typename P::Element>& step, int threads) {
 }
 
 template <class P>
-void run(const void* q, const void* k, const void* v, const std::int64_t* strides, const std::int64_t* table,
-         const std::int64_t* segments, const std::int64_t* dims, float scale, const float* bias,
-         const std::int64_t* parent, const bool* select, const std::int64_t* score_rows, float* scores,
-         void* out, float* lse, float* maxima, std::int64_t threads) {
+void run(const void* q, const void* k, const void* v, const std::int64_t* table, const std::int64_t* segments,
+         const std::int64_t* numbers, float scale, const float* bias, const std::int64_t* parent,
+         const bool* select, const std::int64_t* score_rows, float* scores, void* out, float* softmax,
+         std::int64_t threads) {
     using E = typename P::Element;
+    const std::int64_t *n = numbers, *strides = numbers + 11;
     const auto rows = [&](const void* x, int i) {
         return Rows<E>{static_cast<const E*>(x), strides[2 * i], strides[2 * i + 1]};
     };
-    const Step<E> step{rows(q, 0), rows(k, 1), rows(v, 2), dims[0], dims[1], dims[2], dims[3], dims[4],
-                       dims[5], dims[6], dims[7], table, segments, scale, bias, dims[8], parent, select,
-                       strides[6], strides[7], score_rows, dims[9], dims[10], scores, static_cast<E*>(out),
-                       lse, maxima};
-    run<P>(step, threads);
+    run<P>({rows(q, 0), rows(k, 1), rows(v, 2), n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], table,
+            segments, scale, bias, n[8], parent, select, strides[6], strides[7], score_rows, n[9], n[10],
+            scores, static_cast<E*>(out), softmax, softmax + n[0] * n[1]},
+           threads);
 }
 
 }  // namespace
 }  // namespace paged
 
-// q [T, N, H], k [S, M, H], v [S, M, W] and select [T, M, S] with their row and head strides in
-// elements (8 of them); table [B, P] pages of the sequences; segments [B, 3]: first row, row after
-// the last, position of the first; dims: T, N, M, H, W, page size, P, B, columns of bias, number
-// and stride of scores. Null where not used: bias [S, M or N], parent [T], select, score rows and
-// scores. out [T, N, W], lse and maxima [T, N].
-#define PAGED_ATTENTION(NAME, PRODUCTS)                                                               \
-    extern "C" void NAME(const void* q, const void* k, const void* v, const std::int64_t* strides,   \
-                         const std::int64_t* table, const std::int64_t* segments,                    \
-                         const std::int64_t* dims, float scale, const float* bias,                   \
-                         const std::int64_t* parent, const bool* select,                             \
-                         const std::int64_t* score_rows, float* scores, void* out, float* lse,       \
-                         float* maxima, std::int64_t threads) {                                      \
-        paged::run<PRODUCTS>(q, k, v, strides, table, segments, dims, scale, bias, parent, select,   \
-                             score_rows, scores, out, lse, maxima, threads);                         \
+// q [T, N, H], k [S, M, H], v [S, M, W]; table [B, P]: pages of the sequences; segments [B, 3]: first
+// row, row after the last, position of the first. The numbers: T, N, M, H, W, page size, P, B,
+// columns of bias, number and stride of scores, then the strides of rows and heads, in elements, of
+// q, k, v and select. Null where not used: bias [S, M or N], parent [T], select [T, M, S], score rows
+// and scores. out [T, N, W]; softmax [2, T, N]: log-sum-exps and maxima.
+#define PAGED_ATTENTION(NAME, PRODUCTS)                                                                \
+    extern "C" void NAME(const void* q, const void* k, const void* v, const std::int64_t* table,      \
+                         const std::int64_t* segments, const std::int64_t* numbers, float scale,      \
+                         const float* bias, const std::int64_t* parent, const bool* select,           \
+                         const std::int64_t* score_rows, float* scores, void* out, float* softmax,    \
+                         std::int64_t threads) {                                                      \
+        paged::run<PRODUCTS>(q, k, v, table, segments, numbers, scale, bias, parent, select,          \
+                             score_rows, scores, out, softmax, threads);                              \
     }
 
 PAGED_ATTENTION(paged_attention_float, paged::FloatProducts<float>)
