@@ -91,9 +91,10 @@ class LatentAttention(nn.Module):
     def _attend_latent(
         self, q_TNH: Tensor, entry: Entry, context: AttentionContext, layer: int
     ) -> Attended:
-        latent_SR, key_S1H = cached(entry, context, layer)
-        k_S1H = torch.cat((latent_SR[:, None], key_S1H), -1)
-        latent = attend(self.absorb(q_TNH), k_S1H, latent_SR[:, None], context, self.scale)
+        latent_TR, key_T1H = entry
+        (k_S1H,) = cached((torch.cat((latent_TR[:, None], key_T1H), -1),), context, layer)
+        v_S1R = k_S1H[..., : self.config.kv_lora_rank]
+        latent = attend(self.absorb(q_TNH), k_S1H, v_S1R, context, self.scale)
         v_NRW = self._kv_b_by_head()[:, self.config.qk_nope_head_dim :].transpose(1, 2)
         return replace(latent, out_TNW=head_linear(latent.out_TNW, v_NRW))
 

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from selenite.model.config import ModelConfig
+from selenite.ops.permute import store_rows
 
 
 def entry_shapes(
     config: ModelConfig, layout: Literal["latent", "expanded"]
 ) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the tensors that a slot of one layer holds."""
+    """Shapes of the tensors that a slot of one layer holds: heads and their width.
+
+    In the latent layout there is one, the latent and behind it the rotated key.
+    """
     if config.attention == "mla" and layout == "latent":
-        return (config.kv_lora_rank,), (1, config.qk_rope_head_dim)
+        return ((1, config.kv_lora_rank + config.qk_rope_head_dim),)
     return (config.kv_heads, config.qk_dim), (config.kv_heads, config.v_dim)
 
 
@@ -46,9 +50,8 @@ class EntryCache:
 
     def write(self, layer: int, entry: tuple[Tensor, ...], slots_T: Tensor) -> None:
         """Stores each row's entry in its slot; a slot of -1 stores nothing."""
-        kept = slots_T >= 0
         for stored, rows in zip(self._layers[layer], entry, strict=True):
-            stored[slots_T[kept]] = rows[kept]
+            store_rows(stored, rows, slots_T)
 
     def read(self, layer: int) -> tuple[Tensor, ...]:
         """The layer's entries by slot."""

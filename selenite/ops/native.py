@@ -164,7 +164,8 @@ def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> N
     Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
     strides.
     """
-    letters, values = "", []
+    letters = ""
+    values: list[ctypes.Array | int | float | None] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
             if argument.is_meta:
