@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from selenite.ops import causal_attention, paged_attention
+from selenite.ops import causal_attention, native, paged_attention
 from selenite.ops.attention import AttendFunction, attend, attend_reference, choose_attention
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.causal_attention import attend_causal
@@ -45,6 +45,20 @@ sequences = st.lists(
     max_size=4,
 )
 
+over_pages = pytest.mark.parametrize(
+    "path",
+    [
+        attend_segments,
+        attend_tiled,
+        pytest.param(
+            attend_paged,
+            marks=pytest.mark.skipif(
+                not native.is_available(), reason=native.availability().reason
+            ),
+        ),
+    ],
+)
+
 
 def check(path: AttendFunction, case: Case) -> None:
     for kind in ("exact", "bound"):
@@ -66,7 +80,7 @@ def test_packed_documents(path: AttendFunction, documents: list[int], shape: Hea
     check(path, packed_case(documents, shape))
 
 
-@pytest.mark.parametrize("path", [attend_segments, attend_tiled])
+@over_pages
 @settings(max_examples=15, deadline=None)
 @given(sequences, heads, st.sampled_from([1, 5, 16, 64]), st.integers(0, 9))
 def test_rows_over_shuffled_pages(
@@ -76,7 +90,7 @@ def test_rows_over_shuffled_pages(
     check(path, paged_case(sequences, shape, size, placement))
 
 
-@pytest.mark.parametrize("path", [attend_segments, attend_tiled])
+@over_pages
 def test_neighbours_do_not_matter(path: AttendFunction) -> None:
     """A sequence over NaN entries harms itself alone."""
     case = paged_case([(9, 3), (12, 1), (0, 5)], HEADS[1], 4)
@@ -90,7 +104,7 @@ def test_neighbours_do_not_matter(path: AttendFunction) -> None:
     assert harmed[3].isnan().all()
 
 
-@pytest.mark.parametrize("path", [attend_segments, attend_tiled])
+@over_pages
 def test_page_size_and_placement_do_not_matter(path: AttendFunction) -> None:
     """Entries are gathered in logical order, so even the bits are the same."""
     sequences = [(70, 2), (0, 20), (5, 1)]

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from selenite.ops import native
 from selenite.ops.attention import AttendFunction, attend_reference
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.causal_attention import attend_causal
+from selenite.ops.paged_attention import attend_paged
 from selenite.ops.segment_attention import attend_segments
 from selenite.ops.tiled_attention import attend_tiled
 from tests.fixtures.dense_attention import Case, Heads, dense, packed_case, paged_case
@@ -28,6 +30,20 @@ sequences = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 40)),  # entries before, and new rows
     min_size=1,
     max_size=4,
+)
+
+over_pages = pytest.mark.parametrize(
+    "path",
+    [
+        attend_segments,
+        attend_tiled,
+        pytest.param(
+            attend_paged,
+            marks=pytest.mark.skipif(
+                not native.is_available(), reason=native.availability().reason
+            ),
+        ),
+    ],
 )
 
 
@@ -59,7 +75,7 @@ def test_causal_documents(path: AttendFunction, lengths: list[int], shape: Heads
     check(path, packed_case(lengths, shape, seed=seed))
 
 
-@pytest.mark.parametrize("path", [attend_segments, attend_tiled])
+@over_pages
 @settings(max_examples=12, deadline=None)
 @given(sequences, heads, st.sampled_from([1, 5, 16]), st.integers(0, 9))
 def test_padded_pages(
