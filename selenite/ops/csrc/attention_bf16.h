@@ -62,22 +62,21 @@ struct Bf16Products {
     static void few_values(const Probability* p, long count, const Element* const* values,
                            const Element* const* next, long width, std::uint64_t any, float* sums) {
         for (; count > 0; count -= 4, p += 4 * kBlock, sums += 4 * value_room(width), next = nullptr) {
-            for (long w = 0; w < width; w += 64) {
-                const Element* const* ahead = w == 0 ? next : nullptr;
-                switch (count) {
-                    case 1: values_of<1>(p, values, ahead, width, w, any, sums); break;
-                    case 2: values_of<2>(p, values, ahead, width, w, any, sums); break;
-                    case 3: values_of<3>(p, values, ahead, width, w, any, sums); break;
-                    default: values_of<4>(p, values, ahead, width, w, any, sums); break;
-                }
+            switch (count) {
+                case 1: values_of<1>(p, values, next, width, any, sums); break;
+                case 2: values_of<2>(p, values, next, width, any, sums); break;
+                case 3: values_of<3>(p, values, next, width, any, sums); break;
+                default: values_of<4>(p, values, next, width, any, sums); break;
             }
         }
     }
 
   private:
-    static __m512bh load(const Element* from, long left) {
-        return (__m512bh)(left >= 32 ? _mm512_loadu_si512(from)
-                                     : _mm512_maskz_loadu_epi16((1u << left) - 1, from));
+    // 32 values, or the first of them. Of masked loads the compiler does not know what they read, so
+    // that sums would leave their registers: only what is at the end of a row takes one.
+    template <bool Whole>
+    static __m512i load(const Element* from, long left) {
+        return Whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << left) - 1, from);
     }
     static void prefetch(const Element* row, long width) {
         for (long i = 0; i < width; i += 32) _mm_prefetch((const char*)(row + i), _MM_HINT_T1);
@@ -95,6 +94,18 @@ struct Bf16Products {
         return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
     }
 
+    // Of queries and 4 keys, over values h to h + 32.
+    template <int Q, bool Whole>
+    static void add_products(const Query* q, long room, const Element* const* keys, long h, long left,
+                             __m512 sum[Q][4]) {
+        __m512bh key[4];
+        for (int i = 0; i < 4; i++) key[i] = (__m512bh)load<Whole>(keys[i] + h, left);
+        for (int n = 0; n < Q; n++) {
+            const __m512bh query = (__m512bh)_mm512_load_si512(q + n * room);
+            for (int i = 0; i < 4; i++) sum[n][i] = _mm512_dpbf16_ps(sum[n][i], query, key[i]);
+        }
+    }
+
     template <int Q>
     static void logits_of_16(const Query* q, const Element* const* keys, const Element* const* next,
                              long width, float* logits) {
@@ -104,14 +115,9 @@ struct Bf16Products {
             __m512 sum[Q][4];
             for (int n = 0; n < Q; n++)
                 for (int i = 0; i < 4; i++) sum[n][i] = _mm512_setzero_ps();
-            for (long h = 0; h < width; h += 32) {
-                __m512bh key[4];
-                for (int i = 0; i < 4; i++) key[i] = load(keys[4 * j + i] + h, width - h);
-                for (int n = 0; n < Q; n++) {
-                    const __m512bh query = (__m512bh)_mm512_load_si512(q + n * room + h);
-                    for (int i = 0; i < 4; i++) sum[n][i] = _mm512_dpbf16_ps(sum[n][i], query, key[i]);
-                }
-            }
+            long h = 0;
+            for (; h + 32 <= width; h += 32) add_products<Q, true>(q + h, room, keys + 4 * j, h, 32, sum);
+            if (h < width) add_products<Q, false>(q + h, room, keys + 4 * j, h, width - h, sum);
             if (next)
                 for (int i = 0; i < 4; i++) prefetch(next[4 * j + i], width);
             for (int n = 0; n < Q; n++) quarters[n][j] = sum_quarters(sum[n]);
@@ -121,57 +127,76 @@ struct Bf16Products {
                                                              sum_halves(quarters[n][2], quarters[n][3])));
     }
 
-    // Columns w to w + 64 of the sums. Rows of two keys are interleaved, by which their columns come
-    // in another order: sums are put in that order before and back after.
     template <int Q>
     static void values_of(const Probability* p, const Element* const* values, const Element* const* next,
-                          long width, long w, std::uint64_t any, float* sums) {
+                          long width, std::uint64_t any, float* sums) {
+        // What is not seen is left out before: a branch within would keep sums from registers, too.
+        std::uint8_t seen[kBlock / 2];
+        long pairs = 0;
+        for (long i = 0; i < kBlock; i += 2) {
+            seen[pairs] = std::uint8_t(i);
+            pairs += (any >> i & 3) != 0;
+        }
+        for (long w = 0; w < width; next = nullptr) {
+            if (width - w >= 64) {
+                columns_of<Q, 2, true>(p, values, next, width, w, seen, pairs, sums);
+                w += 64;
+            } else {
+                if (width - w >= 32)
+                    columns_of<Q, 1, true>(p, values, next, width, w, seen, pairs, sums);
+                else
+                    columns_of<Q, 1, false>(p, values, next, width, w, seen, pairs, sums);
+                w += 32;
+            }
+        }
+    }
+
+    // The sums' columns from w on, 32 times V. Rows of two keys are interleaved, by which columns come
+    // in another order: sums are put in that order before and back after.
+    template <int Q, int V, bool Whole>
+    static void columns_of(const Probability* p, const Element* const* values, const Element* const* next,
+                           long width, long w, const std::uint8_t* seen, long pairs, float* sums) {
         const __m512i to_low = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
         const __m512i to_high = _mm512_add_epi32(to_low, _mm512_set1_epi32(4));
         const __m512i back = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
         const __m512i back_high = _mm512_add_epi32(back, _mm512_set1_epi32(8));
-        const long room = value_room(width), left = width - w;
-        const bool two = left > 32;
-        __m512 sum[Q][4];
+        const long room = value_room(width);
+        __m512 low[Q][V], high[Q][V];
         for (int n = 0; n < Q; n++)
-            for (int v = 0; v < (two ? 4 : 2); v += 2) {
-                const float* from = sums + n * room + w + v * kVector;
+            for (int v = 0; v < V; v++) {
+                const float* from = sums + n * room + w + 32 * v;
                 const __m512 a = _mm512_loadu_ps(from), b = _mm512_loadu_ps(from + kVector);
-                sum[n][v] = _mm512_permutex2var_ps(a, to_low, b);
-                sum[n][v + 1] = _mm512_permutex2var_ps(a, to_high, b);
+                low[n][v] = _mm512_permutex2var_ps(a, to_low, b);
+                high[n][v] = _mm512_permutex2var_ps(a, to_high, b);
             }
-        for (long i = 0; i < kBlock; i += 2) {
+        for (long j = 0; j < pairs; j++) {
+            const long i = seen[j];
             if (next) {
                 prefetch(next[i], width);
                 prefetch(next[i + 1], width);
             }
-            if (!(any >> i & 3)) continue;
-            const __m512i a = (__m512i)load(values[i] + w, left), b = (__m512i)load(values[i + 1] + w, left);
-            const __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a, b);
-            const __m512bh high = (__m512bh)_mm512_unpackhi_epi16(a, b);
-            __m512bh weight[Q];
+            __m512bh even[V], odd[V];
+            for (int v = 0; v < V; v++) {
+                const __m512i a = load<Whole>(values[i] + w + 32 * v, width - w);
+                const __m512i b = load<Whole>(values[i + 1] + w + 32 * v, width - w);
+                even[v] = (__m512bh)_mm512_unpacklo_epi16(a, b);
+                odd[v] = (__m512bh)_mm512_unpackhi_epi16(a, b);
+            }
             for (int n = 0; n < Q; n++) {
                 int pair;
                 std::memcpy(&pair, p + n * kBlock + i, sizeof pair);
-                weight[n] = (__m512bh)_mm512_set1_epi32(pair);
-                sum[n][0] = _mm512_dpbf16_ps(sum[n][0], weight[n], low);
-                sum[n][1] = _mm512_dpbf16_ps(sum[n][1], weight[n], high);
-            }
-            if (!two) continue;
-            const __m512i c = (__m512i)load(values[i] + w + 32, left - 32);
-            const __m512i d = (__m512i)load(values[i + 1] + w + 32, left - 32);
-            const __m512bh low2 = (__m512bh)_mm512_unpacklo_epi16(c, d);
-            const __m512bh high2 = (__m512bh)_mm512_unpackhi_epi16(c, d);
-            for (int n = 0; n < Q; n++) {
-                sum[n][2] = _mm512_dpbf16_ps(sum[n][2], weight[n], low2);
-                sum[n][3] = _mm512_dpbf16_ps(sum[n][3], weight[n], high2);
+                const __m512bh weight = (__m512bh)_mm512_set1_epi32(pair);
+                for (int v = 0; v < V; v++) {
+                    low[n][v] = _mm512_dpbf16_ps(low[n][v], weight, even[v]);
+                    high[n][v] = _mm512_dpbf16_ps(high[n][v], weight, odd[v]);
+                }
             }
         }
         for (int n = 0; n < Q; n++)
-            for (int v = 0; v < (two ? 4 : 2); v += 2) {
-                float* to = sums + n * room + w + v * kVector;
-                _mm512_storeu_ps(to, _mm512_permutex2var_ps(sum[n][v], back, sum[n][v + 1]));
-                _mm512_storeu_ps(to + kVector, _mm512_permutex2var_ps(sum[n][v], back_high, sum[n][v + 1]));
+            for (int v = 0; v < V; v++) {
+                float* to = sums + n * room + w + 32 * v;
+                _mm512_storeu_ps(to, _mm512_permutex2var_ps(low[n][v], back, high[n][v]));
+                _mm512_storeu_ps(to + kVector, _mm512_permutex2var_ps(low[n][v], back_high, high[n][v]));
             }
     }
 };

@@ -113,7 +113,7 @@ template <class E>
 class Block {
   public:
     const E *keys[kBlock], *values[kBlock];  // the row of zeros, where nobody sees them
-    const E *next_keys[kBlock], *next_values[kBlock];  // of the next block, to be prefetched
+    const E *next_keys[kBlock], *next_values[kBlock];
     std::uint64_t any, all;                  // seen by any of the task's rows, by all of them
     std::uint64_t seen[kMostRows];           // by each row
 
@@ -141,14 +141,14 @@ class Block {
             any |= seen[r];
             all &= seen[r];
         }
-        for (long i = 0; i < kBlock; i++) {
-            const bool read = any >> i & 1;
-            keys[i] = read ? step_.k.at(now_.slot[i], kv_head) : zeros_;
-            values[i] = read ? step_.v.at(now_.slot[i], kv_head) : zeros_;
-            next_keys[i] = step_.k.at(next_.slot[i], kv_head);
-            next_values[i] = step_.v.at(next_.slot[i], kv_head);
-        }
+        point(now_, kv_head, keys, values);
+        if (~any)
+            for (long i = 0; i < kBlock; i++)
+                if (!(any >> i & 1)) keys[i] = values[i] = zeros_;
     }
+
+    // Points at the head's part of the next block, to be prefetched.
+    void look_ahead(long kv_head) { point(next_, kv_head, next_keys, next_values); }
 
     void bias(long column, float factor, float* to) const {
         for (long i = 0; i < kBlock; i++)
@@ -171,6 +171,12 @@ class Block {
     }
 
   private:
+    void point(const Slots& slots, long kv_head, const E** to_keys, const E** to_values) const {
+        for (long i = 0; i < kBlock; i++) {
+            to_keys[i] = step_.k.at(slots.slot[i], kv_head);
+            to_values[i] = step_.v.at(slots.slot[i], kv_head);
+        }
+    }
     std::uint64_t seen_by(long r) const {
         const long first = step_.first(task_.sequence), start = step_.start(task_.sequence);
         const long t = task_.row + r, key = now_.key;

@@ -133,7 +133,9 @@ void run_task(const Step<typename P::Element>& step, const Ancestors& ancestors,
             for (long i = 0; i < biases; i++)
                 block.bias((task.kv_head + m) * biases + i, 1.0f / step.scale, bias + i * kBlock);
             const bool careful = block.any != block.all && block.spoils();
-            if (!few) {
+            if (few) {
+                block.look_ahead(task.kv_head + m);
+            } else {
                 P::pack_keys(block.keys, width, packed_keys);
                 P::pack_values(block.values, value_width, packed_values);
             }
