@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from selenite import runtime
 from selenite.chat.profile import PROFILES, ChatProfile, detect_profile
+from selenite.chat.template_check import check_template
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError, TokenizerError
 from selenite.model.accounting import count_parameters
@@ -75,6 +76,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "device": device,
         "dtype": dtype,
         "profile": Decision(profile.name, why),
+        "conversations": _conversations(tokenizer, profile),
         "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
@@ -88,3 +90,14 @@ def _profile(name: str | None, tokenizer: Tokenizer) -> tuple[ChatProfile, str]:
     profile = PROFILES[name]
     profile.check_vocabulary(tokenizer)
     return profile, "requested"
+
+
+def _conversations(tokenizer: Tokenizer, profile: ChatProfile) -> Decision:
+    """Whether a further turn keeps the tokens of the past, under the model's template."""
+    try:
+        findings = check_template(tokenizer, profile)
+    except TokenizerError as error:
+        return Decision("none", str(error))
+    if findings:
+        return Decision("encoded anew where the template asks for it", "; ".join(findings))
+    return Decision("only grow", "each kind of turn was tried on the template")
