@@ -98,9 +98,9 @@ def main() -> None:
     shares = {name: means[name] / low[name]["rounding"]["mean"] for name in models}
     record(
         "parity.fast.bfloat16_of_rounding",
-        "Fast mode in bfloat16: mean difference (the largest of the comparisons) over the mean that "
-        "bfloat16 makes in the trainer against float32, on the same tokens (the larger of nano and "
-        "SmolLM2)",
+        "Fast mode in bfloat16: mean difference (of the comparison with the largest) over the mean "
+        "that bfloat16 makes in the trainer against float32, on the same tokens (the larger of "
+        "nano and SmolLM2)",
         max(shares.values()),
         "of the rounding's",
         low=0.0,

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from selenite.chat.conversation import Conversation
-from selenite.chat.reply_parser import ReplyParser
 from selenite.errors import ConfigError, OverloadedError, UnavailableError
 from selenite.serve.choice_text import ChoiceText, Parser, PlainText
 from selenite.serve.config import ServeConfig
@@ -31,7 +30,7 @@ from selenite.serve.generation import Choice, Generation, timed_out
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
 from selenite.serve.weight_update import WeightUpdater
-from selenite.types import Message, SamplingParams, ToolSpec
+from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
 
 MakeGrammar = Callable[[GrammarFactory], Grammar]
 """Compiles what the text must follow; raises ``ConfigError`` where that is not possible."""
@@ -90,7 +89,7 @@ class _Prompt:
     """A prompt as the engine takes it."""
 
     ids: tuple[int, ...]
-    parser: Callable[[], Parser]
+    parsers: Sequence[Parser]  # one for each of ``Options.n``
     grammar: Callable[[], Grammar | None]
     compiles: bool  # there is a grammar: it takes time
     conversation: Conversation | None = None
@@ -252,13 +251,12 @@ class Service:
         conversation = self._conversations.open(request.messages, request.tools, options.salt)
         ids = tuple(conversation.prompt_ids())
 
-        def parser() -> ReplyParser:
-            return conversation.parser(tools_offered=offered)
-
+        parsers = [conversation.parser(tools_offered=offered) for _ in range(options.n)]
+        in_reasoning = parsers[0].in_reasoning
         return _Prompt(
             ids,
-            parser,
-            lambda: self._chat_grammar(request, parser().in_reasoning),
+            parsers,
+            lambda: self._chat_grammar(request, in_reasoning),
             request.options.grammar is not None or offered,
             conversation,
             frozenset() if offered else self._call_openers,
@@ -287,7 +285,7 @@ class Service:
         return [
             _Prompt(
                 self._ids(prompt, request.add_special_tokens),
-                lambda: PlainText(self.tokenizer),
+                [PlainText(self.tokenizer) for _ in range(request.options.n)],
                 lambda: None if make is None else make(self._grammars),
                 make is not None,
             )
@@ -316,9 +314,9 @@ class Service:
         params = self._params(prompt, options)
         ends = frozenset(self.profile.stop_ids(self.tokenizer))
         choices: list[Choice] = []
-        for sample in range(options.n):
+        for sample, parser in enumerate(prompt.parsers):
             text = ChoiceText(
-                prompt.parser(),
+                parser,
                 options.stop,
                 options.include_stop,
                 frozenset(params.stop_token_ids) - ends,
@@ -396,6 +394,8 @@ class Service:
         request, reply = choice.request, choice.reply
         if choice.text.stop_string is not None or reply.malformed:
             return
+        if choice.end.reason is FinishReason.LENGTH and choice.end.has_calls:
+            return  # the section of calls may be open
         sampled = [token.token_id for token in request.completion]
         self._conversations.remember(choice.conversation, sampled, reply, request.salt)
 
