@@ -13,6 +13,7 @@ from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.transformer import Transformer
 from selenite.runtime import Decision
+from selenite.serve import grammar_process
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import EngineConfig
 from selenite.serve.engine.plan import plan_engine
@@ -59,6 +60,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         max_running=config.max_running,
         page_size=config.page_size,
         cache_tokens=config.cache_tokens,
+        beside=grammar_process.RESIDENT_BYTES,
     )
     model = load_pretrained(config.model)
     model.to(device.value)
