@@ -75,6 +75,8 @@ def error_response(error: Exception) -> ErrorResponse:
 def answer(error: Exception) -> Response:
     """The whole HTTP answer."""
     headers: dict[str, str] = {}
+    if isinstance(error, HTTPException):
+        headers |= error.headers or {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, TimeoutError):

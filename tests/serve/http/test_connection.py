@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from selenite.chat.k2_calls import SECTION_BEGIN
 from selenite.chat.tokenizer import Tokenizer
 from selenite.serve.config import ServeConfig
+from selenite.serve.http import guard
 from selenite.serve.http.connection import Connection
 from selenite.serve.http.server import Server
 from selenite.serve.service import Service
@@ -30,6 +32,7 @@ def server(model: Path) -> Iterator[Server]:
     config = ServeConfig(model=model, port=free_port(), max_running=10)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Connection, "seconds", 0.5)
+        patch.setattr(guard, "BODY_SECONDS", 0.5)
         with running_here(config) as started:
             yield started
 
@@ -127,3 +130,82 @@ def test_who_reads_slowly_gets_all(server: Server, model: Path) -> None:
             assert piece, len(answer)
             answer += piece
     assert answer.endswith(b'"}')
+
+
+# --- clients that do not send
+
+
+def drip(raw: socket.socket) -> bytes:
+    """Sends a byte every 50 ms until the server answers; all of the answer."""
+    raw.settimeout(0.05)
+    for _ in range(60):
+        raw.sendall(b" ")
+        try:
+            first = raw.recv(2**20)
+        except TimeoutError:
+            continue
+        raw.settimeout(5)
+        return first + rest_of(raw)
+    raise AssertionError("no answer after three seconds")
+
+
+@pytest.mark.parametrize(
+    "length", ["Content-Length: 200\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nC8\r\n"]
+)
+def test_a_body_has_a_time_limit(server: Server, length: str) -> None:
+    with connect(server) as raw:
+        raw.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\n{length}".encode())
+        head, _, body = drip(raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408")
+    assert b"connection: close" in head.lower()
+    error = json.loads(body)["error"]
+    assert error["code"] == "request_timeout"
+    assert "0.5 seconds" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nX-Long: ",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n",
+    ],
+    ids=["nothing", "head", "second head", "body that nobody reads"],
+)
+def test_a_request_that_does_not_end_frees_its_connection(server: Server, beginning: bytes) -> None:
+    with connect(server) as raw:
+        raw.sendall(beginning)
+        wait_for(lambda: bool(server.server_state.connections))
+        end = time.monotonic() + 3
+        while server.server_state.connections:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+            if beginning:
+                try:
+                    raw.sendall(b" ")
+                except ConnectionError:
+                    break
+        wait_for(lambda: not server.server_state.connections)
+
+
+def test_no_limit_holds_for_waiting_after_the_body(server: Server, http: httpx.Client) -> None:
+    """A body that takes half of the time limit, and an answer that takes three."""
+    payload = json.dumps({"messages": HELLO, "max_tokens": 2}).encode()
+
+    def halves() -> Iterator[bytes]:
+        yield payload[:10]
+        time.sleep(0.25)
+        yield payload[10:]
+
+    thread = service_of(server).thread
+    thread.pause().result()
+    threading.Timer(1.75, thread.resume).start()
+    headers = {"Content-Type": "application/json"}
+    for _ in range(2):  # the connection stays as good as new
+        assert http.post(CHAT, content=halves(), headers=headers).status_code == 200
+        assert len(server.server_state.connections) == 1
+
+
+def test_an_answer_says_what_is_allowed(http: httpx.Client) -> None:
+    assert http.delete(CHAT).headers["Allow"] == "POST"
