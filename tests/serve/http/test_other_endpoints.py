@@ -70,6 +70,28 @@ def test_a_streamed_completion_adds_up(ai: openai.OpenAI) -> None:
         assert all(value < 0 for value in choice.logprobs.token_logprobs[1:])
 
 
+def test_usage_of_a_streamed_completion(ai: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "prompt": "The quick", "max_tokens": 12, "seed": 1}
+    whole = ai.completions.create(**fields).usage
+
+    def usages(**options: bool) -> list[Any]:
+        chunks = list(ai.completions.create(**fields, stream=True, stream_options=options))
+        assert bool(chunks[-1].choices) is not options.get("include_usage", False)
+        return [chunk.model_dump(exclude_unset=True).get("usage", "none") for chunk in chunks]
+
+    *others, last = usages(include_usage=True)
+    assert others
+    assert set(others) == {None}
+    assert last["completion_tokens"] == whole.completion_tokens == 12
+    assert set(usages()) == {"none"}
+    for with_last in (False, True):
+        said = usages(continuous_usage_stats=True, include_usage=with_last)
+        written = [usage["completion_tokens"] for usage in said]
+        assert written == sorted(written)
+        assert written[0] < 12
+        assert said[-1]["total_tokens"] == whole.total_tokens
+
+
 def test_a_prompt_is_scored_without_writing(ai: openai.OpenAI) -> None:
     answer = ai.completions.create(
         model="tiny", prompt="The quick brown", max_tokens=0, echo=True, logprobs=0
