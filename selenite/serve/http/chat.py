@@ -86,8 +86,12 @@ class ChatBody(SamplingFields):
 
 
 def specs_of(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
-    """Raises ``ConfigError`` where two have one name."""
+    """Raises ``ConfigError`` where two have one name, or one has a name that ``tool_choice`` has a
+    meaning for."""
     names = [tool.name for tool in tools]
+    words = [name for name in names if name in ("none", "auto", "required")]
+    if words:
+        raise ConfigError(f"tools: {words[0]!r} is a word of tool_choice; give it another name")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"tools: {twice[0]!r} stands there twice; give each tool its own name")

@@ -165,6 +165,21 @@ def check_call(call: Any, names: set[str]) -> None:
     jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
 
 
+@pytest.mark.parametrize("name", ["none", "auto", "required"])
+def test_a_tool_has_no_name_that_tool_choice_has_a_meaning_for(
+    ai: openai.OpenAI, name: str
+) -> None:
+    function = {"name": name, "parameters": SCHEMA}
+    flat = [{"type": "function", "strict": True, **function}]
+    for attempt in (
+        lambda: ask(ai, tools=[*TOOLS, {"type": "function", "function": function}]),
+        lambda: ai.responses.create(model="tiny", input="Hi", tools=flat),
+    ):
+        with pytest.raises(openai.BadRequestError, match=f"'{name}' is a word of") as caught:
+            attempt()
+        assert caught.value.param == "tools"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_named_tool_is_called(ai: openai.OpenAI, seed: int) -> None:
     named = {"type": "function", "function": {"name": "news.of-town"}}
