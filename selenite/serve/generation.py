@@ -123,8 +123,8 @@ class Generation:
     async def updates(self) -> AsyncIterator[list[Update]]:
         """All that is new, as soon as anything is, until every choice has ended.
 
-        Raises the error of a request that failed, ``UnavailableError`` where the engine did or the
-        server stops, and ``TimeoutError`` after the time limit.
+        Raises the error of a request that failed, ``UnavailableError`` where the engine did, the
+        server stops or its operator ends what runs, and ``TimeoutError`` after the time limit.
         """
         while not all(choice.is_over for choice in self.choices):
             batch = [await self._next()]
@@ -224,7 +224,9 @@ class Generation:
 
     def _error(self, request: Request) -> Exception:
         if request.finish_reason is FinishReason.ABORT:
-            return UnavailableError("the request was ended because the server stops")
+            return UnavailableError(
+                "the request was ended: the server stops, or its operator ended what ran"
+            )
         assert request.error is not None, "failed without an error"
         return request.error if self._thread.is_alive else _failed(request.error)
 

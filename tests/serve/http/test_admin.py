@@ -111,6 +111,7 @@ def test_a_pause_can_end_what_runs(http: httpx.Client):
     assert http.post("/pause", json={"mode": "abort"}).json()["is_paused"]
     running.join(30)
     assert answers[0].status_code == 503, answers[0].text
+    assert "its operator ended what ran" in answers[0].json()["error"]["message"]
     http.post("/resume")
     assert len(generate(http)["token_ids"]) == 6
 
