@@ -123,8 +123,8 @@ class Generation:
     async def updates(self) -> AsyncIterator[list[Update]]:
         """All that is new, as soon as anything is, until every choice has ended.
 
-        Raises the error of a request that failed, ``UnavailableError`` where the engine did or the
-        server stops, and ``TimeoutError`` after the time limit.
+        Raises the error of a request that failed, ``UnavailableError`` where the engine did, the
+        server stops or its operator ends what runs, and ``TimeoutError`` after the time limit.
         """
         while not all(choice.is_over for choice in self.choices):
             batch = [await self._next()]
@@ -223,7 +223,9 @@ class Generation:
 def failure(thread: EngineThread, request: Request) -> Exception:
     """Why a request came to no end of its own."""
     if request.finish_reason is FinishReason.ABORT:
-        return UnavailableError("the request was ended because the server stops")
+        return UnavailableError(
+            "the request was ended: the server stops, or its operator ended what ran"
+        )
     assert request.error is not None, "failed without an error"
     return request.error if thread.is_alive else _failed(request.error)
 

@@ -17,7 +17,7 @@ from selenite.cli.main import main
 from selenite.serve.config import ServeConfig
 from selenite.serve.http.server import Server
 from selenite.serve.service import Service
-from tests.fixtures.server import ServerProcess, free_port
+from tests.fixtures.server import ServerProcess, free_port, running_here
 
 CHAT = "/v1/chat/completions"
 HELLO: list[Any] = [{"role": "user", "content": "Hello, fox."}]
@@ -75,18 +75,9 @@ def inside(model: Path) -> Iterator[tuple[Server, httpx.Client]]:
         request_timeout=3,
         shutdown_timeout=0.1,
     )
-    server = Server(config, say=lambda line: None)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    end = time.monotonic() + 30
-    while server.door.state != "ready":
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    with httpx.Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30) as client:
+    url = f"http://127.0.0.1:{config.port}"
+    with running_here(config) as server, httpx.Client(base_url=url, timeout=30) as client:
         yield server, client
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def service_of(server: Server) -> Service:
