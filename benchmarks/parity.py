@@ -4,7 +4,8 @@
 
 Runs ``selenite eval parity`` for each model, dtype and mode in a process of its own. nano is what
 ``make quickstart`` trains; SmolLM2-135M-Instruct comes out of its wheel. Rows:
-parity.invariant.max_abs, parity.fast.nano, parity.fast.smollm2, parity.invariant.slowdown.
+parity.invariant.max_abs, parity.fast.nano, parity.fast.smollm2, parity.fast.bfloat16_of_rounding,
+parity.invariant.slowdown.
 """
 
 from __future__ import annotations
@@ -92,6 +93,28 @@ def main() -> None:
             reference=Reference(name="in bfloat16", value=low_precision, source="same run"),
             command=command,
         )
+    low = {name: found[name, "bfloat16", "fast"] for name in models}
+    means = {name: max(line["mean"] for line in low[name]["differences"]) for name in models}
+    shares = {name: means[name] / low[name]["rounding"]["mean"] for name in models}
+    record(
+        "parity.fast.bfloat16_of_rounding",
+        "Fast mode in bfloat16: mean difference (of the comparison with the largest) over the mean "
+        "that bfloat16 makes in the trainer against float32, on the same tokens (the larger of "
+        "nano and SmolLM2)",
+        max(shares.values()),
+        "of the rounding's",
+        low=0.0,
+        high=1.5 * max(shares.values()),
+        runs=len(shares),
+        target="<= 1",
+        reference=None,
+        command=command,
+        note="; ".join(
+            f"{name}: mean {means[name]:.4f} over {each['rounding']['mean']:.4f} nats, largest "
+            f"{largest(each):.2f} over {each['rounding']['largest']:.2f}"
+            for name, each in low.items()
+        ),
+    )
     slower = [
         found[name, dtype, "invariant"]["seconds"] / found[name, dtype, "fast"]["seconds"]
         for name, dtype in itertools.product(models, ("float32", "bfloat16"))
@@ -116,7 +139,7 @@ def show(found: dict[Key, dict[str, Any]]) -> None:
     """Every comparison of every run."""
     table = Table(*("model", "dtype", "mode", "against one batch", "largest", "mean", "parted"))
     for key, each in found.items():
-        for line in each["differences"]:
+        for line in [*each["differences"], *([each["rounding"]] if each["rounding"] else [])]:
             numbers = f"{line['largest']:.1e}", f"{line['mean']:.1e}", str(line["other_tokens"])
             table.add_row(*key, line["name"], *numbers)
     Console().print(table)

@@ -83,6 +83,11 @@ class ReplyParser:
         """A section of calls, or a call, is open."""
         return self._state is _State.CALLS
 
+    @property
+    def held_content(self) -> str:
+        """Padding at the end of the content so far, which counts if more content follows it."""
+        return "" if self.in_reasoning else "".join(self._held)
+
     def feed_ids(self, ids: Iterable[int]) -> list[Event]:
         """The next sampled ids, an end token included if one was sampled."""
         assert self._detokenizer is not None, "a parser without a tokenizer reads text"

@@ -43,10 +43,10 @@ def eval(
         runtime.enable_batch_invariant()
     runtime.apply_threads()
     chosen = runtime.choose_dtype(dtype)  # type: ignore[arg-type]
-    trained, served = parity.load(model, runtime.torch_dtype(chosen.value))
+    trained, served, exact = parity.load(model, runtime.torch_dtype(chosen.value))
     longest = min(192, trained.config.max_positions // 2)
     texts = parity.prompts(Tokenizer.load(model), prompts, longest)
-    found = parity.compare(trained, served, texts, max_tokens)
+    found = parity.compare(trained, served, texts, max_tokens, exact)
     mode = "batch-invariant" if batch_invariant else "fast"
     _print(found, f"{model}: {chosen.value}, {mode} mode", as_json)
     if batch_invariant and not found.is_exact:
@@ -63,7 +63,7 @@ def _print(found: Parity, title: str, as_json: bool) -> None:
     table = Table(title=title, title_justify="left")
     for name in ("against one batch of the engine", "largest", "mean", "tokens", "diverged"):
         table.add_column(name, justify="left" if table.row_count == 0 else "right")
-    for each in found.differences:
+    for each in [*found.differences, *([found.rounding] if found.rounding else [])]:
         diverged = str(each.other_tokens)
         numbers = (f"{each.largest:.2e}", f"{each.mean:.2e}", str(each.tokens), diverged)
         table.add_row(each.name, *numbers)

@@ -54,6 +54,9 @@ class Parity:
     differences: list[Difference]
     seconds: float  # of the baseline
     tokens: int  # that the baseline computed, prompts included
+    rounding: Difference | None = None
+    """The trainer in this dtype against the trainer in float32: what the dtype costs anyway, and so
+    what the differences of fast mode are measured by. None: it is float32."""
 
     @property
     def is_exact(self) -> bool:
@@ -70,11 +73,15 @@ class Scored:
     logprobs: list[float]
 
 
-def load(directory: Path, dtype: torch.dtype) -> tuple[Transformer, Transformer]:
-    """The model twice: as the trainer holds it (float32 masters) and as the engine does (cast)."""
+def load(
+    directory: Path, dtype: torch.dtype
+) -> tuple[Transformer, Transformer, Transformer | None]:
+    """The model as the trainer holds it (float32 masters), as the engine does (cast), and as a
+    trainer in float32 would, if that is another."""
     trained = load_pretrained(directory, dtype)
     served = load_pretrained(directory, dtype).cast(dtype)
-    return trained, served
+    is_exact = dtype == torch.float32
+    return trained, served, None if is_exact else load_pretrained(directory, torch.float32)
 
 
 def prompts(tokenizer: Tokenizer, count: int, max_tokens: int) -> list[list[int]]:
@@ -91,7 +98,11 @@ def prompts(tokenizer: Tokenizer, count: int, max_tokens: int) -> list[list[int]
 
 
 def compare(
-    trained: Transformer, served: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int
+    trained: Transformer,
+    served: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    exact: Transformer | None = None,
 ) -> Parity:
     """All comparisons, the baseline being one batch of the engine.
 
@@ -100,6 +111,7 @@ def compare(
         served: for the engine.
         prompts: token ids, at least two prompts.
         max_tokens: of each completion; half of them are greedy.
+        exact: for the packed forward pass in float32; None: ``trained`` is in float32.
     """
     params = [
         SamplingParams(
@@ -130,8 +142,9 @@ def compare(
         run(Engine(served, _CONFIG), [prompt], [own])[0]
         for prompt, own in zip(prompts, params, strict=True)
     ]
+    packed = train_pass(trained, baseline)
     others = {
-        "trainer, packed": train_pass(trained, baseline),
+        "trainer, packed": packed,
         "prefix cache, warm": warm,
         "requests alone": alone,
         "pages of 1": written(replace(_CONFIG, num_pages=16 * 1024, page_size=1)),
@@ -141,7 +154,12 @@ def compare(
         "preempted": written(after=preempt_often),
     }
     differences = [difference(name, baseline, scored) for name, scored in others.items()]
-    return Parity(differences, seconds, sum(len(scored.tokens) for scored in baseline))
+    rounding = None
+    if exact is not None:
+        name = "trainer against trainer in float32"
+        rounding = difference(name, packed, train_pass(exact, baseline))
+    num_tokens = sum(len(scored.tokens) for scored in baseline)
+    return Parity(differences, seconds, num_tokens, rounding)
 
 
 def run(

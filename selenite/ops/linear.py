@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selenite.ops import native
 from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
+
+_FEW = 64  # rows; of more, torch's product is as fast
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -27,11 +30,35 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     weight = weight_OI.to(x_TI.dtype)
     bias = None if bias_O is None else bias_O.to(x_TI.dtype)
     if not is_batch_invariant():
+        if bias is None and _is_few_rows(x_TI, weight):
+            return _few_rows_linear(x_TI, weight)
         return F.linear(x_TI, weight, bias)
     rows = x_TI.flatten(0, -2)
     padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS)).float()
     out = F.linear(padded, weight.float(), None if bias is None else bias.float())
     return out[: len(rows)].to(x_TI.dtype).view(*x_TI.shape[:-1], -1)
+
+
+def _is_few_rows(x_TI: Tensor, weight_OI: Tensor) -> bool:
+    """Whether the product is one that decoding makes: no gradient, and mostly reading weights."""
+    return (
+        not torch.is_grad_enabled()
+        and 0 < x_TI.shape[:-1].numel() <= _FEW
+        and weight_OI.is_contiguous()
+        and native.serves(x_TI)
+        and native.instruction_set().value == "avx512_bf16"
+    )
+
+
+def _few_rows_linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+    """``csrc/linear.cpp``: torch's product reads weights at a third of the memory's speed."""
+    rows_TI = x_TI.reshape(-1, x_TI.shape[-1])
+    rows_TI = rows_TI if rows_TI.stride(1) == 1 else rows_TI.contiguous()
+    outputs, inputs = weight_OI.shape
+    out = rows_TI.new_empty(len(rows_TI), outputs)
+    place = rows_TI, rows_TI.stride(0), weight_OI, out
+    native.call("few_rows_linear", *place, len(rows_TI), inputs, outputs)
+    return out.view(*x_TI.shape[:-1], outputs)
 
 
 class LowRank(NamedTuple):

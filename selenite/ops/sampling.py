@@ -82,7 +82,17 @@ def sampling_logits(logits_V: Tensor, params: SamplingParams) -> Tensor:
 def sample_token(logits_V: Tensor, params: SamplingParams, sample: int, position: int) -> int:
     """The token at ``position`` of sample number ``sample``; greedy at temperature 0.
 
-    Greedy takes the lowest id among equal logits.
+    Raises what ``draw_token`` raises.
+    """
+    return draw_token(logits_V, params, sample, position)[0]
+
+
+def draw_token(
+    logits_V: Tensor, params: SamplingParams, sample: int, position: int
+) -> tuple[int, Tensor]:
+    """A token, and the logits of the distribution that it was drawn from.
+
+    Greedy takes the lowest id among equal logits, and filters nothing.
 
     Raises:
         NonFiniteError: the largest logit is NaN or infinite, so there is no distribution.
@@ -94,8 +104,8 @@ def sample_token(logits_V: Tensor, params: SamplingParams, sample: int, position
             "activations are not finite; go back to a checkpoint from before they diverged"
         )
     if params.temperature == 0:
-        return int(logits_V.float().argmax())
-    weights_V = sampling_logits(logits_V, params).softmax(0).double().numpy(force=True)
-    cumulative = weights_V.cumsum()
+        return int(logits_V.float().argmax()), logits_V
+    filtered_V = sampling_logits(logits_V, params)
+    cumulative = filtered_V.softmax(0).double().numpy(force=True).cumsum()
     threshold = uniform(params.seed, sample, position) * cumulative[-1]
-    return int(np.searchsorted(cumulative, threshold, side="right"))
+    return int(np.searchsorted(cumulative, threshold, side="right")), filtered_V

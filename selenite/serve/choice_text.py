@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from selenite.chat.detokenizer import Detokenizer
-from selenite.chat.events import CallFinished, ContentDelta, Event
+from selenite.chat.events import ContentDelta, Event
 from selenite.chat.tokenizer import Tokenizer
 from selenite.serve.stop_strings import StopStrings
 
@@ -18,6 +18,8 @@ from selenite.serve.stop_strings import StopStrings
 class Parser(Protocol):
     """``chat.reply_parser.ReplyParser``, or ``PlainText``."""
 
+    @property
+    def held_content(self) -> str: ...
     def feed_ids(self, ids: Iterable[int]) -> list[Event]: ...
     def finish(self) -> list[Event]: ...
 
@@ -28,6 +30,7 @@ class PlainText:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._detokenizer = Detokenizer(tokenizer)
         self._special = frozenset(tokenizer.special_tokens.values())
+        self.held_content = ""  # nothing is
 
     def feed_ids(self, ids: Iterable[int]) -> list[Event]:
         """The text that is certain with these ids."""
@@ -51,7 +54,6 @@ class ChoiceText:
         include_stop: whether the stop string itself is part of the text.
         hidden: tokens that are no part of the text, such as ``stop_token_ids``.
         min_tokens: no stop string counts before so many tokens.
-        one_call: the first complete call ends the completion.
     """
 
     def __init__(
@@ -61,17 +63,14 @@ class ChoiceText:
         include_stop: bool = False,
         hidden: frozenset[int] = frozenset(),
         min_tokens: int = 0,
-        one_call: bool = False,
     ) -> None:
         self._parser = parser
         self._stops = StopStrings(stop, include_stop)
         self._hidden = hidden
         self._min_tokens = min_tokens
-        self._one_call = one_call
         self._num_tokens = 0
-        self._any_call = False
         self._events: list[Event] = []
-        self.hook: Callable[[int], bool] | None = self.push if stop or one_call else None
+        self.hook: Callable[[int], bool] | None = self.push if stop else None
         """For ``Request.stops``; None: the tokens are pushed by whoever reads the events."""
 
     @property
@@ -84,7 +83,10 @@ class ChoiceText:
         self._num_tokens += 1
         if token not in self._hidden:
             self._take(self._parser.feed_ids([token]))
-        return self._stops.found is not None or (self._one_call and self._any_call)
+            held = self._parser.held_content
+            if self._num_tokens > self._min_tokens and self._stops.is_completed_by(held):
+                self._take(_content(held))
+        return self._stops.found is not None
 
     def finish(self) -> None:
         """No token follows."""
@@ -109,7 +111,6 @@ class ChoiceText:
             else:
                 self._events += _content(self._stops.flush())
                 self._events.append(event)
-                self._any_call |= isinstance(event, CallFinished)
 
 
 def _content(text: str) -> list[Event]:

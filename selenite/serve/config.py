@@ -49,6 +49,16 @@ class ServeConfig(Config):
         return 4 * self.max_running
 
     @model_validator(mode="after")
+    def _every_running_sequence_has_its_row(self) -> Self:
+        if self.max_step_tokens < self.max_running:
+            raise ValueError(
+                f"max_step_tokens={self.max_step_tokens}: must be at least "
+                f"max_running={self.max_running}, or some that run would wait for others; raise it "
+                "(--max-num-batched-tokens), or lower --max-num-seqs"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keys_guard_what_they_must(self) -> Self:
         if not all(key.strip() for key in self.api_keys):
             raise ValueError("api_keys: an empty key is no key; give another, or none at all")

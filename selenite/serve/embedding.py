@@ -1,26 +1,70 @@
-"""Vectors of texts: hidden states of the last layer, pooled and of length one."""
+"""Vectors of texts through the engine: a request each, a few of them at once."""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from collections.abc import Sequence
-from typing import Literal
 
-import torch
-from torch.nn import functional as F
+from selenite.serve.engine.loop import EngineThread
+from selenite.serve.engine.pooling import Pooler, Pooling
+from selenite.serve.engine.request import Request
+from selenite.serve.generation import failure
+from selenite.types import SamplingParams
 
-from selenite.model.transformer import Transformer
-from selenite.ops.attention_context import packed_context
-
-Pooling = Literal["last", "mean"]
+AT_ONCE = 8
+"""Texts of one call that the engine has at the same time, so that others have their turn."""
 
 
-@torch.inference_mode()
-def embed(model: Transformer, token_ids: Sequence[int], pooling: Pooling) -> list[float]:
-    """The vector of one text; computed in one pass, without the cache."""
-    device = model.embed.weight.device
-    tokens_T = torch.tensor(token_ids, dtype=torch.int64, device=device)
-    context = packed_context([len(token_ids)])
-    hidden_TD = model(tokens_T, context.positions_T.to(device), context).hidden_TD.float()
-    pooled_D = hidden_TD[-1] if pooling == "last" else hidden_TD.mean(0)
-    vector: list[float] = F.normalize(pooled_D, dim=0).tolist()
-    return vector
+async def embed(
+    thread: EngineThread,
+    prompts: Sequence[tuple[int, ...]],
+    pooling: Pooling,
+    adapter: str | None = None,
+    salt: str = "",
+) -> list[list[float]]:
+    """The vector of each prompt, in their order.
+
+    Raises the engine's ``ConfigError`` for a prompt that cannot run, and what
+    ``generation.failure`` tells. Whoever cancels it, or one that fails, ends all.
+    """
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(prompt: tuple[int, ...]) -> list[float]:
+        async with places:
+            return await _vector(thread, prompt, pooling, adapter, salt)
+
+    tasks = [asyncio.ensure_future(one(prompt)) for prompt in prompts]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _vector(
+    thread: EngineThread,
+    prompt: tuple[int, ...],
+    pooling: Pooling,
+    adapter: str | None,
+    salt: str,
+) -> list[float]:
+    pooler = Pooler(pooling)
+    params = SamplingParams(max_tokens=1)
+    request = Request(uuid.uuid4().hex, prompt, params, adapter=adapter, salt=salt, pooler=pooler)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def told(request: Request) -> None:
+        if request.finish_reason is not None:
+            loop.call_soon_threadsafe(ended.set)
+
+    try:
+        await asyncio.wrap_future(thread.submit(request, told))
+        await ended.wait()
+    finally:
+        thread.abort(request)  # unless it has ended
+    if pooler.vector is None:
+        raise failure(thread, request)
+    return pooler.vector

@@ -1,11 +1,9 @@
-"""Grammars around a grammar: none while the model thinks, and no tool call where none may be.
+"""A grammar around a grammar: none while the model thinks.
 
 Letters: ``V`` vocabulary.
 """
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 import numpy as np
 
@@ -13,21 +11,6 @@ from selenite.chat.detokenizer import Detokenizer
 from selenite.chat.profile import Reasoning
 from selenite.chat.tokenizer import Tokenizer
 from selenite.serve.engine.request import Grammar
-
-
-class Without:
-    """Everything but some tokens."""
-
-    def __init__(self, tokens: Collection[int], vocab_size: int) -> None:
-        self._allowed_V = np.ones(vocab_size, dtype=bool)
-        self._allowed_V[list(tokens)] = False
-
-    def allowed_V(self) -> np.ndarray | None:
-        """bool ``[V]``."""
-        return self._allowed_V
-
-    def accept(self, token: int) -> None:
-        """Nothing moves."""
 
 
 class AfterReasoning:
@@ -59,12 +42,13 @@ class AfterReasoning:
         self._tail = ""
         self._is_open = is_open
         # Neither calls nor the end of the reply, before the section has ended.
-        self._thinking = Without(set(special.values()) - {self._end_id}, vocab_size)
+        self._thinking_V = np.ones(vocab_size, dtype=bool)
+        self._thinking_V[list(set(special.values()) - {self._end_id})] = False
 
     def allowed_V(self) -> np.ndarray | None:
         """bool ``[V]``: tokens that may come next; None: all of them."""
         if self._is_open:
-            return self._thinking.allowed_V()
+            return self._thinking_V
         allowed_V = self._grammar.allowed_V()
         if allowed_V is not None and self._begin is not None:
             allowed_V = allowed_V.copy()

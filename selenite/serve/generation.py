@@ -123,8 +123,8 @@ class Generation:
     async def updates(self) -> AsyncIterator[list[Update]]:
         """All that is new, as soon as anything is, until every choice has ended.
 
-        Raises the error of a request that failed, ``UnavailableError`` where the engine did or the
-        server stops, and ``TimeoutError`` after the time limit.
+        Raises the error of a request that failed, ``UnavailableError`` where the engine did, the
+        server stops or its operator ends what runs, and ``TimeoutError`` after the time limit.
         """
         while not all(choice.is_over for choice in self.choices):
             batch = [await self._next()]
@@ -190,10 +190,7 @@ class Generation:
             async with asyncio.timeout_at(self._deadline):
                 return await self._news.get()
         except TimeoutError as error:
-            raise TimeoutError(
-                f"the request took longer than {self._timeout:g} seconds; ask for fewer tokens, or "
-                "start the server with a larger --request-timeout"
-            ) from error
+            raise timed_out(self._timeout) from error
 
     def _update(self, news: _News) -> Update:
         choice = news.choice
@@ -203,7 +200,7 @@ class Generation:
             for token in news.tokens:
                 choice.text.push(token.token_id)
         if news.finish in (FinishReason.ERROR, FinishReason.ABORT):
-            raise self._error(choice.request)
+            raise failure(self._thread, choice.request)
         if news.finish is not None:
             choice.text.finish()
         events += choice.text.events() if news.finish or not choice.text.hook else []
@@ -222,11 +219,23 @@ class Generation:
         has_calls = any(isinstance(event, CallFinished) for event in choice.events)
         return End(reason, has_calls, stopped_by)
 
-    def _error(self, request: Request) -> Exception:
-        if request.finish_reason is FinishReason.ABORT:
-            return UnavailableError("the request was ended because the server stops")
-        assert request.error is not None, "failed without an error"
-        return request.error if self._thread.is_alive else _failed(request.error)
+
+def failure(thread: EngineThread, request: Request) -> Exception:
+    """Why a request came to no end of its own."""
+    if request.finish_reason is FinishReason.ABORT:
+        return UnavailableError(
+            "the request was ended: the server stops, or its operator ended what ran"
+        )
+    assert request.error is not None, "failed without an error"
+    return request.error if thread.is_alive else _failed(request.error)
+
+
+def timed_out(seconds: float) -> TimeoutError:
+    """Of a request that took longer."""
+    return TimeoutError(
+        f"the request took longer than {seconds:g} seconds; ask for less, or start the server with "
+        "a larger --request-timeout"
+    )
 
 
 def _failed(cause: BaseException | None) -> UnavailableError:

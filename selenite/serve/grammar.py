@@ -8,7 +8,7 @@ writes calls with special tokens (K2), those trigger the schema; elsewhere the o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError, MissingExtraError
+from selenite.serve.grammar_process import GrammarProcess, Kind
 from selenite.types import ToolSpec
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ Format = dict[str, Any]  # a node of xgrammar's structural tags
 
 # A small model can write spaces for ever; one between tokens is what json.dumps writes.
 _WHITESPACE = 1
-_CACHE_BYTES = 64 * 2**20  # of grammars compiled before
 # 0xfe begins no UTF-8 sequence, so no text of a grammar matches a special token.
 _SPECIAL = b"\xfe"
 _CONTROL = frozenset(range(32)) - {9, 10, 13}  # of bytes; tab and line ends part JSON's tokens
@@ -116,9 +116,15 @@ class GrammarFactory:
             vocab_size=vocab_size,
             stop_token_ids=list(self._stop),
         )
-        self._compiler = xgrammar.GrammarCompiler(
-            info, max_threads=1, cache_limit_bytes=_CACHE_BYTES
-        )
+        self._process = GrammarProcess(info)
+
+    def start(self) -> None:
+        """Starts the process that compiles, so that the first grammar need not wait for it."""
+        self._process.start()
+
+    def close(self) -> None:
+        """Ends the process that compiles."""
+        self._process.close()
 
     def json_object(self) -> TokenGrammar:
         """Any JSON object."""
@@ -130,10 +136,7 @@ class GrammarFactory:
 
     def regex(self, pattern: str) -> TokenGrammar:
         """Text that the pattern matches whole; raises ``ConfigError`` for a broken one."""
-        return self._compiled(
-            lambda: self._compiler.compile_regex(pattern),
-            f"the regular expression {pattern[:80]!r}",
-        )
+        return self._compiled("regex", pattern, f"the regular expression {pattern[:80]!r}")
 
     def choice(self, choices: Sequence[str]) -> TokenGrammar:
         """One of these texts; raises ``ConfigError`` where there are none or one is empty."""
@@ -143,7 +146,10 @@ class GrammarFactory:
         return self._tagged({"type": "or", "elements": texts}, "the choice")
 
     def tools(
-        self, tools: Sequence[ToolSpec], choice: Literal["auto", "required"] | str
+        self,
+        tools: Sequence[ToolSpec],
+        choice: Literal["auto", "required"] | str,
+        parallel: bool = True,
     ) -> TokenGrammar:
         """Calls whose arguments follow the tools' schemas.
 
@@ -151,6 +157,7 @@ class GrammarFactory:
             tools: what may be called.
             choice: ``auto``: text with any calls in it; ``required``: one call or more and nothing
                 else; or the name of the one tool to call once.
+            parallel: False: nothing follows the first call.
 
         Raises ``ConfigError`` for an unknown name, a model without a format of calls, and a schema
         that cannot be compiled, naming the tool.
@@ -165,21 +172,25 @@ class GrammarFactory:
                 f"tools: the profile {self._profile.name!r} has no format of tool calls; start the "
                 "server with the profile of the model, or leave out tools"
             )
+        calls = self._calls(offered, choice == "auto", one=named or not parallel)
         if len(offered) == 1:
-            return self._tagged(self._calls(offered, choice), f"the schema of {offered[0].name!r}")
-        for tool in offered:
-            self._tagged(_json(tool.parameters), f"the schema of {tool.name!r}")
-        return self._tagged(self._calls(offered, choice), "the tools")
+            return self._tagged(calls, f"the schema of {offered[0].name!r}")
+        try:
+            return self._tagged(calls, "the tools")
+        except ConfigError:
+            for tool in offered:  # which one is it?
+                self._tagged(_json(tool.parameters), f"the schema of {tool.name!r}")
+            raise
 
-    def _calls(self, tools: Sequence[ToolSpec], choice: str) -> Format:
+    def _calls(self, tools: Sequence[ToolSpec], is_auto: bool, one: bool) -> Format:
         assert self._profile.calls is not None
         section = self._profile.calls.section
         if section is not None:
             calls = [self._token_call(tool) for tool in tools]
-            one = {"type": "or", "elements": calls} if len(calls) > 1 else calls[0]
-            content = {"type": "plus", "content": one} if choice in ("auto", "required") else one
+            any_call = {"type": "or", "elements": calls} if len(calls) > 1 else calls[0]
+            content = any_call if one else {"type": "plus", "content": any_call}
             begin, end = (self._token(name) for name in section)
-            if choice != "auto":
+            if not is_auto:
                 return _sequence(begin, content, end)
             opener = self._special[section[0]]
             return {
@@ -187,13 +198,14 @@ class GrammarFactory:
                 "trigger_tokens": [opener],
                 "tags": [{"type": "tag", "begin": begin, "content": content, "end": end}],
                 "exclude_tokens": sorted({*self._special.values()} - {opener, *self._stop}),
+                "stop_after_first": one,
             }
         return {
             "type": "triggered_tags",
             "triggers": [self._profile.calls.trigger],
             "tags": [self._text_call(tool) for tool in tools],
-            "at_least_one": choice != "auto",
-            "stop_after_first": choice not in ("auto", "required"),
+            "at_least_one": not is_auto,
+            "stop_after_first": one,
         }
 
     def _token_call(self, tool: ToolSpec) -> Format:
@@ -225,23 +237,17 @@ class GrammarFactory:
         if content["type"] == "triggered_tags":
             # Free text with triggers of text would take a special token's bytes.
             never = [*never, *sorted({*self._special.values()} - {*self._stop})]
-        return self._compiled(
-            lambda: self._compiler.compile_structural_tag(json.dumps(tag)), what, never
-        )
+        return self._compiled("structural_tag", json.dumps(tag), what, never)
 
     def _compiled(
-        self,
-        compile: Callable[[], xgrammar.CompiledGrammar],
-        what: str,
-        never: Sequence[int] = (),
+        self, kind: Kind, source: str, what: str, never: Sequence[int] = ()
     ) -> TokenGrammar:
         import xgrammar
 
         try:
-            matcher = xgrammar.GrammarMatcher(compile())
-        except (RuntimeError, ValueError, RecursionError) as error:  # the library has no other
-            reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else repr(error)
-            raise ConfigError(f"{what} cannot be compiled: {reason}; mend it") from error
+            matcher = xgrammar.GrammarMatcher(self._process.compile(kind, source))
+        except ConfigError as error:
+            raise ConfigError(f"{what} cannot be compiled: {error}; mend or simplify it") from error
         return TokenGrammar(matcher, self._vocab_size, never, self._surrogates)
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from selenite import runtime
 from selenite.chat.profile import PROFILES, ChatProfile, detect_profile
+from selenite.chat.template_check import check_template
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError, TokenizerError
 from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.transformer import Transformer
 from selenite.runtime import Decision
+from selenite.serve import grammar_process
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import EngineConfig
 from selenite.serve.engine.plan import plan_engine
@@ -58,6 +60,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         max_running=config.max_running,
         page_size=config.page_size,
         cache_tokens=config.cache_tokens,
+        beside=grammar_process.RESIDENT_BYTES,
     )
     model = load_pretrained(config.model)
     model.to(device.value)
@@ -75,6 +78,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "device": device,
         "dtype": dtype,
         "profile": Decision(profile.name, why),
+        "conversations": _conversations(tokenizer, profile),
         "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
@@ -88,3 +92,14 @@ def _profile(name: str | None, tokenizer: Tokenizer) -> tuple[ChatProfile, str]:
     profile = PROFILES[name]
     profile.check_vocabulary(tokenizer)
     return profile, "requested"
+
+
+def _conversations(tokenizer: Tokenizer, profile: ChatProfile) -> Decision:
+    """Whether a further turn keeps the tokens of the past, under the model's template."""
+    try:
+        findings = check_template(tokenizer, profile)
+    except TokenizerError as error:
+        return Decision("none", str(error))
+    if findings:
+        return Decision("encoded anew where the template asks for it", "; ".join(findings))
+    return Decision("only grow", "each kind of turn was tried on the template")

@@ -14,30 +14,29 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 from selenite.chat.conversation import Conversation
-from selenite.chat.reply_parser import ReplyParser
 from selenite.errors import ConfigError, OverloadedError, UnavailableError
 from selenite.serve.choice_text import ChoiceText, Parser, PlainText
 from selenite.serve.config import ServeConfig
 from selenite.serve.conversations import Conversations
-from selenite.serve.embedding import Pooling, embed
+from selenite.serve.embedding import AT_ONCE, embed
 from selenite.serve.engine.engine import Engine
 from selenite.serve.engine.loop import EngineThread
+from selenite.serve.engine.pooling import Pooling
 from selenite.serve.engine.request import Grammar, Request
-from selenite.serve.gated_grammar import AfterReasoning, Without
-from selenite.serve.generation import Choice, Generation
+from selenite.serve.gated_grammar import AfterReasoning
+from selenite.serve.generation import Choice, Generation, timed_out
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
 from selenite.serve.weight_update import WeightUpdater
-from selenite.types import Message, SamplingParams, ToolSpec
+from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
 
 MakeGrammar = Callable[[GrammarFactory], Grammar]
 """Compiles what the text must follow; raises ``ConfigError`` where that is not possible."""
 
 _MAX_CHOICES = 128
-_GRAMMAR_SECONDS = 20.0
+_GRAMMAR_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,11 @@ class _Prompt:
     """A prompt as the engine takes it."""
 
     ids: tuple[int, ...]
-    parser: Callable[[], Parser]
+    parsers: Sequence[Parser]  # one for each of ``Options.n``
     grammar: Callable[[], Grammar | None]
-    compiles: bool  # the grammar takes time, and a thread that others wait for
+    compiles: bool  # there is a grammar: it takes time
     conversation: Conversation | None = None
-    one_call: bool = False
+    banned_ids: frozenset[int] = frozenset()
 
 
 class Service:
@@ -118,21 +117,26 @@ class Service:
         self.created = int(datetime.now(UTC).timestamp())
         self.num_open = 0  # completions that have not ended
         self.is_draining = False
+        special = self.tokenizer.special_tokens
+        openers = self.profile.calls.openers if self.profile.calls else ()
+        # Where no tool may be called, they are never sampled.
+        self._call_openers = frozenset(special[name] for name in openers if name in special)
         self._conversations = Conversations(
             self.tokenizer, self.profile, config.conversation_tokens
         )
         self._grammars = GrammarFactory(
             self.tokenizer, loaded.model.config.vocab_size, self.profile
         )
-        # A grammar can take long to compile: of its own, so that tokenising does not wait for it.
+        # Waits for the process that compiles; tokenising must not wait with it.
         self._grammar_worker = ThreadPoolExecutor(1, "grammar")
         self._seconds = 1.0  # of a completion, a moving average
         self._idle = asyncio.Event()
         self._idle.set()
 
     def start(self) -> None:
-        """Starts the engine's thread."""
+        """Starts the engine's thread, and the process that compiles grammars."""
         self.thread.start()
+        self._grammars.start()
 
     @property
     def names(self) -> list[str]:
@@ -167,17 +171,25 @@ class Service:
         return await self._generate(prompts, request.options)
 
     async def embed(
-        self, inputs: Sequence[str | tuple[int, ...]], pooling: Pooling
+        self,
+        inputs: Sequence[str | tuple[int, ...]],
+        pooling: Pooling,
+        model: str | None = None,
+        salt: str = "",
     ) -> tuple[list[list[float]], int]:
-        """A vector for each input, and the tokens of all; other requests' steps run between."""
-        self._admit(1)
+        """A vector for each input, and the tokens of all."""
+        count = min(len(inputs), AT_ONCE)
+        self._admit(count)
         prompts = await asyncio.to_thread(lambda: [self._ids(one, True) for one in inputs])
-        for ids in prompts:
-            self._check_length(ids)
-        vectors = []
-        for ids in prompts:
-            call = self.thread.call(partial(self._embed, ids, pooling))
-            vectors.append(await asyncio.wrap_future(call))
+        self._begin(count)
+        try:
+            async with asyncio.timeout(self.config.request_timeout):
+                adapter = self._adapter(model)
+                vectors = await embed(self.thread, prompts, pooling, adapter, salt)
+        except TimeoutError as error:
+            raise timed_out(self.config.request_timeout) from error
+        finally:
+            self._end(count)
         return vectors, sum(map(len, prompts))
 
     def chat_ids(
@@ -192,25 +204,10 @@ class Service:
         start = [self.tokenizer.bos_id] if add_special_tokens else []
         return [*start, *self.tokenizer.encode(text)]
 
-    def _embed(self, ids: tuple[int, ...], pooling: Pooling) -> list[float]:
-        return embed(self.engine.runner.plain_model(), ids, pooling)  # the weights in use now
-
     def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
         if isinstance(prompt, str):
             return tuple(self.text_ids(prompt, add_special_tokens))
         return prompt
-
-    def _check_length(self, ids: Sequence[int]) -> None:
-        """For what does not go through the engine's own check."""
-        config = self.loaded.model.config
-        if not 0 < len(ids) <= config.max_positions:
-            raise ConfigError(
-                f"input: {len(ids)} tokens; it must be 1 to {config.max_positions} (the model's "
-                "positions)"
-            )
-        wrong = [id for id in ids if id >= config.vocab_size]
-        if wrong:
-            raise ConfigError(f"input: {wrong[0]} is not in the vocabulary of {config.vocab_size}")
 
     async def drain(self, timeout: float) -> None:
         """Takes nothing new and waits for what runs, then ends what is left."""
@@ -225,6 +222,7 @@ class Service:
         """Ends the engine's thread."""
         self.thread.stop()
         self._grammar_worker.shutdown(wait=False, cancel_futures=True)
+        self._grammars.close()
 
     def _admit(self, count: int) -> None:
         """Raises the reason why ``count`` more completions are not taken."""
@@ -253,16 +251,15 @@ class Service:
         conversation = self._conversations.open(request.messages, request.tools, options.salt)
         ids = tuple(conversation.prompt_ids())
 
-        def parser() -> ReplyParser:
-            return conversation.parser(tools_offered=offered)
-
+        parsers = [conversation.parser(tools_offered=offered) for _ in range(options.n)]
+        in_reasoning = parsers[0].in_reasoning
         return _Prompt(
             ids,
-            parser,
-            lambda: self._chat_grammar(request, parser().in_reasoning),
+            parsers,
+            lambda: self._chat_grammar(request, in_reasoning),
             request.options.grammar is not None or offered,
             conversation,
-            one_call=offered and not request.parallel_calls,
+            frozenset() if offered else self._call_openers,
         )
 
     def _chat_grammar(self, request: ChatRequest, in_reasoning: bool) -> Grammar | None:
@@ -272,12 +269,11 @@ class Service:
         if request.options.grammar is not None:
             grammar = request.options.grammar(self._grammars)
         elif request.tool_choice != "none":
-            grammar = self._grammars.tools(request.tools, request.tool_choice)
+            grammar = self._grammars.tools(
+                request.tools, request.tool_choice, request.parallel_calls
+            )
         else:
-            special = self.tokenizer.special_tokens
-            openers = self.profile.calls.openers if self.profile.calls else ()
-            calls = [special[name] for name in openers if name in special]
-            return Without(calls, vocab_size) if calls else None
+            return None
         if self.profile.reasoning is None:
             return grammar
         return AfterReasoning(
@@ -289,7 +285,7 @@ class Service:
         return [
             _Prompt(
                 self._ids(prompt, request.add_special_tokens),
-                lambda: PlainText(self.tokenizer),
+                [PlainText(self.tokenizer) for _ in range(request.options.n)],
                 lambda: None if make is None else make(self._grammars),
                 make is not None,
             )
@@ -309,8 +305,7 @@ class Service:
             self._ended,
         )
         self._admit(len(choices))  # others may have come meanwhile
-        self.num_open += len(choices)
-        self._idle.clear()
+        self._begin(len(choices))
         await generation.submit()
         return generation
 
@@ -319,14 +314,13 @@ class Service:
         params = self._params(prompt, options)
         ends = frozenset(self.profile.stop_ids(self.tokenizer))
         choices: list[Choice] = []
-        for sample in range(options.n):
+        for sample, parser in enumerate(prompt.parsers):
             text = ChoiceText(
-                prompt.parser(),
+                parser,
                 options.stop,
                 options.include_stop,
                 frozenset(params.stop_token_ids) - ends,
                 params.min_tokens,
-                prompt.one_call,
             )
             request = Request(
                 id=uuid.uuid4().hex,
@@ -335,10 +329,9 @@ class Service:
                 end_token_ids=ends,
                 sample=sample,
                 salt=options.salt,
-                adapter=options.model if options.model in self.config.adapters else None,
-                grammar=await self._compile(prompt.grammar)
-                if prompt.compiles
-                else prompt.grammar(),
+                adapter=self._adapter(options.model),
+                grammar=await self._compile(prompt.grammar) if prompt.compiles else None,
+                banned_ids=prompt.banned_ids,
                 stops=text.hook,
                 leader=choices[0].request if choices else None,
             )
@@ -368,15 +361,25 @@ class Service:
             async with asyncio.timeout(_GRAMMAR_SECONDS):
                 return await loop.run_in_executor(self._grammar_worker, make)
         except TimeoutError as error:
-            raise ConfigError(
-                f"the grammar was not compiled within {_GRAMMAR_SECONDS:g} seconds; simplify the "
-                "schema or pattern"
+            raise OverloadedError(
+                f"the grammars of others were compiled for {_GRAMMAR_SECONDS:g} seconds; try again",
+                retry_after=10,
             ) from error
 
-    def _ended(self, choice: Choice) -> None:
-        self.num_open -= 1
+    def _begin(self, count: int) -> None:
+        self.num_open += count
+        self._idle.clear()
+
+    def _end(self, count: int) -> None:
+        self.num_open -= count
         if not self.num_open:
             self._idle.set()
+
+    def _adapter(self, model: str | None) -> str | None:
+        return model if model in self.config.adapters else None
+
+    def _ended(self, choice: Choice) -> None:
+        self._end(1)
         if choice.end is not None and choice.ended_at is not None:
             seconds = choice.ended_at - choice.request.arrival
             self._seconds += 0.1 * (seconds - self._seconds)
@@ -391,6 +394,8 @@ class Service:
         request, reply = choice.request, choice.reply
         if choice.text.stop_string is not None or reply.malformed:
             return
+        if choice.end.reason is FinishReason.LENGTH and choice.end.has_calls:
+            return  # the section of calls may be open
         sampled = [token.token_id for token in request.completion]
         self._conversations.remember(choice.conversation, sampled, reply, request.salt)
 

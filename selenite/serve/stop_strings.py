@@ -37,6 +37,10 @@ class StopStrings:
             return self._take(end if self._include else end - len(self.found))
         return self._take(len(self._held) - self._longest_beginning())
 
+    def is_completed_by(self, text: str) -> bool:
+        """Whether a stop string would be found with this piece, which is not taken."""
+        return self.found is None and any(s in self._held + text for s in self._strings)
+
     def flush(self) -> str:
         """What was held back: no stop string follows."""
         return self._take(len(self._held)) if self.found is None else ""

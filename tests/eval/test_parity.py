@@ -41,7 +41,9 @@ def parity(directory: Path, *options: str) -> dict[str, dict[str, float]]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return {found["name"]: found for found in json.loads(done.stdout)["differences"]}
+    found = json.loads(done.stdout)
+    assert (found["rounding"] is None) == ("float32" in options)
+    return {each["name"]: each for each in found["differences"]}
 
 
 @needs_mkl

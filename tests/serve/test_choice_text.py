@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selenite.chat.events import CallFinished, CallStarted, collect
-from selenite.chat.profile import K2
+from selenite.chat.events import collect
+from selenite.chat.profile import K2, K2_THINKING
 from selenite.chat.reply_parser import ReplyParser
 from selenite.chat.tokenizer import Tokenizer
 from selenite.serve.choice_text import ChoiceText, PlainText
@@ -59,13 +59,13 @@ def test_calls_hold_no_stop_strings(tokenizer: Tokenizer) -> None:
     assert reply.calls[0].arguments == '{"stop": "stop"}'
 
 
-def test_the_first_call_can_end_it(tokenizer: Tokenizer) -> None:
-    text = ChoiceText(ReplyParser(K2, tokenizer), one_call=True)
-    ends = [text.push(token) for token in tokenizer.encode(CALL, allow_special=True)]
-    assert ends.index(True) == len(ends) - 3  # before the section's end
-    kinds = [type(event) for event in text.events()]
-    assert kinds[0] is CallStarted
-    assert CallFinished in kinds
+def test_white_space_that_the_parser_holds_back_can_stop(tokenizer: Tokenizer) -> None:
+    text = ChoiceText(ReplyParser(K2_THINKING, tokenizer), ["\n\n"])
+    ids = [*tokenizer.encode("One."), *tokenizer.encode("\n"), *tokenizer.encode("\n")]
+    assert [text.push(token) for token in ids] == [False] * (len(ids) - 1) + [True]
+    text.finish()
+    assert collect(text.events()).content == "One."
+    assert text.stop_string == "\n\n"
 
 
 def test_hidden_tokens_are_no_text(tokenizer: Tokenizer) -> None:

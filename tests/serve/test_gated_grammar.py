@@ -7,7 +7,7 @@ import pytest
 
 from selenite.chat.profile import Reasoning
 from selenite.chat.tokenizer import Tokenizer
-from selenite.serve.gated_grammar import AfterReasoning, Without
+from selenite.serve.gated_grammar import AfterReasoning
 
 
 class Only:
@@ -22,12 +22,6 @@ class Only:
 
     def accept(self, token: int) -> None:
         self.seen.append(token)
-
-
-def test_without() -> None:
-    allowed_V = Without([3, 5], 8).allowed_V()
-    assert allowed_V is not None
-    assert allowed_V.tolist() == [True, True, True, False, True, False, True, True]
 
 
 @pytest.mark.parametrize("end", ["</think>", "<|im_middle|>"], ids=["text", "special token"])

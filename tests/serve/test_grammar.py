@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from functools import cache
 from typing import Any
 
 import jsonschema
@@ -51,6 +52,7 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(texts, 400)
 
 
+@cache  # each has a process of its own
 def factory(tokenizer: Tokenizer, profile: ChatProfile = K2) -> GrammarFactory:
     return GrammarFactory(tokenizer, tokenizer.vocab_size + EXTRA_LOGITS, profile)
 
@@ -110,6 +112,26 @@ def test_calls_are_valid_by_construction(tokenizer: Tokenizer, profile: ChatProf
             assert [call.name for call in reply.calls] == ["get_weather"]
     assert finished >= 20
     assert num_calls >= (0 if choice == "auto" and profile is HERMES else 10)
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("profile", [K2, HERMES], ids=lambda profile: profile.name)
+def test_one_call_ends_a_reply_that_may_have_no_more(
+    tokenizer: Tokenizer, profile: ChatProfile, choice: str
+):
+    grammars = factory(tokenizer, profile)
+    stop, prefer = stop_and_markers(tokenizer, profile)
+    num_calls = 0
+    for seed in range(30):
+        written = write(grammars.tools(TOOLS, choice, parallel=False), stop, seed, prefer)
+        if written is None:
+            continue
+        reply = parse_reply(profile, written, tokenizer)
+        check_calls(reply)  # the section is closed, too
+        assert len(reply.calls) <= 1
+        num_calls += len(reply.calls)
+    if choice == "required" or profile is K2:  # by chance nobody writes <tool_call> in letters
+        assert num_calls > 5
 
 
 @pytest.mark.parametrize("profile", [K2, HERMES], ids=lambda profile: profile.name)

@@ -6,8 +6,9 @@ prefix), and the prefix cache holds what it may hand out again; a page is free w
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 
 class PagePool:
@@ -59,13 +60,10 @@ class PagePool:
 
     def check_integrity(self, held: Iterable[Sequence[int]]) -> None:
         """Asserts that the counts are what ``held`` (the pages of every holder) adds up to."""
-        counted = Counter(page for pages in held for page in pages)
-        wrong = {
-            page: (self._holders[page], counted[page])
-            for page in range(self.num_pages)
-            if self._holders[page] != counted[page]
-        }
-        assert not wrong, f"page: (counted, held) {wrong}"
-        free = Counter(self._free)
-        assert set(free) == {p for p in range(self.num_pages) if not counted[p]}, "free list"
-        assert max(free.values(), default=1) == 1, "a page is twice in the free list"
+        every = np.fromiter((page for pages in held for page in pages), np.int64)
+        counted = np.bincount(every, minlength=self.num_pages)
+        assert len(counted) == self.num_pages, f"a page beyond the pool: {every.max()}"
+        wrong = np.flatnonzero(counted != np.array(self._holders))
+        assert not len(wrong), [(int(p), self._holders[p], int(counted[p])) for p in wrong]
+        free = np.bincount(np.array(self._free, np.int64), minlength=self.num_pages)
+        assert np.array_equal(free, counted == 0), "the free list is not the pages nobody holds"

@@ -28,6 +28,24 @@ def page_key(parent: bytes, tokens: Sequence[int]) -> bytes:
     return hashlib.sha256(parent + np.asarray(tokens, dtype="<i8").tobytes()).digest()
 
 
+class PageKeys:
+    """Keys of a sequence's full pages, each hashed once; the sequence may only grow."""
+
+    def __init__(self, root: bytes, page_size: int) -> None:
+        self.root = root
+        self._page_size = page_size
+        self._keys: list[bytes] = []
+
+    def first(self, count: int, tokens: Sequence[int]) -> list[bytes]:
+        """Of the first ``count`` pages of ``tokens``, which all are full."""
+        size = self._page_size
+        assert count * size <= len(tokens), (count, size, len(tokens))
+        for page in range(len(self._keys), count):
+            parent = self._keys[-1] if self._keys else self.root
+            self._keys.append(page_key(parent, tokens[page * size : (page + 1) * size]))
+        return self._keys[:count]
+
+
 @dataclass(eq=False)
 class _Node:
     key: bytes
@@ -49,37 +67,27 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def match(self, root: bytes, tokens: Sequence[int]) -> list[int]:
-        """Pages of the longest published prefix of ``tokens``; the caller becomes a holder.
-
-        At least one token is left over: its logits have to be computed.
-        """
-        size = self.pool.page_size
+    def match(self, keys: Sequence[bytes]) -> list[int]:
+        """Pages of the longest published beginning of ``keys``; the caller becomes a holder."""
         found: list[_Node] = []
-        key = root
-        for first in range(0, (len(tokens) - 1) // size * size, size):
-            key = page_key(key, tokens[first : first + size])
-            if key not in self._nodes:
+        for key in keys:
+            node = self._nodes.get(key)
+            if node is None:
                 break
-            found.append(self._nodes[key])
+            found.append(node)
         self._use(found)
         pages = [node.page for node in found]
         self.pool.hold(pages)
-        self.queries += len(tokens)
-        self.hits += len(pages) * size
         return pages
 
-    def publish(self, root: bytes, tokens: Sequence[int], pages: list[int]) -> None:
-        """Makes the full pages of a sequence known, ``pages`` being its own.
+    def publish(self, keys: Sequence[bytes], pages: list[int]) -> None:
+        """Makes the first pages of a sequence known, ``pages`` being its own.
 
         Where the same was published before, the sequence goes on with that page, and its own copy
         is released: ``pages`` is changed in place.
         """
-        size = self.pool.page_size
         path: list[_Node] = []
-        key = root
-        for index in range(len(tokens) // size):
-            key = page_key(key, tokens[index * size : (index + 1) * size])
+        for index, key in enumerate(keys):
             node = self._nodes.get(key)
             if node is None:
                 parent = path[-1] if path else None
@@ -93,6 +101,15 @@ class PrefixCache:
                 pages[index] = node.page
             path.append(node)
         self._use(path)
+
+    def count(self, queries: int, hits: int) -> None:
+        """Of a sequence that starts: tokens looked up, and tokens found."""
+        self.queries += queries
+        self.hits += hits
+
+    def num_idle(self) -> int:
+        """Pages that ``evict`` could give up: whoever holds a page holds those before it."""
+        return sum(self.pool.holders(node.page) == 1 for node in self._nodes.values())
 
     def evict(self, count: int) -> int:
         """Gives up to ``count`` pages back to the pool that only the cache holds; how many."""

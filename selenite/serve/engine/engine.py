@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from selenite.clock import Clock, SystemClock
-from selenite.errors import ConfigError, SeleniteError
+from selenite.errors import ConfigError, NonFiniteError, SeleniteError
 from selenite.model.transformer import Transformer
 from selenite.runtime import is_batch_invariant
 from selenite.serve.cache.pages import PagePool
 from selenite.serve.cache.prefix import PrefixCache
+from selenite.serve.engine.pooling import Pooler
 from selenite.serve.engine.request import Chunk, Request, SampledToken
 from selenite.serve.engine.runner import Runner
 from selenite.serve.engine.sampler import prompt_logprobs, sample
@@ -105,15 +106,16 @@ class Engine:
                 raise ConfigError(
                     f"{field}: token id {unknown[0]} is not in the vocabulary of {vocabulary}"
                 )
-        total = len(request.prompt) + request.params.max_tokens
-        sizes = f"{len(request.prompt)} prompt tokens and max_tokens={request.params.max_tokens}"
+        sizes = f"{len(request.prompt)} prompt tokens"
+        if request.pooler is None:
+            sizes += f" and max_tokens={request.params.max_tokens}"
         positions = self.runner.model.config.max_positions
-        if total > positions:
+        if request.most_tokens > positions:
             raise ConfigError(
                 f"{sizes} exceed the model's {positions} positions; shorten the prompt, or lower "
                 "max_tokens"
             )
-        if self.pool.pages_for(request.most_tokens) > self.pool.num_pages:
+        if self.pool.pages_for(request.most_entries) > self.pool.num_pages:
             slots = self.pool.num_pages * self.pool.page_size
             raise ConfigError(
                 f"{sizes} exceed the cache of {slots} tokens; shorten the prompt, lower "
@@ -134,13 +136,17 @@ class Engine:
             return []
         hidden = self.runner.run(chunks)
         self.scheduler.advance(chunks)
-        changed: list[Request] = []
-        for chunk, chunk_hidden_TD in zip(chunks, hidden, strict=True):
-            self._score_prompt(chunk, chunk_hidden_TD)
-        sampling = [(c, h[-1:]) for c, h in zip(chunks, hidden, strict=True) if c.samples]
-        if sampling:
-            changed = [chunk.request for chunk, _ in sampling]
-            self._sample(changed, [row for _, row in sampling])
+        changed = [chunk.request for chunk in chunks if chunk.samples]
+        rows: dict[Request, Tensor] = {}
+        for chunk, hidden_TD in zip(chunks, hidden, strict=True):
+            if chunk.request.pooler is not None:
+                self._pool(chunk, chunk.request.pooler, hidden_TD)
+            else:
+                self._score_prompt(chunk, hidden_TD)
+                if chunk.samples:
+                    rows[chunk.request] = hidden_TD[-1:]
+        if rows:
+            self._sample(list(rows), list(rows.values()))
         return changed
 
     def abort(self, request: Request) -> None:
@@ -238,7 +244,9 @@ class Engine:
         request.completion.append(drawn)
         request.tokens.append(drawn.token_id)
         params = request.params
-        ends = {*params.stop_token_ids, *(() if params.ignore_eos else request.end_token_ids)}
+        # A grammar's end cannot be ignored: nothing may follow it.
+        ignored = params.ignore_eos and request.grammar is None
+        ends = {*params.stop_token_ids, *(() if ignored else request.end_token_ids)}
         try:
             stopped = request.stops is not None and request.stops(drawn.token_id)
         except Exception as error:  # noqa: BLE001 - one request's text must not end the others
@@ -249,16 +257,31 @@ class Engine:
         elif len(request.completion) >= params.max_tokens:
             self._end(request, FinishReason.LENGTH)
 
+    def _pool(self, chunk: Chunk, pooler: Pooler, hidden_TD: Tensor) -> None:
+        pooler.add(hidden_TD, chunk.start)
+        if chunk.samples:
+            try:
+                pooler.finish()
+            except NonFiniteError as error:
+                self._fail(chunk.request, error)
+            else:
+                self._end(chunk.request, FinishReason.STOP)
+
     def _score_prompt(self, chunk: Chunk, hidden_TD: Tensor) -> None:
+        """Log-probabilities of the chunk's tokens, as many rows of logits at once as are sampled
+        in a step: the memory plan has room for those."""
         request = chunk.request
         if request.params.prompt_logprobs is None or chunk.start >= len(request.prompt) - 1:
             return
-        stop = min(chunk.stop, len(request.prompt) - 1)
-        rows = hidden_TD[: stop - chunk.start]
-        targets = request.prompt[chunk.start + 1 : stop + 1]
-        done = len(request.prompt_logprobs)  # computed before a preemption
-        scored = prompt_logprobs(self.runner.logits(rows), targets, request.params.prompt_logprobs)
-        request.prompt_logprobs += scored[max(0, done - chunk.start) :]
+        num_rows = min(chunk.stop, len(request.prompt) - 1) - chunk.start
+        targets = request.prompt[chunk.start + 1 : chunk.start + 1 + num_rows]
+        # What was scored before a preemption stands.
+        done = max(0, len(request.prompt_logprobs) - chunk.start)
+        for first in range(done, num_rows, self.config.max_running):
+            rows = slice(first, min(first + self.config.max_running, num_rows))
+            logits_TV = self.runner.logits(hidden_TD[rows])
+            count = request.params.prompt_logprobs
+            request.prompt_logprobs += prompt_logprobs(logits_TV, targets[rows], count)
 
     def _fail(self, request: Request, error: Exception) -> None:
         if not isinstance(error, SeleniteError):  # a bug: whoever asked is told no more than that

@@ -162,7 +162,11 @@ class EngineThread:
                 if self._stopping:
                     break
                 self._run_calls()
-                if self._paused or not self.engine.has_work():
+                if not self.engine.has_work():
+                    self.engine.check_integrity()
+                    self._wake.wait()
+                    continue
+                if self._paused:
                     self._wake.wait()
                     continue
                 for request in self.engine.step():

@@ -31,11 +31,12 @@ class EnginePlan:
     cache: int
     cache_tokens: int
     reason: str  # for the cache's size
+    beside: int = 0  # of other processes that belong to the server
 
     @property
     def total(self) -> int:
         """At the fullest moment."""
-        return self.weights + max(self.loading, self.step + self.cache)
+        return self.beside + self.weights + max(self.loading, self.step + self.cache)
 
     def lines(self) -> list[str]:
         """The plan as lines of text."""
@@ -44,7 +45,8 @@ class EnginePlan:
             "loading": (self.loading, "float32 weights while they are read"),
             "step": (self.step, "activations, attention and logits of the largest step"),
             "cache": (self.cache, f"{self.cache_tokens:,} tokens: {self.reason}"),
-            "total": (self.total, "weights, and the larger of loading and step with cache"),
+            "beside": (self.beside, "the process that compiles grammars"),
+            "total": (self.total, "the larger of loading and step with cache, and the rest"),
         }
         return [f"  {name:<8}{mebibytes(size):>12}  {note}" for name, (size, note) in rows.items()]
 
@@ -59,6 +61,7 @@ def plan_engine(
     max_running: int,
     page_size: int,
     cache_tokens: int | None = None,
+    beside: int = 0,
 ) -> EnginePlan:
     """The plan of a model on this machine.
 
@@ -71,6 +74,7 @@ def plan_engine(
         max_running: sequences at once.
         page_size: tokens of a page; the cache holds whole pages.
         cache_tokens: what the cache must hold; None: as many as there is use and room for.
+        beside: bytes of other processes that belong to the server.
 
     Raises ``OutOfMemoryError`` with the dial to turn where it does not fit.
     """
@@ -79,7 +83,7 @@ def plan_engine(
     loading = 4 * count - weights + bytes_per_value * model.vocab_size * model.hidden_size
     step = _step_bytes(model, bytes_per_value, max_step_tokens, max_running)
     a_token = cache_bytes_per_token(model, layout, bytes_per_value)
-    room = max(0, available.num_bytes - weights - step)
+    room = max(0, available.num_bytes - beside - weights - step)
     if cache_tokens is not None:
         tokens, reason = cache_tokens, "requested"
     else:
@@ -90,7 +94,7 @@ def plan_engine(
             least = _LEAST_SEQUENCES * model.max_positions
             tokens, reason = max(fit, least), f"{_SHARE:.0%} of the memory that is left"
     tokens = -(-tokens // page_size) * page_size
-    plan = EnginePlan(weights, loading, step, tokens * a_token, tokens, reason)
+    plan = EnginePlan(weights, loading, step, tokens * a_token, tokens, reason, beside)
     if plan.total > available.num_bytes:
         raise OutOfMemoryError(
             f"the engine needs {mebibytes(plan.total)}, but there are only "
@@ -101,11 +105,12 @@ def plan_engine(
 
 
 def _dial(plan: EnginePlan, available: Available) -> str:
-    if plan.weights + plan.loading > available.num_bytes:
+    room = available.num_bytes - plan.beside - plan.weights
+    if plan.loading > room:
         return "the weights alone do not fit while they are read: take a smaller model"
-    if plan.weights + plan.step + plan.cache // plan.cache_tokens > available.num_bytes:
+    if plan.step + plan.cache // plan.cache_tokens > room:
         return "lower --max-num-batched-tokens"
-    fit = (available.num_bytes - plan.weights - plan.step) * plan.cache_tokens // plan.cache
+    fit = (room - plan.step) * plan.cache_tokens // plan.cache
     return f"lower --kv-cache-tokens to {fit} or less"
 
 

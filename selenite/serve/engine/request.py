@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from selenite.serve.cache.prefix import PageKeys
+from selenite.serve.engine.pooling import Pooler
 from selenite.types import FinishReason, SamplingParams
 
 
@@ -61,6 +63,9 @@ class Request:
     salt: str = ""  # prefixes are shared only with requests of the same salt
     adapter: str | None = None
     grammar: Grammar | None = None
+    banned_ids: frozenset[int] = frozenset()  # never sampled
+    pooler: Pooler | None = None
+    """Given, the request wants a vector of its prompt, and no tokens."""
     stops: Callable[[int], bool] | None = None
     """Told every sampled token; true ends the completion there (stop strings, complete calls)."""
     leader: Request | None = None
@@ -71,6 +76,7 @@ class Request:
     tokens: list[int] = field(init=False)  # prompt and completion
     computed: int = 0  # tokens whose entries are cached
     pages: list[int] = field(default_factory=list)
+    keys: PageKeys | None = None  # of its pages, made when they are first asked for
     cached: int = 0  # tokens of the prompt that were found in the prefix cache
     preemptions: int = 0
     publishes: bool = True
@@ -91,9 +97,20 @@ class Request:
         return self.computed >= len(self.tokens) - 1 and bool(self.completion)
 
     @property
+    def needs_every_row(self) -> bool:
+        """Whether all of the prompt must be computed, even what the prefix cache holds."""
+        is_mean = self.pooler is not None and self.pooler.pooling == "mean"
+        return is_mean or self.params.prompt_logprobs is not None
+
+    @property
     def most_tokens(self) -> int:
-        """Entries that it can come to need: the last token's are never stored."""
-        return len(self.prompt) + self.params.max_tokens - 1
+        """Of prompt and completion together, at most."""
+        return len(self.prompt) + (0 if self.pooler else self.params.max_tokens)
+
+    @property
+    def most_entries(self) -> int:
+        """That it can come to need: the last sampled token's are never stored."""
+        return max(len(self.prompt), self.most_tokens - 1)
 
 
 @dataclass(frozen=True)

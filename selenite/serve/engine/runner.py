@@ -56,6 +56,8 @@ class Runner:
     def free_entries(self) -> None:
         """Gives the memory of the cache back; no step may run until it is taken again."""
         del self.entries
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
@@ -70,11 +72,6 @@ class Runner:
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Logits ``[T, V]`` of hidden states of the last step."""
         return self.model.logits(hidden_TD)
-
-    def plain_model(self) -> Transformer:
-        """The model without an adapter, for what is no request (embeddings)."""
-        self._use(None)
-        return self.model
 
     def swap(self, model: Transformer) -> None:
         """Goes on with other weights; the adapters stay."""

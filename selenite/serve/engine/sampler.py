@@ -9,14 +9,14 @@ Letters: ``B`` rows, ``V`` vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from selenite.errors import NonFiniteError
 from selenite.ops.logprobs import log_softmax
-from selenite.ops.sampling import penalized_logits, sample_token, sampling_logits
+from selenite.ops.sampling import draw_token, penalized_logits
 from selenite.serve.engine.request import Request, SampledToken
 
 
@@ -28,8 +28,10 @@ def sample(
     largest_B, greedy_B = largest.tolist(), token_B.tolist()
     drawn: list[SampledToken | Exception] = []
     for row, request in enumerate(requests):
-        if is_plain(request) and math.isfinite(largest_B[row]):
-            drawn.append(SampledToken(greedy_B[row], weight_version=weight_version))
+        greedy = greedy_B[row]
+        is_taken = is_plain(request) and greedy not in request.banned_ids
+        if is_taken and math.isfinite(largest_B[row]):
+            drawn.append(SampledToken(greedy, weight_version=weight_version))
             continue
         try:
             drawn.append(_sample_row(logits_BV[row], request, weight_version))
@@ -57,24 +59,26 @@ def _sample_row(logits_V: Tensor, request: Request, weight_version: int) -> Samp
     completion = request.tokens[len(request.prompt) :]
     adjusted_V = penalized_logits(logits_V, params, request.prompt, completion)
     adjusted_V = _restricted(adjusted_V, request)
-    token = sample_token(adjusted_V, params, request.sample, position=len(request.tokens))
+    position = len(request.tokens)
+    token, drawn_from_V = draw_token(adjusted_V, params, request.sample, position)
     if request.grammar is not None:
         request.grammar.accept(token)
     if params.logprobs is None:
         return SampledToken(token, weight_version=weight_version)
     own_V = log_softmax(logits_V[None])[0]
-    drawn_from = adjusted_V if params.temperature == 0 else sampling_logits(adjusted_V, params)
     return SampledToken(
         token,
         logprob=float(own_V[token]),
-        sampled_logprob=float(log_softmax(drawn_from[None])[0, token]),
+        sampled_logprob=float(log_softmax(drawn_from_V[None])[0, token]),
         top=likeliest(own_V, params.logprobs),
         weight_version=weight_version,
     )
 
 
 def _restricted(logits_V: Tensor, request: Request) -> Tensor:
-    """Without the tokens that the grammar, or ``min_tokens``, excludes."""
+    """Without the tokens that are banned, or that the grammar or ``min_tokens`` excludes."""
+    if request.banned_ids:
+        logits_V = _without(logits_V, request.banned_ids)
     allowed = None if request.grammar is None else request.grammar.allowed_V()
     if allowed is not None:
         if not allowed.any():
@@ -82,12 +86,15 @@ def _restricted(logits_V: Tensor, request: Request) -> Tensor:
         excluded = torch.from_numpy(~allowed).to(logits_V.device)
         logits_V = logits_V.masked_fill(excluded, -torch.inf)
     if len(request.completion) < request.params.min_tokens:
-        ends = sorted({*request.end_token_ids, *request.params.stop_token_ids})
-        index = torch.tensor(ends, dtype=torch.int64, device=logits_V.device)
-        longer_V = logits_V.index_fill(0, index, -torch.inf)
+        longer_V = _without(logits_V, {*request.end_token_ids, *request.params.stop_token_ids})
         # Where a grammar allows nothing but the end, the text is as long as it can be.
         return longer_V if bool(longer_V.isfinite().any()) else logits_V
     return logits_V
+
+
+def _without(logits_V: Tensor, tokens: Collection[int]) -> Tensor:
+    index = torch.tensor(sorted(tokens), dtype=torch.int64, device=logits_V.device)
+    return logits_V.index_fill(0, index, -torch.inf)
 
 
 def likeliest(logprobs_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:

@@ -1,6 +1,8 @@
 """What changes the server for everybody: pausing, sleeping, other weights.
 
-Served with ``--admin`` alone: whoever reaches these endpoints can stop or replace the model.
+Served with ``--admin`` alone: whoever reaches these endpoints can stop or replace the model. They
+are for programs: on a machine where no key is asked for, every page in the user's browser reaches
+them too.
 """
 
 from __future__ import annotations
@@ -9,14 +11,25 @@ import asyncio
 from pathlib import Path
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
 from selenite.serve.engine.engine import AtSwap
 from selenite.serve.http.door import DoorOf
 from selenite.serve.http.protocol import Body
 
-router = APIRouter()
+
+async def _refuse_pages(request: Request) -> None:
+    """Browsers set these headers, and pages cannot take them away."""
+    for header in ("Origin", "Sec-Fetch-Site"):
+        if header in request.headers:
+            raise HTTPException(
+                403, f"{header}: this endpoint is for programs, not for pages; send no such header"
+            )
+
+
+router = APIRouter(dependencies=[Depends(_refuse_pages)])
 
 
 class PauseBody(Body):

@@ -77,7 +77,7 @@ def create_app(door: Door) -> FastAPI:
     app.state.door = door
     app.include_router(router)
     if door.config.admin:
-        app.include_router(admin.router, responses=_ERRORS)
+        app.include_router(admin.router, responses=_ERRORS | {403: {"model": ErrorResponse}})
     errors.install(app)
     app.add_middleware(
         Guard, api_keys=door.config.api_keys, max_body_bytes=door.config.max_body_bytes

@@ -86,8 +86,12 @@ class ChatBody(SamplingFields):
 
 
 def specs_of(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
-    """Raises ``ConfigError`` where two have one name."""
+    """Raises ``ConfigError`` where two have one name, or one has a name that ``tool_choice`` has a
+    meaning for."""
     names = [tool.name for tool in tools]
+    words = [name for name in names if name in ("none", "auto", "required")]
+    if words:
+        raise ConfigError(f"tools: {words[0]!r} is a word of tool_choice; give it another name")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"tools: {twice[0]!r} stands there twice; give each tool its own name")
@@ -211,6 +215,7 @@ class ChatWriter:
         self._body = body
         self._generation = generation
         self._words = TokenWords(service)
+        self._options = body.stream_options or StreamOptions()
         self._head = {
             "id": f"chatcmpl-{generation.id}",
             "created": int(datetime.now(UTC).timestamp()),
@@ -230,21 +235,20 @@ class ChatWriter:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Events of a stream. The same text, calls and log-probabilities as ``whole``."""
-        options = self._body.stream_options
-        with_usage = bool(options and options.include_usage)
         begun: set[int] = set()
         async for updates in self._generation.updates():
             data = b""
             for update in updates:
                 if update.index not in begun:
                     begun.add(update.index)
-                    data += self._first(update.index)
+                    data += event(self._first(update.index))
                 for choice in self._chunks(update):
-                    data += self._chunk([choice], with_usage)
+                    data += event(self._chunk(choice))
             yield data
-        if with_usage:
-            usage = usage_of(self._generation)
-            yield event(self._with_head(choices=[], usage=usage))
+        if self._options.include_usage:
+            last = self._chunk()
+            last.usage = usage_of(self._generation)
+            yield event(last)
         yield DONE
 
     def _choice(self, choice: Choice, end: End) -> ChatChoice:
@@ -268,21 +272,20 @@ class ChatWriter:
             token_ids=self._ids(choice.request.completion),
         )
 
-    def _first(self, index: int) -> bytes:
+    def _first(self, index: int) -> ChatChunk:
         delta = ReplyDelta(role="assistant", content="")
-        chunk = self._with_head(choices=[ChunkChoice(index=index, delta=delta, finish_reason=None)])
+        chunk = self._chunk(ChunkChoice(index=index, delta=delta, finish_reason=None))
         if self._body.return_token_ids:
             chunk.prompt_token_ids = list(self._generation.choices[index].request.prompt)
-        return event(chunk)
+        return chunk
 
-    def _chunk(self, choices: list[ChunkChoice], with_usage: bool) -> bytes:
-        chunk = self._with_head(choices=choices)
-        if with_usage:
+    def _chunk(self, *choices: ChunkChoice) -> ChatChunk:
+        chunk = ChatChunk(object="chat.completion.chunk", **self._head, choices=list(choices))
+        if self._options.continuous_usage_stats:
+            chunk.usage = usage_of(self._generation)
+        elif self._options.include_usage:
             chunk.usage = None  # set, so that it is written: it comes in the last chunk
-        return event(chunk)
-
-    def _with_head(self, **fields: object) -> ChatChunk:
-        return ChatChunk(object="chat.completion.chunk", **self._head, **fields)
+        return chunk
 
     def _chunks(self, update: Update) -> Iterator[ChunkChoice]:
         """A chunk for each kind of thing that follows another, and one for the end."""

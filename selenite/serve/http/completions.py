@@ -101,6 +101,7 @@ class CompletionWriter:
         self._generation = generation
         self._tokenizer = service.tokenizer
         self._words = TokenWords(service)
+        self._options = body.stream_options or StreamOptions()
         self._prompts = prompts_of(body.prompt)
         self._offsets = [0] * len(generation.choices)
         self._head = {
@@ -120,8 +121,6 @@ class CompletionWriter:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Events of a stream."""
-        options = self._body.stream_options
-        with_usage = bool(options and options.include_usage)
         begun: set[int] = set()
         async for updates in self._generation.updates():
             data = b""
@@ -129,17 +128,22 @@ class CompletionWriter:
                 piece = self._piece(update, update.index not in begun)
                 begun.add(update.index)
                 if piece.text or piece.logprobs or piece.finish_reason or piece.token_ids:
-                    data += event(self._chunk([piece]))
+                    data += event(self._chunk(piece))
             if data:
                 yield data
-        if with_usage:
-            chunk = self._chunk([])
-            chunk.usage = self._usage()
-            yield event(chunk)
+        if self._options.include_usage:
+            last = self._chunk()
+            last.usage = self._usage()
+            yield event(last)
         yield DONE
 
-    def _chunk(self, choices: list[CompletionChoice]) -> Completion:
-        return Completion(object="text_completion", **self._head, choices=choices)
+    def _chunk(self, *choices: CompletionChoice) -> Completion:
+        chunk = Completion(object="text_completion", **self._head, choices=list(choices))
+        if self._options.continuous_usage_stats:
+            chunk.usage = self._usage()
+        elif self._options.include_usage:
+            chunk.usage = None  # set, so that it is written: it comes in the last chunk
+        return chunk
 
     def _piece(self, update: Update, is_first: bool) -> CompletionChoice:
         choice = self._generation.choices[update.index]

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from selenite.errors import ConfigError
-from selenite.serve.embedding import Pooling
+from selenite.serve.engine.pooling import Pooling
 from selenite.serve.http.completions import Prompts, prompts_of
 from selenite.serve.http.protocol import Body
 from selenite.serve.service import Service
@@ -23,25 +23,23 @@ class EmbeddingBody(Body):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     pooling: Pooling = "last"
+    cache_salt: str = ""
     user: str | None = None
 
     async def response(self, service: Service) -> Embeddings:
-        """Computes the vectors. Raises ``ConfigError`` for a size that the model does not have, and
-        for an adapter."""
-        if self.model not in (None, service.loaded.name):
-            raise ConfigError(
-                f"model={self.model}: embeddings are the model's own; ask for {service.loaded.name}"
-            )
+        """Computes the vectors. Raises ``ConfigError`` for a size that the model does not have."""
         size = service.loaded.model.config.hidden_size
         if self.dimensions not in (None, size):
             raise ConfigError(f"dimensions={self.dimensions}: this model's vectors have {size}")
-        vectors, num_tokens = await service.embed(prompts_of(self.input), self.pooling)
+        vectors, num_tokens = await service.embed(
+            prompts_of(self.input), self.pooling, self.model, self.cache_salt
+        )
         data = [
             Embedding(index=index, embedding=self._encoded(vector))
             for index, vector in enumerate(vectors)
         ]
         usage = EmbeddingUsage(prompt_tokens=num_tokens, total_tokens=num_tokens)
-        return Embeddings(data=data, model=service.loaded.name, usage=usage)
+        return Embeddings(data=data, model=self.model or service.loaded.name, usage=usage)
 
     def _encoded(self, vector: list[float]) -> list[float] | str:
         if self.encoding_format == "float":

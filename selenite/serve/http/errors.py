@@ -17,9 +17,10 @@ from selenite.serve.http.protocol import ErrorBody, ErrorResponse
 
 logger = logging.getLogger(__name__)
 
-_TYPES = {401: "authentication_error", 429: "rate_limit_error", 408: "timeout_error"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 408: "timeout_error"}
+_TYPES |= {429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large", 429: "queue_full"}
-_CODES |= {405: "method_not_allowed", 408: "request_timeout", 503: "unavailable"}
+_CODES |= {403: "forbidden", 405: "method_not_allowed", 408: "request_timeout", 503: "unavailable"}
 _PARAMETER = re.compile(r"^([a-z_][a-z_0-9.]*)[=:]")
 _LONGEST = 1000  # characters of a message
 
@@ -75,6 +76,8 @@ def error_response(error: Exception) -> ErrorResponse:
 def answer(error: Exception) -> Response:
     """The whole HTTP answer."""
     headers: dict[str, str] = {}
+    if isinstance(error, HTTPException):
+        headers |= error.headers or {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, TimeoutError):

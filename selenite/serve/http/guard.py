@@ -1,7 +1,8 @@
-"""What stands before every endpoint: keys, and the size of bodies."""
+"""What stands before every endpoint: keys, and how large and how slow a body may be."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import uuid
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from selenite.serve.http.errors import answer
 
+BODY_SECONDS = 60.0  # from the head of a request to the end of its body
 _OPEN_PATHS = ("/health",)
 
 
@@ -62,12 +64,14 @@ class Guard:
 
 
 class _BoundedBody:
-    """Receives a body of a limited size."""
+    """Receives a body of a limited size in a limited time; what follows it may take its time."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
         self._num_bytes = 0
+        self._is_complete = False
+        self._deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
     def check_announced(self, headers: Headers) -> None:
         """Before any of it is read."""
@@ -76,7 +80,19 @@ class _BoundedBody:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._is_complete:  # whoever still asks waits for the client to go away
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(
+                408,
+                f"the body was not complete after {BODY_SECONDS:g} seconds; send it faster, or "
+                "send less",
+                {"Connection": "close"},  # the rest of it is not waited for
+            ) from error
+        self._is_complete = not message.get("more_body", False)
         self._num_bytes += len(message.get("body", b""))
         if self._num_bytes > self._limit:
             raise self._too_large()

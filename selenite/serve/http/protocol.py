@@ -193,6 +193,9 @@ class StreamOptions(Body):
     """Of a stream."""
 
     include_usage: bool | None = False
+    """One more chunk at the end, without choices; the others have null."""
+    continuous_usage_stats: bool | None = False
+    """vLLM's: the tokens so far, in every chunk."""
 
 
 class TextPart(Body):

@@ -23,9 +23,11 @@ from selenite.chat.events import (
     Malformed,
     ReasoningDelta,
 )
+from selenite.serve.engine.request import SampledToken
 from selenite.serve.generation import End, Generation
 from selenite.serve.http.chat import MalformedPart, malformed_part
 from selenite.serve.http.errors import error_response
+from selenite.serve.http.logprobs import TokenLogprob, TokenWords
 from selenite.serve.http.responses import ResponsesBody
 from selenite.serve.service import Service
 from selenite.types import FinishReason
@@ -39,7 +41,7 @@ class OutputText(BaseModel):
     type: Literal["output_text"] = "output_text"
     text: str = ""
     annotations: list[str] = Field(default_factory=list)
-    logprobs: list[float] = Field(default_factory=list)
+    logprobs: list[TokenLogprob] = Field(default_factory=list)  # empty: not asked for
 
 
 class ReasoningPart(BaseModel):
@@ -131,6 +133,7 @@ class ResponseObject(BaseModel):
     text: dict[str, Any]
     tool_choice: Any
     tools: list[dict[str, Any]]
+    top_logprobs: int
     top_p: float
     truncation: Literal["disabled"] = "disabled"
     usage: ResponseUsage | None = None
@@ -144,6 +147,10 @@ class ResponseWriter:
     def __init__(self, body: ResponsesBody, generation: Generation, service: Service) -> None:
         self._generation = generation
         self._tokenizer = service.tokenizer
+        self._words = TokenWords(service)
+        self._has_logprobs = body.has_logprobs
+        self._special = frozenset(service.tokenizer.special_tokens.values())
+        self._unsaid: list[SampledToken] = []  # tokens since the last event, but for special ones
         self._sequence = 0
         self._malformed: list[MalformedPart] = []
         self._calls: dict[int, int] = {}  # index of a call to that of its item
@@ -160,6 +167,7 @@ class ResponseWriter:
             text=body.text.model_dump(by_alias=True) if body.text else {"format": {"type": "text"}},
             tool_choice=body.model_dump(include={"tool_choice"})["tool_choice"] or "auto",
             tools=[tool.model_dump() for tool in body.tools or ()],
+            top_logprobs=body.top_logprobs or 0,
             top_p=body.top_p,
             metadata=body.metadata or {},
         )
@@ -189,8 +197,10 @@ class ResponseWriter:
         async for updates in self._generation.updates():
             data = b""
             for update in updates:
+                self._unsaid += [t for t in update.tokens if t.token_id not in self._special]
                 for event in update.events:
                     data += b"".join(self._take(event))
+                    self._unsaid.clear()
                 if update.end is not None:
                     data += b"".join(self._finish(update.end))
             if data:
@@ -238,9 +248,14 @@ class ResponseWriter:
             yield from self._add(item)
             item.content.append(part_kind())  # type: ignore[arg-type]
             yield self._event("response.content_part.added", **self._part(item))
-        item.content[0].text += text
+        part = item.content[0]
+        part.text += text
         place = {"item_id": item.id, "output_index": self._last, "content_index": 0}
-        extra: dict[str, Any] = {"logprobs": []} if name == "output_text" else {}
+        extra = {}
+        if isinstance(part, OutputText):
+            scored = [self._words.logprob(t) for t in self._unsaid] if self._has_logprobs else []
+            part.logprobs += scored
+            extra["logprobs"] = [token.model_dump() for token in scored]
         yield self._event(f"response.{name}.delta", **place, delta=text, **extra)
 
     def _close_last(self, status: Literal["completed", "incomplete"]) -> Iterator[bytes]:
@@ -258,10 +273,9 @@ class ResponseWriter:
                     arguments=item.arguments,
                 )
         else:
-            name = "output_text" if isinstance(item, MessageOutput) else "reasoning_text"
-            extra: dict[str, Any] = {"logprobs": []} if name == "output_text" else {}
-            text = item.content[0].text
-            yield self._event(f"response.{name}.done", **place, content_index=0, text=text, **extra)
+            part = item.content[0].model_dump(exclude={"annotations"})
+            name = f"response.{part.pop('type')}.done"
+            yield self._event(name, **place, content_index=0, **part)
             yield self._event("response.content_part.done", **self._part(item))
         yield self._event(
             "response.output_item.done", output_index=self._last, item=item.model_dump()

@@ -26,6 +26,8 @@ from selenite.serve.http.protocol import (
 from selenite.serve.service import ChatRequest, MakeGrammar
 from selenite.types import Message, ToolCall
 
+OUTPUT_LOGPROBS = "message.output_text.logprobs"
+
 
 class MessageItem(Body):
     """A turn, or the text of one."""
@@ -129,11 +131,17 @@ class ResponsesBody(SamplingFields):
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = True
     text: TextSettings | None = None
-    top_logprobs: Literal[0] | None = Field(
-        default=None, description="Log-probabilities are in /v1/chat/completions."
+    include: list[str] | None = Field(
+        default=None, description=f"{OUTPUT_LOGPROBS}; all else is passed over."
     )
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     truncation: Literal["disabled"] | None = None
     metadata: dict[str, str] | None = None
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether the answer has log-probabilities."""
+        return OUTPUT_LOGPROBS in (self.include or ())
 
     def request(self) -> ChatRequest:
         """As the service takes it; raises ``ConfigError`` where fields contradict each other."""
@@ -150,7 +158,10 @@ class ResponsesBody(SamplingFields):
                 "text.format: the text cannot follow a format while tools may be called; set "
                 "tool_choice to none, or leave one of the two out"
             )
-        options = self.options(self.max_output_tokens, grammar=grammar)
+        if self.top_logprobs and not self.has_logprobs:
+            raise ConfigError(f"top_logprobs: set include to [{OUTPUT_LOGPROBS!r}] too")
+        logprobs = (self.top_logprobs or 0) if self.has_logprobs else None
+        options = self.options(self.max_output_tokens, logprobs, grammar=grammar)
         messages = self._messages()
         if not messages:
             raise ConfigError("input: give a text, or at least one item")

@@ -14,6 +14,7 @@ import uvicorn
 
 from selenite.serve.config import ServeConfig
 from selenite.serve.http.app import create_app
+from selenite.serve.http.connection import Connection
 from selenite.serve.http.door import Door
 from selenite.serve.load import load_model
 from selenite.serve.service import Service
@@ -46,6 +47,7 @@ class Server(uvicorn.Server):
                 create_app(self.door),
                 host=config.host,
                 port=config.port,
+                http=Connection,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from selenite.clock import Clock
 from selenite.serve.cache.pages import PagePool
-from selenite.serve.cache.prefix import PrefixCache, root_key
+from selenite.serve.cache.prefix import PageKeys, PrefixCache, root_key
 from selenite.serve.engine.request import Chunk, Request, Status
 
 
@@ -47,6 +47,9 @@ class Scheduler:
         self.running: list[Request] = []  # in order of their (last) start
         self.num_preemptions = 0
         self._last_adapter: str | None = None
+        self._short: Request | None = None
+        """Has found too few pages. Nothing starts before it: small requests of other adapters would
+        take every page that comes free."""
 
     def add(self, request: Request) -> None:
         """Puts a request at the end of the queue."""
@@ -75,8 +78,7 @@ class Scheduler:
             request.computed = chunk.stop
             full = chunk.stop // self.pool.page_size
             if request.publishes and full > chunk.start // self.pool.page_size:
-                known = request.tokens[: chunk.stop]
-                self.prefix.publish(self._root(request), known, request.pages)
+                self.prefix.publish(self._keys(request, full), request.pages)
 
     def finish(self, request: Request) -> None:
         """Takes a request out, wherever it is; its pages are released."""
@@ -84,6 +86,8 @@ class Scheduler:
             self.running.remove(request)
         elif request.status is Status.WAITING:
             self.waiting.remove(request)
+        if self._short is request:
+            self._short = None
         request.status = Status.FINISHED
         self._release(request)
 
@@ -96,6 +100,7 @@ class Scheduler:
         request.preemptions += 1
         self.num_preemptions += 1
         self.waiting.appendleft(request)
+        self._short = None  # the preempted one came earlier
 
     def check_integrity(self) -> None:
         """Asserts that every page is accounted for."""
@@ -110,9 +115,13 @@ class Scheduler:
             if budget > 0 and request.status is Status.RUNNING:
                 budget -= self._prefill(request, budget, chunks)
         while budget > 0 and len(self.running) < self.max_running:
-            first = next((r for r in self.waiting if r.adapter == adapter), None)
-            if first is None or _follows(first) or not self._start(first):
+            first = self._short or next((r for r in self.waiting if r.adapter == adapter), None)
+            if first is None or first.adapter != adapter or _follows(first):
                 break
+            if not self._start(first):
+                self._short = first
+                break
+            self._short = None
             budget -= self._prefill(first, budget, chunks)
         return chunks
 
@@ -145,18 +154,21 @@ class Scheduler:
         All of them, although the first chunk needs fewer: half a prompt that waits for pages
         would keep those it has from the sequences that decode.
         """
+        size = self.pool.page_size
         found: list[int] = []
-        if request.params.prompt_logprobs is None:
-            found = self.prefix.match(self._root(request), request.tokens)
+        if not request.needs_every_row:
+            # One token at least is left over: its logits have to be computed.
+            found = self.prefix.match(self._keys(request, (len(request.tokens) - 1) // size))
         missing = self.pool.pages_for(len(request.tokens)) - len(found)
-        if missing > self.pool.num_free:
-            self.prefix.evict(missing - self.pool.num_free)
-        if missing > self.pool.num_free:
+        if missing > self.pool.num_free + self.prefix.num_idle():
             self.pool.release(found)
             return False
+        if missing > self.pool.num_free:
+            self.prefix.evict(missing - self.pool.num_free)
+        self.prefix.count(len(request.tokens), len(found) * size)
         self.waiting.remove(request)
         request.pages = found
-        request.computed = len(found) * self.pool.page_size
+        request.computed = len(found) * size
         if request.preemptions == 0:
             request.cached = request.computed
         request.status = Status.RUNNING
@@ -189,8 +201,12 @@ class Scheduler:
         self.pool.release(request.pages)
         request.pages = []
 
-    def _root(self, request: Request) -> bytes:
-        return root_key(*self.namespace, self.adapter_key(request.adapter), request.salt)
+    def _keys(self, request: Request, count: int) -> list[bytes]:
+        """Of the request's first pages; hashed anew where weights or adapter are others now."""
+        root = root_key(*self.namespace, self.adapter_key(request.adapter), request.salt)
+        if request.keys is None or request.keys.root != root:
+            request.keys = PageKeys(root, self.pool.page_size)
+        return request.keys.first(count, request.tokens)
 
 
 def _follows(request: Request) -> bool:

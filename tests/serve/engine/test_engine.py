@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from selenite.errors import ConfigError, NonFiniteError
 from selenite.model.decode import decode
 from selenite.model.transformer import Transformer
+from selenite.ops.attention_context import packed_context
 from selenite.serve.engine.engine import Engine, EngineConfig
+from selenite.serve.engine.pooling import Pooler
 from selenite.serve.engine.request import Request
 from selenite.types import FinishReason, SamplingParams
 from tests.fixtures.tiny import k2_config, llama_config, tiny_model
@@ -229,6 +231,126 @@ def test_a_grammar_that_is_complete_ends_before_the_least_length(model: Transfor
     run(Engine(model, ROOMY), [request])
     assert written([request]) == [[8, 9]]
     assert request.finish_reason is FinishReason.STOP
+
+
+def test_a_grammars_end_cannot_be_ignored(model: Transformer):
+    class Ends:
+        """One token, then the end token, then nothing."""
+
+        def __init__(self) -> None:
+            self.accepted: list[int] = []
+
+        def allowed_V(self) -> np.ndarray:
+            return np.arange(VOCABULARY) == (5, 7)[len(self.accepted)]
+
+        def accept(self, token: int) -> None:
+            self.accepted.append(token)
+
+    params = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
+    request = Request("a", (1, 2), params, end_token_ids=frozenset({7}), grammar=Ends())
+    run(Engine(model, ROOMY), [request])
+    assert request.finish_reason is FinishReason.STOP
+    assert written([request]) == [[5, 7]]
+
+
+def test_banned_tokens_are_never_sampled(model: Transformer):
+    def greedy(banned: frozenset[int], logprobs: int | None = None) -> Request:
+        params = SamplingParams(temperature=0, max_tokens=4, logprobs=logprobs)
+        request = Request("a", (1, 2, 3), params, banned_ids=banned)
+        run(Engine(model, ROOMY), [request])
+        return request
+
+    free = written([greedy(frozenset())])[0]
+    banned = frozenset(free)
+    for logprobs in (None, 2):
+        assert not banned & set(written([greedy(banned, logprobs)])[0])
+    # What is reported is the model's own distribution.
+    first = greedy(banned, logprobs=2).completion[0]
+    assert first.top[0][0] == free[0]
+    assert first.logprob == dict(first.top).get(first.token_id, first.logprob)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_vectors_are_the_models_hidden_states_whatever_the_chunks(
+    model: Transformer, pooling: Literal["last", "mean"]
+):
+    prompts = [request.prompt for request in workload(6)]
+    context = packed_context([len(prompt) for prompt in prompts])
+    tokens_T = torch.tensor([token for prompt in prompts for token in prompt])
+    with torch.no_grad():
+        hidden_TD = model(tokens_T, context.positions_T, context).hidden_TD
+    for config in (ROOMY, EngineConfig(30, 4, max_step_tokens=7, max_running=4)):
+        engine = Engine(model, config)
+        for _ in range(2):  # the second time beginnings are in the prefix cache
+            requests = [
+                Request(str(i), prompt, SamplingParams(max_tokens=1), pooler=Pooler(pooling))
+                for i, prompt in enumerate(prompts)
+            ]
+            run(engine, requests)
+            for request, own_TD in zip(
+                requests, hidden_TD.split([len(p) for p in prompts]), strict=True
+            ):
+                pooled_D = own_TD[-1] if pooling == "last" else own_TD.mean(0)
+                assert request.pooler is not None
+                assert request.pooler.vector is not None
+                assert request.finish_reason is FinishReason.STOP
+                assert not request.completion
+                vector_D = torch.tensor(request.pooler.vector)
+                torch.testing.assert_close(vector_D, pooled_D / pooled_D.norm(), atol=1e-5, rtol=0)
+
+
+def test_a_vector_of_a_broken_model_is_an_error(model: Transformer):
+    broken = tiny_model(llama_config())
+    with torch.no_grad():
+        broken.embed.weight[3] = torch.nan
+    request = Request("a", (1, 3), SamplingParams(max_tokens=1), pooler=Pooler("last"))
+    other = Request("b", (1, 2), SamplingParams(max_tokens=1), pooler=Pooler("last"))
+    run(Engine(broken, ROOMY), [request, other])
+    assert isinstance(request.error, NonFiniteError)
+    assert other.error is None
+
+
+def test_a_large_request_of_one_adapter_is_not_overtaken_for_ever(
+    model: Transformer, monkeypatch: pytest.MonkeyPatch
+):
+    engine = Engine(model, EngineConfig(num_pages=16, page_size=4))
+    monkeypatch.setattr(engine.runner, "check_adapter", lambda name: None)
+    monkeypatch.setattr(engine.runner, "adapter_key", lambda name: name or "")
+    monkeypatch.setattr(engine.scheduler, "adapter_key", lambda name: name or "")
+    monkeypatch.setattr(engine.runner, "_use", lambda name: None)
+
+    def small(name: str) -> Request:
+        return Request(name, (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+
+    for index in range(4):
+        engine.add(small(f"early {index}"))
+    engine.step()
+    large = Request("large", (4,) * 60, SamplingParams(temperature=0, max_tokens=4), adapter="b")
+    engine.add(large)
+    for step in range(60):  # one more small one at each step
+        engine.add(small(f"late {step}"))
+        engine.step()
+        engine.check_integrity()
+        if large.finish_reason is not None:
+            break
+    assert large.finish_reason is FinishReason.LENGTH
+
+
+def test_nothing_is_given_up_for_a_request_that_cannot_start(model: Transformer):
+    engine = Engine(model, EngineConfig(num_pages=12, page_size=4))
+    run(engine, [Request("a", (1,) * 12, SamplingParams(temperature=0, max_tokens=1))])
+    known = len(engine.prefix)
+    assert known == 3
+    running = Request("b", (2,) * 20, SamplingParams(temperature=0, max_tokens=8))
+    engine.add(running)
+    engine.step()
+    engine.add(Request("c", (3,) * 36, SamplingParams(temperature=0, max_tokens=2)))
+    queries = engine.prefix.queries
+    for _ in range(3):
+        engine.step()
+        assert len(engine.scheduler.waiting) == 1
+    assert len(engine.prefix) >= known
+    assert engine.prefix.queries == queries  # what waits is not counted at each step
 
 
 def test_end_tokens_stop_tokens_and_the_least_length(model: Transformer):

@@ -35,6 +35,7 @@ def test_the_cache_is_what_can_be_used_or_what_there_is_room_for():
         preset("nano"), 4, "latent", PLENTY, max_step_tokens=512, max_running=8, page_size=16
     )
     assert latent.cache < roomy.cache
+    assert plan(beside=2**28).total == roomy.total + 2**28
 
 
 def test_what_does_not_fit_is_refused_with_the_dial():

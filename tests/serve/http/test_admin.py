@@ -111,8 +111,24 @@ def test_a_pause_can_end_what_runs(http: httpx.Client):
     assert http.post("/pause", json={"mode": "abort"}).json()["is_paused"]
     running.join(30)
     assert answers[0].status_code == 503, answers[0].text
+    assert "its operator ended what ran" in answers[0].json()["error"]["message"]
     http.post("/resume")
     assert len(generate(http)["token_ids"]) == 6
+
+
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
+def test_a_page_in_a_browser_changes_nothing(http: httpx.Client, header: str):
+    value = {"Origin": "https://elsewhere.org", "Sec-Fetch-Site": "cross-site"}[header]
+    requests = [("POST", path) for path in ("/pause", "/resume", "/sleep", "/wake_up")]
+    requests += [("POST", "/update_weights"), ("GET", "/weights")]
+    for method, path in requests:
+        body = {"path": "somewhere"} if path == "/update_weights" else {}
+        answer = http.request(method, path, headers={header: value}, json=body)
+        assert answer.status_code == 403, (path, answer.text)
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("permission_error", "forbidden")
+        assert f"{header}: this endpoint is for programs" in error["message"]
+    assert len(generate(http)["token_ids"]) == 6  # nothing is paused
 
 
 def test_without_the_option_there_is_no_such_endpoint(server: ServerProcess):

@@ -105,12 +105,35 @@ def test_a_stream_adds_up_to_the_answer_in_one_piece(
 def test_usage(ai: openai.OpenAI) -> None:
     chunks = stream(ai, stream_options={"include_usage": True})
     assert not chunks[-1].choices
-    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert all(chunk.choices for chunk in chunks[:-1])
+    assert all(chunk.model_dump(exclude_unset=True)["usage"] is None for chunk in chunks[:-1])
     usage = chunks[-1].usage
     assert (usage.completion_tokens, usage.total_tokens) == (24, usage.prompt_tokens + 24)
     again = ask(ai).usage
     assert again.prompt_tokens == usage.prompt_tokens
     assert again.prompt_tokens_details.cached_tokens >= 16
+    for unasked in (stream(ai), stream(ai, stream_options={})):
+        assert not any("usage" in chunk.model_fields_set for chunk in unasked)
+
+
+def test_usage_in_every_chunk(ai: openai.OpenAI) -> None:
+    """vLLM's; beside OpenAI's last chunk, or without it. It grows with the tokens."""
+    for last in (False, True):
+        wanted = {"continuous_usage_stats": True, "include_usage": last}
+        further = {"return_token_ids": True, "ignore_eos": True}
+        chunks = stream(ai, stream_options=wanted, extra_body=further, n=2)
+        said = [chunk.usage.completion_tokens for chunk in chunks]
+        assert said == sorted(said)
+        assert said[-1] == 48
+        assert bool(chunks[-1].choices) is not last
+        given = 0
+        for chunk in chunks:
+            for choice in chunk.choices:
+                given += len(choice.model_extra.get("token_ids") or ())
+            usage = chunk.usage
+            assert given <= usage.completion_tokens
+            assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+        assert given == 48
 
 
 def test_samples_of_one_prompt_differ_and_share_it(ai: openai.OpenAI) -> None:
@@ -140,6 +163,21 @@ def check_call(call: Any, names: set[str]) -> None:
     assert call.function.name in names
     assert call.id.startswith(f"functions.{call.function.name}:")
     jsonschema.validate(json.loads(call.function.arguments), SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["none", "auto", "required"])
+def test_a_tool_has_no_name_that_tool_choice_has_a_meaning_for(
+    ai: openai.OpenAI, name: str
+) -> None:
+    function = {"name": name, "parameters": SCHEMA}
+    flat = [{"type": "function", "strict": True, **function}]
+    for attempt in (
+        lambda: ask(ai, tools=[*TOOLS, {"type": "function", "function": function}]),
+        lambda: ai.responses.create(model="tiny", input="Hi", tools=flat),
+    ):
+        with pytest.raises(openai.BadRequestError, match=f"'{name}' is a word of") as caught:
+            attempt()
+        assert caught.value.param == "tools"
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from selenite.cli.main import main
 from selenite.serve.config import ServeConfig
 from selenite.serve.http.server import Server
 from selenite.serve.service import Service
-from tests.fixtures.server import ServerProcess, free_port
+from tests.fixtures.server import ServerProcess, free_port, running_here
 
 CHAT = "/v1/chat/completions"
 HELLO: list[Any] = [{"role": "user", "content": "Hello, fox."}]
@@ -75,18 +75,9 @@ def inside(model: Path) -> Iterator[tuple[Server, httpx.Client]]:
         request_timeout=3,
         shutdown_timeout=0.1,
     )
-    server = Server(config, say=lambda line: None)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    end = time.monotonic() + 30
-    while server.door.state != "ready":
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    with httpx.Client(base_url=f"http://127.0.0.1:{config.port}", timeout=30) as client:
+    url = f"http://127.0.0.1:{config.port}"
+    with running_here(config) as server, httpx.Client(base_url=url, timeout=30) as client:
         yield server, client
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def service_of(server: Server) -> Service:
@@ -95,17 +86,18 @@ def service_of(server: Server) -> Service:
 
 
 def test_a_full_queue_answers_429(inside: tuple[Server, httpx.Client]) -> None:
-    _, http = inside
-    body = {"messages": HELLO, "max_tokens": 30, "ignore_eos": True}
+    server, http = inside
+    body = {"messages": HELLO, "max_tokens": 5}
+    service_of(server).thread.pause().result()  # so that nothing ends before all have come
     with ThreadPoolExecutor(25) as pool:
-        answers = list(pool.map(lambda _: http.post(CHAT, json=body), range(25)))
-    statuses = [answer.status_code for answer in answers]
-    assert statuses.count(200) >= 10
-    assert statuses.count(429) == 25 - statuses.count(200) > 0
-    for answer in answers:
-        if answer.status_code == 429:
-            assert int(answer.headers["Retry-After"]) >= 1
-            assert answer.json()["error"]["code"] == "queue_full"
+        asked = [pool.submit(http.post, CHAT, json=body) for _ in range(25)]
+        first = [future for _, future in zip(range(15), as_completed(asked), strict=False)]
+        service_of(server).thread.resume().result()
+    for answer in (future.result() for future in first):
+        assert answer.status_code == 429
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert answer.json()["error"]["code"] == "queue_full"
+    assert sum(future.result().status_code == 200 for future in asked) == 10
     many = http.post(CHAT, json=body | {"n": 11})
     assert many.status_code == 400
     assert "at most 10" in many.json()["error"]["message"]

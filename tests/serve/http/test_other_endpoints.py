@@ -70,6 +70,28 @@ def test_a_streamed_completion_adds_up(ai: openai.OpenAI) -> None:
         assert all(value < 0 for value in choice.logprobs.token_logprobs[1:])
 
 
+def test_usage_of_a_streamed_completion(ai: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "prompt": "The quick", "max_tokens": 12, "seed": 1}
+    whole = ai.completions.create(**fields).usage
+
+    def usages(**options: bool) -> list[Any]:
+        chunks = list(ai.completions.create(**fields, stream=True, stream_options=options))
+        assert bool(chunks[-1].choices) is not options.get("include_usage", False)
+        return [chunk.model_dump(exclude_unset=True).get("usage", "none") for chunk in chunks]
+
+    *others, last = usages(include_usage=True)
+    assert others
+    assert set(others) == {None}
+    assert last["completion_tokens"] == whole.completion_tokens == 12
+    assert set(usages()) == {"none"}
+    for with_last in (False, True):
+        said = usages(continuous_usage_stats=True, include_usage=with_last)
+        written = [usage["completion_tokens"] for usage in said]
+        assert written == sorted(written)
+        assert written[0] < 12
+        assert said[-1]["total_tokens"] == whole.total_tokens
+
+
 def test_a_prompt_is_scored_without_writing(ai: openai.OpenAI) -> None:
     answer = ai.completions.create(
         model="tiny", prompt="The quick brown", max_tokens=0, echo=True, logprobs=0
@@ -153,6 +175,66 @@ def test_responses_text(ai: openai.OpenAI) -> None:
     assert event.type == "response.incomplete"
     assert text == answer.output_text == event.response.output[0].content[0].text
     assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize("kind", ["special", "stop"])
+def test_responses_logprobs_are_of_the_tokens_of_the_text(
+    ai: openai.OpenAI, model: Any, kind: str
+) -> None:
+    """As in chat, but for tokens that are no text: between, behind, or in a stop string."""
+    tokenizer = Tokenizer.load(model)
+    further: dict[str, Any] = {"seed": 3, "ignore_eos": True}
+    if kind == "special":
+        further["logit_bias"] = {str(id): 4 for id in tokenizer.special_tokens.values()}
+    fields: dict[str, Any] = {"model": "tiny", "input": "Hello, fox.", "max_output_tokens": 60}
+    fields |= {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    if kind == "stop":
+        text = ai.responses.create(**fields, extra_body=further).output_text
+        further["stop"] = [text[20:24]]
+    answer = ai.responses.create(**fields, extra_body=further)
+    parts = [item.content[0] for item in answer.output]
+    whole = [entry for part in parts for entry in part.logprobs]
+    assert answer.top_logprobs == 2
+    assert all(len(entry.top_logprobs) == 2 for entry in whole)
+    spelled = b"".join(bytes(entry.bytes) for entry in whole).decode(errors="replace")
+    assert spelled.startswith(answer.output_text)
+    assert len(spelled) <= len(answer.output_text) + 20 * (kind == "stop")
+    chat = ai.chat.completions.create(
+        model="tiny",
+        messages=HELLO,
+        max_tokens=60,
+        logprobs=True,
+        top_logprobs=2,
+        extra_body=further,
+    )
+    tokens = chat.choices[0].logprobs.content
+    written = [t for t in tokens if t.token not in tokenizer.special_tokens][: len(whole)]
+    assert [entry.model_dump() for entry in whole] == [t.model_dump() for t in written]
+    assert len(written) < len(tokens)
+    # The same in a stream: in its pieces, at the end of each text, and in the last event.
+    pieces: list[Any] = []
+    ends: list[Any] = []
+    for event in ai.responses.create(**fields, stream=True, extra_body=further):
+        if event.type == "response.output_text.delta":
+            pieces += event.logprobs
+        if event.type == "response.output_text.done":
+            ends += event.logprobs
+    assert [entry.to_dict() for entry in pieces] == [entry.to_dict() for entry in whole]
+    assert [entry.to_dict() for entry in ends] == [entry.to_dict() for entry in whole]
+    assert [item.content[0] for item in event.response.output] == parts
+
+
+def test_responses_have_no_logprobs_that_were_not_asked_for(ai: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "input": "Hello, fox.", "max_output_tokens": 4}
+    answer = ai.responses.create(**fields, include=["reasoning.encrypted_content"])
+    assert answer.output[0].content[0].logprobs == []
+    with pytest.raises(openai.BadRequestError, match="set include") as caught:
+        ai.responses.create(**fields, top_logprobs=2)
+    assert caught.value.param == "top_logprobs"
+    answer = ai.responses.create(**fields, include=["message.output_text.logprobs"])
+    (first, *_) = answer.output[0].content[0].logprobs
+    assert first.logprob < 0
+    assert first.top_logprobs == []
 
 
 def test_responses_tools_keep_the_models_ids(ai: openai.OpenAI) -> None:
