@@ -11,6 +11,7 @@ from selenite.model.config import ModelConfig
 from selenite.model.feed_forward import FeedForward
 from selenite.model.layers import RMSNorm
 from selenite.model.moe import MoE
+from selenite.ops.activation import add
 from selenite.ops.attention_context import AttentionContext
 from selenite.ops.rope import RopeTable
 
@@ -52,9 +53,9 @@ class Block(nn.Module):
         attended_TD, max_logit_N = self.attention(
             self.attention_norm(x_TD), rope, context, self.layer
         )
-        x_TD = x_TD + attended_TD
+        x_TD = add(x_TD, attended_TD)
         normed_TD = self.ffn_norm(x_TD)
         if isinstance(self.ffn, MoE):
             out_TD, routing = self.ffn(normed_TD, replay_TK)
-            return BlockOutput(x_TD + out_TD, max_logit_N, routing.ids_TK, routing.load_E)
-        return BlockOutput(x_TD + self.ffn(normed_TD), max_logit_N, None, None)
+            return BlockOutput(add(x_TD, out_TD), max_logit_N, routing.ids_TK, routing.load_E)
+        return BlockOutput(add(x_TD, self.ffn(normed_TD)), max_logit_N, None, None)

@@ -23,6 +23,7 @@ from selenite.model.layers import Linear, RMSNorm
 from selenite.model.nextn import PredictionLayer
 from selenite.ops.attention_context import AttentionContext
 from selenite.ops.linear import linear
+from selenite.ops.permute import look_up
 from selenite.ops.rope import (
     RopeTable,
     inverse_frequencies,
@@ -52,7 +53,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocab_size, width))
 
     def forward(self, tokens_T: Tensor) -> Tensor:
-        return nn.functional.embedding(tokens_T, self.weight)
+        return look_up(self.weight, tokens_T)
 
 
 class Transformer(nn.Module):

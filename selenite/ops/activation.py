@@ -41,6 +41,20 @@ def exp(x: Tensor) -> Tensor:
     return _elementwise(torch.exp, x)
 
 
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """``x + y`` of one shape; without gradient a kernel of our own, which a tape can hold."""
+    if (
+        torch.is_grad_enabled()
+        or not native.serves(x)
+        or not (x.is_contiguous() and y.is_contiguous())
+    ):
+        return x + y
+    assert x.shape == y.shape, (x.shape, y.shape)
+    out = torch.empty_like(x)
+    native.call("add_values", x, y, out, x.numel())
+    return out
+
+
 def swiglu(gate_TF: Tensor, up_TF: Tensor, weight_T1: Tensor | None = None) -> Tensor:
     """``silu(gate) * up`` (arXiv 2002.05202), each row times its weight if there are weights."""
     if native.serves(gate_TF):

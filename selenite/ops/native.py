@@ -18,9 +18,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +54,7 @@ _COMMON = (
 )
 _PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).selenite_probe() != 42)"
 _ARGUMENTS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
+_hears: Callable[[str, tuple[Any, ...]], None] | None = None  # see heard_by
 _LETTERS: dict[type, str] = {int: "i", float: "f"}  # other values are passed by address
 
 
@@ -164,6 +167,8 @@ def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> N
     Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
     strides.
     """
+    if _hears is not None:
+        _hears(name, (*arguments, torch.get_num_threads()))
     letters = ""
     values: list[ctypes.Array | int | float | None] = []
     for argument in arguments:
@@ -176,6 +181,25 @@ def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> N
             letters += _LETTERS.get(type(argument), "p")
             values.append(argument)
     function(name, letters + "i")(*values, torch.get_num_threads())
+
+
+@contextmanager
+def heard_by(hears: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
+    """Tells ``hears`` of every call in the block: the kernel's name and all of its arguments."""
+    global _hears
+    assert _hears is None, "calls are heard by another already"
+    _hears = hears
+    try:
+        yield
+    finally:
+        _hears = None
+
+
+def address(name: str) -> int:
+    """Of a function that ``csrc`` exports."""
+    found = ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value
+    assert found is not None
+    return found
 
 
 @cache

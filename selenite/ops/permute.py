@@ -31,6 +31,14 @@ def sum_rows(x_XD: Tensor, source_X: Tensor, places_TK: Tensor, padding_Z: Tenso
     return _SumRows.apply(x_XD, source_X, places_TK, padding_Z)
 
 
+def look_up(table_VD: Tensor, rows_T: Tensor) -> Tensor:
+    """Row ``rows[t]`` of a table for each ``t``. In inference mode the kernel trusts that there is
+    such a row."""
+    if torch.is_inference_mode_enabled() and _is_served(table_VD, rows_T):
+        return _gather(table_VD, rows_T)
+    return torch.nn.functional.embedding(rows_T, table_VD)
+
+
 def store_rows(stored_SMH: Tensor, x_TMH: Tensor, slots_T: Tensor) -> None:
     """``stored[slots] = x`` without gradient; a slot of -1 stores nothing."""
     is_served = (

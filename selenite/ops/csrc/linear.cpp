@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "numbers.h"
+#include "tape.h"
 
 namespace {
 
@@ -121,5 +122,6 @@ extern "C" void few_rows_linear(const bf16* x_TI, std::int64_t x_stride, const b
         }
     }
 }
+RECORDABLE(few_rows_linear)
 
 #endif

@@ -21,6 +21,7 @@
 #include "attention_bf16.h"
 #include "attention_float.h"
 #include "attention_pages.h"
+#include "tape.h"
 
 namespace paged {
 namespace {
@@ -261,7 +262,8 @@ void run(const void* q, const void* k, const void* v, const std::int64_t* table,
                          std::int64_t threads) {                                                      \
         paged::run<PRODUCTS>(q, k, v, table, segments, numbers, scale, bias, parent, select,          \
                              score_rows, scores, out, softmax, threads);                              \
-    }
+    }                                                                                                  \
+    RECORDABLE(NAME)
 
 PAGED_ATTENTION(paged_attention_float, paged::FloatProducts<float>)
 #ifdef __AVX512BF16__

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "numbers.h"
+#include "tape.h"
 
 // `out[x] = row source[x]`.
 extern "C" void gather_rows(const bf16* x_TD, const std::int64_t* source_X, bf16* out_XD,
@@ -13,6 +14,7 @@ extern "C" void gather_rows(const bf16* x_TD, const std::int64_t* source_X, bf16
         std::copy(from, from + width, out_XD + r * width);
     }
 }
+RECORDABLE(gather_rows)
 
 // `out[t] = sum over k of row places[t, k]`, in the order of k in float32, rounded once.
 extern "C" void gather_sum(const bf16* x_XD, const std::int64_t* places_TK, bf16* out_TD,
@@ -49,3 +51,4 @@ extern "C" void store_rows(const char* x, std::int64_t row_stride, std::int64_t 
             std::memcpy(out + (slots[t] * heads + m) * bytes, x + t * row_stride + m * head_stride, bytes);
     }
 }
+RECORDABLE(store_rows)

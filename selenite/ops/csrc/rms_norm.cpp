@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "numbers.h"
+#include "tape.h"
 
 // Rows may lie `stride` values apart; `out_TD` is dense. Writes `1 / rms` of each row for backward.
 extern "C" void rms_norm_forward(const bf16* x_TD, std::int64_t stride, const float* gain_D,
@@ -22,6 +23,7 @@ extern "C" void rms_norm_forward(const bf16* x_TD, std::int64_t stride, const fl
         for (std::int64_t d = 0; d < width; ++d) out[d] = to_bf16(to_float(x[d]) * scale * gain_D[d]);
     }
 }
+RECORDABLE(rms_norm_forward)
 
 // `dgain_BD` gets a row for each block of `block` rows, summed in an order that does not depend on
 // the number of threads. `grad_TD` and `dx_TD` are dense.

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "numbers.h"
+#include "tape.h"
 
 namespace {
 
@@ -56,3 +57,4 @@ extern "C" void rope_rotate(const bf16* x_TNH, std::int64_t row_stride, std::int
         }
     }
 }
+RECORDABLE(rope_rotate)

@@ -2,6 +2,7 @@
 // and rounded once; the gradients recompute the sigmoid instead of reading it.
 
 #include "numbers.h"
+#include "tape.h"
 
 namespace {
 
@@ -25,6 +26,7 @@ extern "C" void swiglu_forward(const bf16* gate_TF, const bf16* up_TF, const flo
         }
     }
 }
+RECORDABLE(swiglu_forward)
 
 // `dweight_T` is null where `weight_T` is.
 extern "C" void swiglu_backward(const bf16* gate_TF, const bf16* up_TF, const float* weight_T,
