@@ -134,6 +134,13 @@ class Engine:
         chunks = self.scheduler.schedule()
         if not chunks:
             return []
+        if all(chunk.is_decode for chunk in chunks):
+            logits_BV = self.runner.decode(chunks)
+            if logits_BV is not None:
+                self.scheduler.advance(chunks)
+                requests = [chunk.request for chunk in chunks]
+                self._sample(requests, logits_BV)
+                return requests
         hidden = self.runner.run(chunks)
         self.scheduler.advance(chunks)
         changed = [chunk.request for chunk in chunks if chunk.samples]
@@ -146,7 +153,7 @@ class Engine:
                 if chunk.samples:
                     rows[chunk.request] = hidden_TD[-1:]
         if rows:
-            self._sample(list(rows), list(rows.values()))
+            self._sample(list(rows), self.runner.logits(torch.cat(list(rows.values()))))
         return changed
 
     def abort(self, request: Request) -> None:
@@ -229,9 +236,8 @@ class Engine:
             config.layout,
         )
 
-    def _sample(self, requests: Sequence[Request], rows: Sequence[Tensor]) -> None:
+    def _sample(self, requests: Sequence[Request], logits_BV: Tensor) -> None:
         """A new token for each request; a request whose token cannot be drawn fails alone."""
-        logits_BV = self.runner.logits(torch.cat(list(rows)))
         for request, drawn in zip(
             requests, sample(logits_BV, requests, self.weight_version), strict=True
         ):

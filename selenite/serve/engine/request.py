@@ -125,3 +125,8 @@ class Chunk:
     def samples(self) -> bool:
         """Whether the step gives the request a new token."""
         return self.stop == len(self.request.tokens)
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether it is the last sampled token alone, whose logits give the next one."""
+        return self.request.is_prefilled and self.stop - self.start == 1

@@ -19,6 +19,7 @@ from selenite.model.lora import put_adapters, take_adapters
 from selenite.model.lora_files import load_lora, read_lora_config
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
+from selenite.serve.engine.recorded import RecordedDecode
 from selenite.serve.engine.request import Chunk
 
 
@@ -52,10 +53,11 @@ class Runner:
             self.layout,
             self.device,
         )
+        self._record_anew()
 
     def free_entries(self) -> None:
         """Gives the memory of the cache back; no step may run until it is taken again."""
-        del self.entries
+        del self.entries, self._recorded
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -69,6 +71,15 @@ class Runner:
         return list(hidden_TD.split([chunk.stop - chunk.start for chunk in chunks]))
 
     @torch.inference_mode()
+    def decode(self, chunks: Sequence[Chunk]) -> Tensor | None:
+        """Logits ``[B, V]`` of a step in which every sequence has one token, good until the next
+        step; None: such steps cannot be played from a tape, and ``run`` computes them."""
+        if chunks[0].request.adapter is not None:
+            return None
+        self._use(None)
+        return self._recorded.logits(chunks)
+
+    @torch.inference_mode()
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Logits ``[T, V]`` of hidden states of the last step."""
         return self.model.logits(hidden_TD)
@@ -79,6 +90,7 @@ class Runner:
             raise ConfigError("the new weights are of another model; start another server for it")
         self._use(None)
         self.model = model
+        self._record_anew()
 
     def load_adapter(self, name: str, directory: Path) -> None:
         """Reads an adapter; it takes part when a step's requests name it."""
@@ -111,6 +123,10 @@ class Runner:
         if name is not None and name not in self._adapters:
             known = ", ".join(self._adapters) or "none"
             raise ConfigError(f"adapter {name!r} is not loaded (loaded: {known})")
+
+    def _record_anew(self) -> None:
+        slots = self.num_pages * self.page_size
+        self._recorded = RecordedDecode(self.model, self.entries, slots, self.page_size)
 
     def _use(self, name: str | None) -> None:
         if name == self._adapter:

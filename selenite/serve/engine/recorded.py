@@ -1,0 +1,125 @@
+"""Decode steps from a tape: one token of each sequence, recorded once for each number of them.
+
+The step's inputs lie in tensors that stay; a step fills them, plays the tape and has its logits.
+What cannot be recorded (``ops/tape.py``) runs as any other step, and the reason is said once.
+
+Letters: ``B`` sequences, ``P`` pages of the longest there can be, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from selenite import log
+from selenite.errors import UnsupportedError
+from selenite.model.cache import EntryCache
+from selenite.model.transformer import Transformer
+from selenite.ops.attention_context import AttentionContext, Pages
+from selenite.ops.tape import Tape, record
+from selenite.serve.engine.request import Chunk
+
+logger = logging.getLogger(__name__)
+
+
+class RecordedDecode:
+    """Plays decode steps of a model over its cached entries, both of which must stay as they are.
+
+    Args:
+        model: without an adapter.
+        entries: where its entries are.
+        num_slots: of ``entries``.
+        page_size: slots of a page.
+    """
+
+    def __init__(
+        self, model: Transformer, entries: EntryCache, num_slots: int, page_size: int
+    ) -> None:
+        self._model = model
+        self._entries = entries
+        self._page_size = page_size
+        longest = min(model.config.max_positions, num_slots)
+        self._most_pages = -(-longest // page_size)
+        self._steps: dict[int, _Step] = {}  # by the number of sequences
+        self._arena = torch.empty(0, dtype=torch.uint8)  # one step is played at a time
+        self._is_possible = True
+
+    def logits(self, chunks: Sequence[Chunk]) -> Tensor | None:
+        """Logits ``[B, V]`` of chunks of one token each, good until the next step; None where such
+        steps cannot be recorded."""
+        if not self._is_possible:
+            return None
+        step = self._steps.get(len(chunks))
+        if step is None:
+            step = _Step(len(chunks), self._most_pages, self._page_size, self._entries)
+        step.fill(chunks)
+        if step.tape is None:
+            try:
+                step.tape = record(lambda: step.run(self._model))
+            except UnsupportedError as error:
+                log.once(logger, f"decode steps are not recorded: {error}", logging.INFO)
+                self._is_possible = False
+                return None
+            self._steps[len(chunks)] = step
+            self._place(step.tape)
+        return step.tape.play()[0]
+
+    def _place(self, tape: Tape) -> None:
+        if tape.num_bytes <= self._arena.numel():
+            tape.place(self._arena)
+            return
+        self._arena = torch.empty(tape.num_bytes, dtype=torch.uint8)
+        for step in self._steps.values():
+            assert step.tape is not None
+            step.tape.place(self._arena)
+
+
+class _Step:
+    """The inputs of a step of ``B`` sequences, and its tape once it was recorded."""
+
+    def __init__(self, B: int, P: int, page_size: int, entries: EntryCache) -> None:
+        self.tape: Tape | None = None
+        self._page_size = page_size
+        self._tokens_B = torch.zeros(B, dtype=torch.int64)
+        self._table_BP = torch.full((B, P), -1, dtype=torch.int64)
+        self._known: list[list[int]] = [[] for _ in range(B)]  # pages that the table has
+        write_B = torch.zeros(B, dtype=torch.int64)
+        self._context = AttentionContext(
+            torch.zeros(B, dtype=torch.int64),
+            torch.arange(B),
+            tuple((row, row + 1, 0) for row in range(B)),
+            pages=Pages(page_size, self._table_BP, (1,) * B, write_B, entries),
+        )
+        # What kernels read of the segments, where every step has its own positions.
+        self._segments_B3 = self._context.segments_B3
+        self._positions_B, self._write_B = self._context.positions_T, write_B
+        self._numpy = [
+            tensor.numpy()
+            for tensor in (
+                self._tokens_B,
+                self._positions_B,
+                self._write_B,
+                self._segments_B3[:, 2],
+            )
+        ]
+
+    def fill(self, chunks: Sequence[Chunk]) -> None:
+        """Sets the inputs."""
+        size = self._page_size
+        tokens, positions, write, first = self._numpy
+        for row, chunk in enumerate(chunks):
+            pages, position = chunk.request.pages, chunk.start
+            if pages != self._known[row]:
+                self._table_BP[row, : len(pages)] = torch.tensor(pages)
+                self._known[row] = list(pages)
+            tokens[row] = chunk.request.tokens[position]
+            positions[row] = first[row] = position
+            write[row] = pages[position // size] * size + position % size
+
+    def run(self, model: Transformer) -> list[Tensor]:
+        """The step by the model itself."""
+        hidden_BD = model(self._tokens_B, self._positions_B, self._context).hidden_TD
+        return [model.logits(hidden_BD)]

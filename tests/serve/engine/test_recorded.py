@@ -1,0 +1,84 @@
+"""Decode steps from tapes: the same tokens and bits as steps by Python."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from selenite.ops import native
+from selenite.serve.engine.engine import Engine, EngineConfig
+from selenite.serve.engine.recorded import RecordedDecode
+from selenite.serve.engine.request import Request
+from selenite.types import SamplingParams
+from tests.fixtures.tiny import llama_config, tiny_model
+from tests.serve.engine.test_engine import workload
+
+needs_kernel = pytest.mark.skipif(
+    not native.is_available() or native.instruction_set().value != "avx512_bf16",
+    reason=f"no kernel for products here: {native.instruction_set().reason}",
+)
+TIGHT = EngineConfig(num_pages=22, page_size=4, max_step_tokens=60, max_running=8)
+
+
+def engine(config: EngineConfig = TIGHT) -> Engine:
+    return Engine(tiny_model(llama_config()).cast(torch.bfloat16), config)
+
+
+def scored() -> list[Request]:
+    return [
+        Request(r.id, r.prompt, replace(r.params, logprobs=0), r.end_token_ids)
+        for r in workload(10)
+    ]
+
+
+def run(engine: Engine, requests: list[Request]) -> list[list[tuple[int, float | None]]]:
+    for request in requests:
+        engine.add(request)
+    while engine.has_work():
+        engine.step()
+        engine.check_integrity()
+    return [[(token.token_id, token.logprob) for token in r.completion] for r in requests]
+
+
+@needs_kernel
+def test_bits_are_those_of_steps_by_python(monkeypatch: pytest.MonkeyPatch):
+    played = engine()
+    found = run(played, scored())
+    assert played.scheduler.num_preemptions > 0
+    assert len(played.runner._recorded._steps) >= 3
+    monkeypatch.setattr(RecordedDecode, "logits", lambda *_: None)
+    assert found == run(engine(), scored())
+
+
+@needs_kernel
+def test_other_weights_and_a_cache_that_was_given_back_are_recorded_anew():
+    served = engine()
+    request = Request("a", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+    served.add(request)
+    for _ in range(4):
+        served.step()
+    served.sleep()
+    served.wake()
+    while request.finish_reason is None:
+        served.step()
+    again = Request("b", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+    run(engine(), [again])
+    assert [t.token_id for t in request.completion] == [t.token_id for t in again.completion]
+    other = tiny_model(llama_config(), seed=1).cast(torch.bfloat16)
+    served.swap_weights(other, 1, "recompute")
+    swapped = Request("c", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+    fresh = Request("d", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+    run(served, [swapped])
+    run(Engine(other, TIGHT), [fresh])
+    assert [t.token_id for t in swapped.completion] == [t.token_id for t in fresh.completion]
+    assert [t.token_id for t in swapped.completion] != [t.token_id for t in request.completion]
+
+
+def test_what_cannot_be_recorded_says_why_and_runs(caplog: pytest.LogCaptureFixture):
+    plain = Engine(tiny_model(llama_config()), TIGHT)  # in float32
+    with caplog.at_level(logging.INFO):
+        run(plain, scored())
+    assert not plain.runner._recorded._is_possible
