@@ -78,10 +78,6 @@ struct Bf16Products {
     static __m512i load(const Element* from, long left) {
         return Whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << left) - 1, from);
     }
-    static void prefetch(const Element* row, long width) {
-        for (long i = 0; i < width; i += 32) _mm_prefetch((const char*)(row + i), _MM_HINT_T1);
-    }
-
     // Sums of 4 registers, each by quarter: [a, b, c, d] of the first quarter, and so on.
     static __m512 sum_quarters(const __m512 x[4]) {
         const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));

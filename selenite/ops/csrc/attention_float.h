@@ -2,6 +2,8 @@
 // in paged_attention.cpp asks of a `Products`, in plain C++ that the compiler vectorises.
 #pragma once
 
+#include <algorithm>
+
 #include "attention_block.h"
 
 namespace paged {
@@ -71,8 +73,10 @@ struct FloatProducts {
     }
 
     static void pack_keys(const Element* const* keys, long width, Packed* to) {
-        for (long i = 0; i < kBlock; i++)
-            for (long h = 0; h < width; h++) to[h * kBlock + i] = to_float(keys[i][h]);
+        for (long first = 0; first < width; first += kLanes)  // what is written stays in the first cache
+            for (long i = 0; i < kBlock; i++)
+                for (long h = first; h < std::min(first + kLanes, width); h++)
+                    to[h * kBlock + i] = to_float(keys[i][h]);
     }
     static void pack_values(const Element* const* values, long width, Packed* to) {
         const long room = value_room(width);
@@ -89,11 +93,12 @@ struct FloatProducts {
         float_product(count, room, kBlock, p, kBlock, values, room, sums, room, true);
     }
 
-    static void few_logits(const Query* q, long count, const Element* const* keys, const Element* const*,
-                           long width, std::uint64_t any, float* logits) {
+    static void few_logits(const Query* q, long count, const Element* const* keys,
+                           const Element* const* next, long width, std::uint64_t any, float* logits) {
         const long room = query_room(width);
         for (long i = 0; i < kBlock; i++) {
             if (!(any >> i & 1)) continue;
+            prefetch(next[i], width);
             for (long n = 0; n < count; n++) {
                 const Query* query = q + n * room;
                 const Element* key = keys[i];
@@ -105,10 +110,11 @@ struct FloatProducts {
         }
     }
     static void few_values(const Probability* p, long count, const Element* const* values,
-                           const Element* const*, long width, std::uint64_t any, float* sums) {
+                           const Element* const* next, long width, std::uint64_t any, float* sums) {
         const long room = value_room(width);
         for (long i = 0; i < kBlock; i += 4) {
             if (!(any >> i & 15)) continue;
+            for (long j = 0; j < 4; j++) prefetch(next[i + j], width);
             const Element *a = values[i], *b = values[i + 1], *c = values[i + 2], *d = values[i + 3];
             for (long n = 0; n < count; n++) {
                 const Probability* weight = p + n * kBlock + i;

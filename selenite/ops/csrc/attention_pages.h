@@ -150,6 +150,15 @@ class Block {
     // Points at the head's part of the next block, to be prefetched.
     void look_ahead(long kv_head) { point(next_, kv_head, next_keys, next_values); }
 
+    // Prefetches the part-th of so many parts of it.
+    void prefetch(long kv_head, long part, long parts) const {
+        for (long i = next_.count * part / parts; i < next_.count * (part + 1) / parts; i++) {
+            ::prefetch(step_.k.at(next_.slot[i], kv_head), step_.width);
+            if (step_.v.data != step_.k.data)
+                ::prefetch(step_.v.at(next_.slot[i], kv_head), step_.value_width);
+        }
+    }
+
     void bias(long column, float factor, float* to) const {
         for (long i = 0; i < kBlock; i++)
             to[i] = step_.bias[now_.slot[i] * step_.bias_columns + column] * factor;
