@@ -34,12 +34,20 @@ struct Bf16Products {
     static void pack_values(const Element* const* values, long width, Packed* to) {
         pack([=](long i) { return values[i]; }, kBlock, kBlock, width, to);
     }
-    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits) {
+    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits,
+                            Ahead& ahead) {
         const long pairs = (width + 1) / 2;
-        product(count, kBlock, pairs, q, query_room(width), keys, pairs, 0, logits, kBlock, false);
+        product(count, kBlock, pairs, q, query_room(width), keys, pairs, 0, logits, kBlock, false, ahead);
     }
-    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums) {
-        product(count, width, kBlock / 2, p, kBlock, values, kBlock / 2, 0, sums, value_room(width), true);
+    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums,
+                            Ahead& ahead) {
+        product(count, width, kBlock / 2, p, kBlock, values, kBlock / 2, 0, sums, value_room(width), true,
+                ahead);
+    }
+    // Steps of both, for so many queries at once.
+    static long steps(long count, long width, long value_width) {
+        const long tiles = (count + kRows - 1) / kRows, panels = (value_width + kPanel - 1) / kPanel;
+        return tiles * ((width + 1) / 2 + panels * (kBlock / 2));
     }
 
     // --- few queries: keys and values are read once, as they lie

@@ -128,8 +128,7 @@ class Block {
         if (key + kBlock < task_.key_stop)
             next_.find(pages_, step_.page_size, key + kBlock, task_.key_stop);
         else if (following_)
-            next_.find(step_.table + following_->sequence * step_.table_row, step_.page_size,
-                       following_->key, following_->key_stop);
+            find_following();
     }
 
     void look(long kv_head) {
@@ -150,13 +149,18 @@ class Block {
     // Points at the head's part of the next block, to be prefetched.
     void look_ahead(long kv_head) { point(next_, kv_head, next_keys, next_values); }
 
-    // Prefetches the part-th of so many parts of it.
-    void prefetch(long kv_head, long part, long parts) const {
-        for (long i = next_.count * part / parts; i < next_.count * (part + 1) / parts; i++) {
-            ::prefetch(step_.k.at(next_.slot[i], kv_head), step_.width);
+    // The lines of memory that it takes up. Returns how many they are.
+    long lines_ahead(long kv_head, const void** lines) const {
+        const void** to = lines;
+        const auto add = [&](const E* row, long width) {
+            for (long i = 0; i < width; i += 64 / long(sizeof(E))) *to++ = row + i;
+        };
+        for (long i = 0; i < next_.count; i++) {
+            add(step_.k.at(next_.slot[i], kv_head + heads_ahead_), step_.width);
             if (step_.v.data != step_.k.data)
-                ::prefetch(step_.v.at(next_.slot[i], kv_head), step_.value_width);
+                add(step_.v.at(next_.slot[i], kv_head + heads_ahead_), step_.value_width);
         }
+        return to - lines;
     }
 
     void bias(long column, float factor, float* to) const {
@@ -180,6 +184,11 @@ class Block {
     }
 
   private:
+    void find_following() {
+        next_.find(step_.table + following_->sequence * step_.table_row, step_.page_size, following_->key,
+                   following_->key_stop);
+        heads_ahead_ = following_->kv_heads == task_.kv_heads ? following_->kv_head - task_.kv_head : 0;
+    }
     void point(const Slots& slots, long kv_head, const E** to_keys, const E** to_values) const {
         for (long i = 0; i < kBlock; i++) {
             to_keys[i] = step_.k.at(slots.slot[i], kv_head);
@@ -207,6 +216,7 @@ class Block {
     const E* zeros_;
     const std::int64_t* pages_;
     Slots now_, next_;
+    long heads_ahead_ = 0;  // of the next block, where it is another task's
 };
 
 }  // namespace paged

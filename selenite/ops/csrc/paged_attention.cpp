@@ -144,22 +144,25 @@ class Work {
         Probability* probability;
         float* bias;       // [biases][64]
         Packed *keys, *values;
+        const void** lines;  // of the next block
     };
 
     Memory take_memory() const {
         const long count = task_.count(), keys = P::packed_keys(step_.width);
         const long values = P::packed_values(step_.value_width);
+        const long lines = kBlock * ((step_.width + step_.value_width) * sizeof(E) / 64 + 2) + 1;
         scratch.reset(count * (room_ * sizeof(float) + query_room_ * sizeof(Query) + sizeof(Running)) +
                       zeros_ * sizeof(E) + (2 * tile_ + biases_) * kBlock * sizeof(float) +
-                      (keys + values) * sizeof(Packed) + 16 * 64);
+                      (keys + values) * sizeof(Packed) + lines * sizeof(void*) + 16 * 64);
         const Memory memory{scratch.take<float>(count * room_),      scratch.take<Query>(count * query_room_),
                             scratch.take<Running>(count),            scratch.take<E>(zeros_),
                             scratch.take<float>(tile_ * kBlock),     scratch.take<Probability>(tile_ * kBlock),
                             scratch.take<float>(biases_ * kBlock),   scratch.take<Packed>(keys),
-                            scratch.take<Packed>(values)};
+                            scratch.take<Packed>(values),            scratch.take<const void*>(lines)};
         std::fill(memory.sums, memory.sums + count * room_, 0.0f);
         std::fill(memory.rows, memory.rows + count, Running());
         std::fill(memory.zeros, memory.zeros + zeros_, E(0));
+        std::fill(memory.lines, memory.lines + lines, memory.zeros);
         return memory;
     }
 
@@ -175,8 +178,13 @@ class Work {
             P::pack_keys(block_.keys, width, memory_.keys);
             P::pack_values(block_.values, value_width, memory_.values);
         }
+        Ahead ahead;
         long first = 0;  // the rows before it see nothing
         while (!block_.seen[first]) first++;
+        if (!few_) {
+            const long lines = block_.lines_ahead(task_.kv_head + m, memory_.lines);
+            ahead.spread(memory_.lines, lines, steps(queries - first * task_.group));
+        }
         for (long begin = first * task_.group; begin < queries; begin += tile_) {
             const long count = std::min(tile_, queries - begin), at = m * queries + begin;
             const Query* q = memory_.queries + at * query_room_;
@@ -184,7 +192,7 @@ class Work {
             if (few_)
                 P::few_logits(q, count, block_.keys, block_.next_keys, width, block_.any, memory_.logits);
             else
-                P::many_logits(q, count, memory_.keys, width, memory_.logits);
+                P::many_logits(q, count, memory_.keys, width, memory_.logits, ahead);
             softmax(m, begin, count);
             if (!scored_.empty()) keep_scores(key, m, begin, count);
             if (careful)
@@ -193,15 +201,21 @@ class Work {
                 P::few_values(memory_.probability, count, block_.values, block_.next_values, value_width,
                               block_.any, sums);
             else
-                P::many_values(memory_.probability, count, memory_.values, value_width, sums);
+                P::many_values(memory_.probability, count, memory_.values, value_width, sums, ahead);
         }
+    }
+
+    // Of all products over a block.
+    long steps(long queries) const {
+        const long rest = queries % tile_;
+        return queries / tile_ * P::steps(tile_, step_.width, step_.value_width) +
+               (rest ? P::steps(rest, step_.width, step_.value_width) : 0);
     }
 
     void softmax(long m, long begin, long count) {
         const long queries = task_.of_head();
         for (long i = 0; i < count; i++) {
             const long query = begin + i;
-            if (!few_) block_.prefetch(task_.kv_head + m, query, queries);
             const float kept = add_block(memory_.logits + i * kBlock, bias_of(query),
                                          block_.seen[query / task_.group], step_.scale,
                                          memory_.rows[m * queries + query], memory_.probability + i * kBlock);
