@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from selenite.model.config import ModelConfig
-from selenite.ops.permute import store_rows
+from selenite.ops.slots import empty_slots, store_rows
 
 
 def entry_shapes(
@@ -41,10 +41,7 @@ class EntryCache:
         self.layout: Literal["latent", "expanded"] = layout
         shapes = entry_shapes(config, layout)
         self._layers = [
-            tuple(
-                torch.full((num_slots, *shape), torch.nan, dtype=dtype, device=device)
-                for shape in shapes
-            )
+            tuple(empty_slots(num_slots, shape, dtype, device) for shape in shapes)
             for _ in range(config.num_layers + config.num_nextn_predict_layers)
         ]
 

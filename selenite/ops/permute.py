@@ -1,11 +1,10 @@
-"""Reordering rows, with gradients that gather; and storing rows in slots.
+"""Reordering rows, with gradients that gather.
 
 torch differentiates indexing by scattering with addition, which is slow and must assume that rows
 repeat. Here ``repeat_rows`` and ``sum_rows`` are each other's gradient. In bfloat16 on the CPU
 both are kernels of our own (``csrc/permute.cpp``).
 
-Letters: ``X`` rows in their new order, ``K`` copies of a row, ``Z`` rows of padding, ``S`` slots,
-``M`` heads of a stored row, ``H`` their width.
+Letters: ``X`` rows in their new order, ``K`` copies of a row, ``Z`` rows of padding.
 """
 
 from __future__ import annotations
@@ -37,25 +36,6 @@ def look_up(table_VD: Tensor, rows_T: Tensor) -> Tensor:
     if torch.is_inference_mode_enabled() and _is_served(table_VD, rows_T):
         return _gather(table_VD, rows_T)
     return torch.nn.functional.embedding(rows_T, table_VD)
-
-
-def store_rows(stored_SMH: Tensor, x_TMH: Tensor, slots_T: Tensor) -> None:
-    """``stored[slots] = x`` without gradient; a slot of -1 stores nothing."""
-    is_served = (
-        x_TMH.device.type == "cpu"
-        and x_TMH.stride(2) == 1
-        and x_TMH.dtype == stored_SMH.dtype
-        and stored_SMH.is_contiguous()
-        and native.is_available()
-    )
-    if not is_served:
-        kept = slots_T >= 0
-        stored_SMH[slots_T[kept]] = x_TMH[kept].detach()
-        return
-    size = x_TMH.element_size()
-    T, M, H = x_TMH.shape
-    strides = (stride * size for stride in x_TMH.stride()[:2])
-    native.call("store_rows", x_TMH, *strides, slots_T, stored_SMH, T, M, H * size)
 
 
 def _gather(x_TD: Tensor, source_X: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from selenite.ops.moe import dispatch
-from selenite.ops.permute import repeat_rows, store_rows, sum_rows
+from selenite.ops.permute import repeat_rows, sum_rows
 
 E = 5
 
@@ -48,21 +48,3 @@ def test_sums_are_made_in_float32() -> None:
     places = torch.tensor([[0, 1, 2]])
     out = sum_rows(x, torch.zeros(3, dtype=torch.int64), places, places[0, :0])
     assert out.item() == 258.0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("heads", [1, 3])
-def test_rows_are_stored_in_slots(dtype: torch.dtype, heads: int) -> None:
-    """Of a view, as latent attention expands values; -1 stores nothing."""
-    wide = torch.randn(5, heads, 11).to(dtype)
-    slots_T = torch.tensor([3, -1, 0, 6, -1])
-    for x in (
-        wide,
-        wide[..., 2:9],
-        wide[..., ::2],
-        wide.transpose(0, 1).contiguous().transpose(0, 1),
-    ):
-        stored = torch.full((7, *x.shape[1:]), torch.nan, dtype=dtype)
-        store_rows(stored, x, slots_T)
-        assert torch.equal(stored[[3, 0, 6]], x[[0, 2, 3]])
-        assert stored[[1, 2, 4, 5]].isnan().all()

@@ -34,12 +34,20 @@ struct Bf16Products {
     static void pack_values(const Element* const* values, long width, Packed* to) {
         pack([=](long i) { return values[i]; }, kBlock, kBlock, width, to);
     }
-    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits) {
+    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits,
+                            Ahead& ahead) {
         const long pairs = (width + 1) / 2;
-        product(count, kBlock, pairs, q, query_room(width), keys, pairs, 0, logits, kBlock, false);
+        product(count, kBlock, pairs, q, query_room(width), keys, pairs, 0, logits, kBlock, false, ahead);
     }
-    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums) {
-        product(count, width, kBlock / 2, p, kBlock, values, kBlock / 2, 0, sums, value_room(width), true);
+    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums,
+                            Ahead& ahead) {
+        product(count, width, kBlock / 2, p, kBlock, values, kBlock / 2, 0, sums, value_room(width), true,
+                ahead);
+    }
+    // Steps of both, for so many queries at once.
+    static long steps(long count, long width, long value_width) {
+        const long tiles = (count + kRows - 1) / kRows, panels = (value_width + kPanel - 1) / kPanel;
+        return tiles * ((width + 1) / 2 + panels * (kBlock / 2));
     }
 
     // --- few queries: keys and values are read once, as they lie
@@ -78,10 +86,6 @@ struct Bf16Products {
     static __m512i load(const Element* from, long left) {
         return Whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << left) - 1, from);
     }
-    static void prefetch(const Element* row, long width) {
-        for (long i = 0; i < width; i += 32) _mm_prefetch((const char*)(row + i), _MM_HINT_T1);
-    }
-
     // Sums of 4 registers, each by quarter: [a, b, c, d] of the first quarter, and so on.
     static __m512 sum_quarters(const __m512 x[4]) {
         const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdlib>
 
+#include <immintrin.h>
+
 #include "bf16_product.h"
 #include "numbers.h"
 
@@ -37,6 +39,31 @@ class Scratch {
 
 constexpr long kBlock = 64;  // keys
 constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+// Asks for memory: into the second cache, which takes more requests at a time. Requests that come
+// many at once are lost, so they are made in between other work.
+inline void prefetch(const void* line) { _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T1); }
+
+template <class E>
+inline void prefetch(const E* row, long width) {
+    for (long i = 0; i < width; i += 64 / long(sizeof(E))) prefetch(row + i);
+}
+
+// Lines of memory to be asked for, spread evenly over the steps of some products.
+class Ahead {
+  public:
+    void spread(const void** lines, long count, long steps) {
+        lines_ = lines;
+        share_ = (count << 16) / steps;
+        done_ = 0;
+    }
+    void at(long step) const { prefetch(lines_[(done_ + step) * share_ >> 16]); }
+    void after(long steps) { done_ += steps; }
+
+  private:
+    const void** lines_ = nullptr;
+    long share_ = 0, done_ = 0;
+};
 
 // Bit i of a mask is key i of a block.
 inline std::uint64_t first_bits(long count) {

@@ -2,6 +2,8 @@
 // in paged_attention.cpp asks of a `Products`, in plain C++ that the compiler vectorises.
 #pragma once
 
+#include <algorithm>
+
 #include "attention_block.h"
 
 namespace paged {
@@ -23,11 +25,12 @@ inline Lanes load_lanes(const float* from) {
 // C[m][n] (+)= sum_k A[m][k] B[k][n], R rows and V registers of columns.
 template <int R, int V>
 inline void float_tile(const float* a, long lda, const float* b, long ldb, long depth, float* c, long ldc,
-                       bool add) {
+                       bool add, const Ahead ahead) {
     Lanes sum[R][V];
     for (int r = 0; r < R; r++)
         for (int v = 0; v < V; v++) sum[r][v] = add ? load_lanes(c + r * ldc + v * kLanes) : Lanes{};
     for (long k = 0; k < depth; k++) {
+        ahead.at(k);
         Lanes column[V];
         for (int v = 0; v < V; v++) column[v] = load_lanes(b + k * ldb + v * kLanes);
         for (int r = 0; r < R; r++)
@@ -39,19 +42,20 @@ inline void float_tile(const float* a, long lda, const float* b, long ldb, long 
 
 template <int V>
 inline void float_columns(long m, const float* a, long lda, const float* b, long ldb, long depth, float* c,
-                          long ldc, bool add) {
-    for (; m >= kTileRows; m -= kTileRows, a += kTileRows * lda, c += kTileRows * ldc)
-        float_tile<kTileRows, V>(a, lda, b, ldb, depth, c, ldc, add);
-    for (; m > 0; m--, a += lda, c += ldc) float_tile<1, V>(a, lda, b, ldb, depth, c, ldc, add);
+                          long ldc, bool add, Ahead& ahead) {
+    for (; m >= kTileRows; m -= kTileRows, a += kTileRows * lda, c += kTileRows * ldc, ahead.after(depth))
+        float_tile<kTileRows, V>(a, lda, b, ldb, depth, c, ldc, add, ahead);
+    for (; m > 0; m--, a += lda, c += ldc, ahead.after(depth))
+        float_tile<1, V>(a, lda, b, ldb, depth, c, ldc, add, ahead);
 }
 
 // `n` is a multiple of kLanes.
 inline void float_product(long m, long n, long depth, const float* a, long lda, const float* b, long ldb,
-                          float* c, long ldc, bool add) {
+                          float* c, long ldc, bool add, Ahead& ahead) {
     for (; n >= kColumns * kLanes; n -= kColumns * kLanes, b += kColumns * kLanes, c += kColumns * kLanes)
-        float_columns<kColumns>(m, a, lda, b, ldb, depth, c, ldc, add);
+        float_columns<kColumns>(m, a, lda, b, ldb, depth, c, ldc, add, ahead);
     for (; n > 0; n -= kLanes, b += kLanes, c += kLanes)
-        float_columns<1>(m, a, lda, b, ldb, depth, c, ldc, add);
+        float_columns<1>(m, a, lda, b, ldb, depth, c, ldc, add, ahead);
 }
 
 template <class E>
@@ -71,8 +75,10 @@ struct FloatProducts {
     }
 
     static void pack_keys(const Element* const* keys, long width, Packed* to) {
-        for (long i = 0; i < kBlock; i++)
-            for (long h = 0; h < width; h++) to[h * kBlock + i] = to_float(keys[i][h]);
+        for (long first = 0; first < width; first += kLanes)  // what is written stays in the first cache
+            for (long i = 0; i < kBlock; i++)
+                for (long h = first; h < std::min(first + kLanes, width); h++)
+                    to[h * kBlock + i] = to_float(keys[i][h]);
     }
     static void pack_values(const Element* const* values, long width, Packed* to) {
         const long room = value_room(width);
@@ -81,19 +87,27 @@ struct FloatProducts {
             for (long w = width; w < room; w++) to[w] = 0.0f;
         }
     }
-    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits) {
-        float_product(count, kBlock, width, q, query_room(width), keys, kBlock, logits, kBlock, false);
+    static void many_logits(const Query* q, long count, const Packed* keys, long width, float* logits,
+                            Ahead& ahead) {
+        float_product(count, kBlock, width, q, query_room(width), keys, kBlock, logits, kBlock, false, ahead);
     }
-    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums) {
+    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums,
+                            Ahead& ahead) {
         const long room = value_room(width);
-        float_product(count, room, kBlock, p, kBlock, values, room, sums, room, true);
+        float_product(count, room, kBlock, p, kBlock, values, room, sums, room, true, ahead);
+    }
+    static long steps(long count, long width, long value_width) {
+        const auto panels = [](long n) { return n / kLanes / kColumns + n / kLanes % kColumns; };
+        const long tiles = count / kTileRows + count % kTileRows;
+        return tiles * (panels(kBlock) * width + panels(value_room(value_width)) * kBlock);
     }
 
-    static void few_logits(const Query* q, long count, const Element* const* keys, const Element* const*,
-                           long width, std::uint64_t any, float* logits) {
+    static void few_logits(const Query* q, long count, const Element* const* keys,
+                           const Element* const* next, long width, std::uint64_t any, float* logits) {
         const long room = query_room(width);
         for (long i = 0; i < kBlock; i++) {
             if (!(any >> i & 1)) continue;
+            prefetch(next[i], width);
             for (long n = 0; n < count; n++) {
                 const Query* query = q + n * room;
                 const Element* key = keys[i];
@@ -105,10 +119,11 @@ struct FloatProducts {
         }
     }
     static void few_values(const Probability* p, long count, const Element* const* values,
-                           const Element* const*, long width, std::uint64_t any, float* sums) {
+                           const Element* const* next, long width, std::uint64_t any, float* sums) {
         const long room = value_room(width);
         for (long i = 0; i < kBlock; i += 4) {
             if (!(any >> i & 15)) continue;
+            for (long j = 0; j < 4; j++) prefetch(next[i + j], width);
             const Element *a = values[i], *b = values[i + 1], *c = values[i + 2], *d = values[i + 3];
             for (long n = 0; n < count; n++) {
                 const Probability* weight = p + n * kBlock + i;

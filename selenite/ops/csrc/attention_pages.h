@@ -112,7 +112,7 @@ struct Slots {
 template <class E>
 class Block {
   public:
-    const E *keys[kBlock], *values[kBlock];  // the row of zeros, where nobody sees them
+    const E *keys[kBlock], *values[kBlock];  // a row of zeros, where nobody sees them
     const E *next_keys[kBlock], *next_values[kBlock];
     std::uint64_t any, all;                  // seen by any of the task's rows, by all of them
     std::uint64_t seen[kMostRows];           // by each row
@@ -128,8 +128,7 @@ class Block {
         if (key + kBlock < task_.key_stop)
             next_.find(pages_, step_.page_size, key + kBlock, task_.key_stop);
         else if (following_)
-            next_.find(step_.table + following_->sequence * step_.table_row, step_.page_size,
-                       following_->key, following_->key_stop);
+            find_following();
     }
 
     void look(long kv_head) {
@@ -141,14 +140,30 @@ class Block {
             any |= seen[r];
             all &= seen[r];
         }
-        point(now_, kv_head, keys, values);
-        if (~any)
-            for (long i = 0; i < kBlock; i++)
-                if (!(any >> i & 1)) keys[i] = values[i] = zeros_;
+        if (any) point(now_, kv_head, any, keys, values);
     }
 
-    // Points at the head's part of the next block, to be prefetched.
-    void look_ahead(long kv_head) { point(next_, kv_head, next_keys, next_values); }
+    // Points at the head's part of the next block, to be prefetched if it is read, too.
+    void look_ahead(long kv_head) {
+        std::uint64_t read = first_bits(next_.count);
+        if (step_.select && next_.key != now_.key + kBlock) read = 0;  // another task's
+        if (step_.select && read) read &= selected(next_, task_.row, kv_head);
+        point(next_, kv_head, read, next_keys, next_values);
+    }
+
+    // The lines of memory that it takes up. Returns how many they are.
+    long lines_ahead(long kv_head, const void** lines) const {
+        const void** to = lines;
+        const auto add = [&](const E* row, long width) {
+            for (long i = 0; i < width; i += 64 / long(sizeof(E))) *to++ = row + i;
+        };
+        for (long i = 0; i < next_.count; i++) {
+            add(step_.k.at(next_.slot[i], kv_head + heads_ahead_), step_.width);
+            if (step_.v.data != step_.k.data)
+                add(step_.v.at(next_.slot[i], kv_head + heads_ahead_), step_.value_width);
+        }
+        return to - lines;
+    }
 
     void bias(long column, float factor, float* to) const {
         for (long i = 0; i < kBlock; i++)
@@ -171,11 +186,20 @@ class Block {
     }
 
   private:
-    void point(const Slots& slots, long kv_head, const E** to_keys, const E** to_values) const {
+    void find_following() {
+        next_.find(step_.table + following_->sequence * step_.table_row, step_.page_size, following_->key,
+                   following_->key_stop);
+        heads_ahead_ = following_->kv_heads == task_.kv_heads ? following_->kv_head - task_.kv_head : 0;
+    }
+    void point(const Slots& slots, long kv_head, std::uint64_t read, const E** to_keys,
+               const E** to_values) const {
         for (long i = 0; i < kBlock; i++) {
             to_keys[i] = step_.k.at(slots.slot[i], kv_head);
             to_values[i] = step_.v.at(slots.slot[i], kv_head);
         }
+        if (~read)
+            for (long i = 0; i < kBlock; i++)
+                if (!(read >> i & 1)) to_keys[i] = to_values[i] = zeros_;
     }
     std::uint64_t seen_by(long r) const {
         const long first = step_.first(task_.sequence), start = step_.start(task_.sequence);
@@ -187,7 +211,13 @@ class Block {
     std::uint64_t selected(const Slots& slots, long t, long kv_head) const {
         const bool* by_slot = step_.select + t * step_.select_row + kv_head * step_.select_head;
         std::uint64_t bits = 0;
-        for (long i = 0; i < kBlock; i++) bits |= std::uint64_t(by_slot[slots.slot[i]]) << i;
+        if (step_.page_size % 16)
+            for (long i = 0; i < kBlock; i++) bits |= std::uint64_t(by_slot[slots.slot[i]]) << i;
+        else
+            for (long i = 0; i < kBlock; i += 16) {  // which lie side by side
+                const __m128i bytes = _mm_loadu_si128((const __m128i*)(by_slot + slots.slot[i]));
+                bits |= std::uint64_t(_mm_movemask_epi8(_mm_slli_epi16(bytes, 7))) << i;
+            }
         return bits;
     }
 
@@ -198,6 +228,7 @@ class Block {
     const E* zeros_;
     const std::int64_t* pages_;
     Slots now_, next_;
+    long heads_ahead_ = 0;  // of the next block, where it is another task's
 };
 
 }  // namespace paged

@@ -22,14 +22,21 @@ inline long padded(long n) { return (n + kVector - 1) / kVector * kVector; }
 // 32-bit words of a packed B with `pairs` pairs of k and `n` columns.
 inline long packed_words(long pairs, long n) { return pairs * padded(n); }
 
-template <int R, int V>
+// What a product does beside each pair of k; see `Ahead` in attention_block.h.
+struct Nothing {
+    void at(long) const {}
+    void after(long) {}
+};
+
+template <int R, int V, class Beside>
 inline void tile(const bf16* a, long lda, const std::uint32_t* b, long pairs, float* c, long ldc,
-                 bool add) {
+                 bool add, const Beside beside) {
     __m512 sum[R][V];
     for (int r = 0; r < R; r++)
         for (int v = 0; v < V; v++)
             sum[r][v] = add ? _mm512_loadu_ps(c + r * ldc + v * kVector) : _mm512_setzero_ps();
     for (long k = 0; k < pairs; k++) {
+        beside.at(k);
         __m512bh column[V];
         for (int v = 0; v < V; v++)
             column[v] = (__m512bh)_mm512_loadu_si512(b + (k * V + v) * kVector);
@@ -44,37 +51,43 @@ inline void tile(const bf16* a, long lda, const std::uint32_t* b, long pairs, fl
         for (int v = 0; v < V; v++) _mm512_storeu_ps(c + r * ldc + v * kVector, sum[r][v]);
 }
 
-template <int V>
+template <int V, class Beside>
 inline void panel(long m, const bf16* a, long lda, const std::uint32_t* b, long pairs, float* c,
-                  long ldc, bool add) {
-    long r = 0;
-    for (; r + kRows <= m; r += kRows)
-        tile<kRows, V>(a + r * lda, lda, b, pairs, c + r * ldc, ldc, add);
-    a += r * lda;
-    c += r * ldc;
-    switch (m - r) {
-        case 1: return tile<1, V>(a, lda, b, pairs, c, ldc, add);
-        case 2: return tile<2, V>(a, lda, b, pairs, c, ldc, add);
-        case 3: return tile<3, V>(a, lda, b, pairs, c, ldc, add);
-        case 4: return tile<4, V>(a, lda, b, pairs, c, ldc, add);
-        case 5: return tile<5, V>(a, lda, b, pairs, c, ldc, add);
+                  long ldc, bool add, Beside& beside) {
+    for (; m >= kRows; m -= kRows, a += kRows * lda, c += kRows * ldc, beside.after(pairs))
+        tile<kRows, V>(a, lda, b, pairs, c, ldc, add, beside);
+    switch (m) {
+        case 0: return;
+        case 1: tile<1, V>(a, lda, b, pairs, c, ldc, add, beside); break;
+        case 2: tile<2, V>(a, lda, b, pairs, c, ldc, add, beside); break;
+        case 3: tile<3, V>(a, lda, b, pairs, c, ldc, add, beside); break;
+        case 4: tile<4, V>(a, lda, b, pairs, c, ldc, add, beside); break;
+        case 5: tile<5, V>(a, lda, b, pairs, c, ldc, add, beside); break;
     }
+    beside.after(pairs);
 }
 
 // A[m][2 * pairs] times the rows of packed B from pair `first_pair` on. B's panels are `panel_pairs`
 // pairs high. C has room for padded(n) columns.
+template <class Beside>
 inline void product(long m, long n, long pairs, const bf16* a, long lda, const std::uint32_t* b,
-                    long panel_pairs, long first_pair, float* c, long ldc, bool add) {
+                    long panel_pairs, long first_pair, float* c, long ldc, bool add, Beside& beside) {
     for (long first = 0; first < n; first += kPanel) {
         const long width = padded(n - first < kPanel ? n - first : kPanel);
         const std::uint32_t* here = b + first * panel_pairs + first_pair * width;
         switch (width / kVector) {
-            case 1: panel<1>(m, a, lda, here, pairs, c + first, ldc, add); break;
-            case 2: panel<2>(m, a, lda, here, pairs, c + first, ldc, add); break;
-            case 3: panel<3>(m, a, lda, here, pairs, c + first, ldc, add); break;
-            case 4: panel<4>(m, a, lda, here, pairs, c + first, ldc, add); break;
+            case 1: panel<1>(m, a, lda, here, pairs, c + first, ldc, add, beside); break;
+            case 2: panel<2>(m, a, lda, here, pairs, c + first, ldc, add, beside); break;
+            case 3: panel<3>(m, a, lda, here, pairs, c + first, ldc, add, beside); break;
+            case 4: panel<4>(m, a, lda, here, pairs, c + first, ldc, add, beside); break;
         }
     }
+}
+
+inline void product(long m, long n, long pairs, const bf16* a, long lda, const std::uint32_t* b,
+                    long panel_pairs, long first_pair, float* c, long ldc, bool add) {
+    Nothing nothing;
+    product(m, n, pairs, a, lda, b, panel_pairs, first_pair, c, ldc, add, nothing);
 }
 
 // Packs B[k][n] = row(k)[n] of `width` columns. From `count` on rows are zeros, up to

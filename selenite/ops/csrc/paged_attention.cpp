@@ -16,6 +16,7 @@
 // Keys that no query of a task sees are replaced by a row of zeros and never read.
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "attention_bf16.h"
@@ -77,9 +78,6 @@ Plan plan_of(const Step<E>& step) {
     return plan;
 }
 
-inline float to_probability(float p) { return p; }
-inline float to_probability(bf16 p) { return to_float(p); }
-
 template <class P>
 void write(const Step<typename P::Element>& step, long t, long n, const float* sums, const Running& row) {
     P::store_row(step.out + (t * step.heads + n) * step.value_width, sums, 1.0f / row.sum, step.value_width);
@@ -89,105 +87,178 @@ void write(const Step<typename P::Element>& step, long t, long n, const float* s
 
 thread_local Scratch scratch, partial_scratch;
 
+// A task while it is computed.
 template <class P>
-void run_task(const Step<typename P::Element>& step, const Ancestors& ancestors, const Task& task,
-              const Task* following, Running* parts, float* part_sums) {
+class Work {
     using E = typename P::Element;
-    const long group = step.group(), width = step.width, value_width = step.value_width;
-    const long queries = task.of_head(), total = task.count();
-    const long query_room = P::query_room(width), room = P::value_room(value_width);
-    const bool few = queries <= kFewQueries;
-    const long tile = few ? kFewQueries : kTileQueries;
-    const long biases = step.bias ? (step.bias_columns == step.heads ? group : 1) : 0;
-    scratch.reset(total * (room * sizeof(float) + query_room * sizeof(typename P::Query) + sizeof(Running)) +
-                  std::max(query_room, room) * sizeof(E) + tile * kBlock * 8 + biases * kBlock * 4 +
-                  (P::packed_keys(width) + P::packed_values(value_width)) * 4 + 1024);
-    float* sums = scratch.take<float>(total * room);
-    auto* q = scratch.take<typename P::Query>(total * query_room);
-    Running* softmax = scratch.take<Running>(total);
-    E* zeros = scratch.take<E>(std::max(query_room, room));
-    float* logits = scratch.take<float>(tile * kBlock);
-    auto* probability = scratch.take<typename P::Probability>(tile * kBlock);
-    float* bias = scratch.take<float>(biases * kBlock);
-    auto* packed_keys = scratch.take<typename P::Packed>(P::packed_keys(width));
-    auto* packed_values = scratch.take<typename P::Packed>(P::packed_values(value_width));
-    std::fill(sums, sums + total * room, 0.0f);
-    std::fill(softmax, softmax + total, Running());
-    std::fill(zeros, zeros + std::max(query_room, room), E(0));
-    for (long i = 0; i < total; i++) {
-        const E* from = step.q.at(task.row_of(i), task.head_of(i));
-        auto* to = q + i * query_room;
-        for (long h = 0; h < width; h++) to[h] = P::query(from[h]);
-        std::fill(to + width, to + query_room, typename P::Query(0));
-    }
-    std::vector<long> score_of(step.num_scores ? task.rows : 0, -1);
-    for (long i = 0; i < step.num_scores; i++)
-        if (step.score_rows[i] >= task.row && step.score_rows[i] < task.row + task.rows)
-            score_of[step.score_rows[i] - task.row] = i;
+    using Query = typename P::Query;
+    using Probability = typename P::Probability;
+    using Packed = typename P::Packed;
 
-    Block<E> block(step, ancestors, task, following, zeros);
-    for (long key = task.key; key < task.key_stop; key += kBlock) {
-        block.move_to(key);
-        for (long m = 0; m < task.kv_heads; m++) {
-            block.look(task.kv_head + m);
-            if (!block.any) continue;
-            for (long i = 0; i < biases; i++)
-                block.bias((task.kv_head + m) * biases + i, 1.0f / step.scale, bias + i * kBlock);
-            const bool careful = block.any != block.all && block.spoils();
-            if (few) {
-                block.look_ahead(task.kv_head + m);
-            } else {
-                P::pack_keys(block.keys, width, packed_keys);
-                P::pack_values(block.values, value_width, packed_values);
-            }
-            long first = 0;  // the rows before it see nothing
-            while (!block.seen[first]) first++;
-            for (long begin = first * group; begin < queries; begin += tile) {
-                const long count = std::min(tile, queries - begin), at = m * queries + begin;
-                if (few)
-                    P::few_logits(q + at * query_room, count, block.keys, block.next_keys, width, block.any, logits);
-                else
-                    P::many_logits(q + at * query_room, count, packed_keys, width, logits);
-                for (long i = 0; i < count; i++) {
-                    const long r = (begin + i) / group, g = (begin + i) % group;
-                    const float* by_key = biases ? bias + g % biases * kBlock : nullptr;
-                    const float kept = add_block(logits + i * kBlock, by_key, block.seen[r], step.scale,
-                                                 softmax[at + i], probability + i * kBlock);
-                    if (kept != 1.0f)
-                        for (long w = 0; w < room; w++) sums[(at + i) * room + w] *= kept;
-                    if (step.num_scores && score_of[r] >= 0) {
-                        const long n = (task.kv_head + m) * group + g;
-                        float* to = step.scores + (score_of[r] * step.heads + n) * step.score_stride + key;
-                        for (long k = 0; k < kBlock; k++)
-                            if (block.seen[r] >> k & 1)
-                                to[k] = (logits[i * kBlock + k] + (by_key ? by_key[k] : 0.0f)) * step.scale;
-                    }
-                }
-                if (careful) {
-                    for (long i = 0; i < count; i++)
-                        for (long k = 0; k < kBlock; k++) {
-                            if (!(block.seen[(begin + i) / group] >> k & 1)) continue;
-                            const float p = to_probability(probability[i * kBlock + k]);
-                            for (long w = 0; w < value_width; w++)
-                                sums[(at + i) * room + w] += p * to_float(block.values[k][w]);
-                        }
-                } else if (few) {
-                    P::few_values(probability, count, block.values, block.next_values, value_width, block.any,
-                                  sums + at * room);
-                } else {
-                    P::many_values(probability, count, packed_values, value_width, sums + at * room);
-                }
+  public:
+    Work(const Step<E>& step, const Ancestors& ancestors, const Task& task, const Task* following)
+        : step_(step), task_(task), few_(task.of_head() <= kFewQueries),
+          tile_(few_ ? kFewQueries : kTileQueries),
+          biases_(!step.bias ? 0 : step.bias_columns == step.heads ? task.group : 1),
+          query_room_(P::query_room(step.width)), room_(P::value_room(step.value_width)),
+          zeros_(std::max(query_room_, room_)), memory_(take_memory()),
+          block_(step, ancestors, task, following, memory_.zeros) {
+        for (long i = 0; i < task.count(); i++) {
+            const E* from = step.q.at(task.row_of(i), task.head_of(i));
+            Query* to = memory_.queries + i * query_room_;
+            for (long h = 0; h < step.width; h++) to[h] = P::query(from[h]);
+            std::fill(to + step.width, to + query_room_, Query(0));
+        }
+        for (long i = 0; i < step.num_scores; i++)
+            if (step.score_rows[i] >= task.row && step.score_rows[i] < task.row + task.rows)
+                scored_.push_back({step.score_rows[i] - task.row, i});
+    }
+
+    void run() {
+        for (long key = task_.key; key < task_.key_stop; key += kBlock) {
+            block_.move_to(key);
+            for (long m = 0; m < task_.kv_heads; m++) {
+                block_.look(task_.kv_head + m);
+                if (block_.any) attend(key, m);
             }
         }
     }
-    if (task.partial >= 0) {
-        std::copy(softmax, softmax + total, parts + task.partial);
-        std::copy(sums, sums + total * room, part_sums + task.partial * room);
-        return;
+
+    void finish(Running* parts, float* part_sums) const {
+        const long count = task_.count();
+        if (task_.partial >= 0) {
+            std::copy(memory_.rows, memory_.rows + count, parts + task_.partial);
+            std::copy(memory_.sums, memory_.sums + count * room_, part_sums + task_.partial * room_);
+            return;
+        }
+        for (long i = 0; i < count; i++)
+            write<P>(step_, task_.row_of(i), task_.head_of(i), memory_.sums + i * room_, memory_.rows[i]);
     }
-    for (long i = 0; i < total; i++)
-        write<P>(step, task.row_of(i), task.head_of(i), sums + i * room, softmax[i]);
-}
+
+  private:
+    struct Memory {
+        float* sums;       // [queries][value room]
+        Query* queries;    // [queries][query room]
+        Running* rows;     // [queries]
+        E* zeros;
+        float* logits;     // [tile][64]
+        Probability* probability;
+        float* bias;       // [biases][64]
+        Packed *keys, *values;
+        const void** lines;  // of the next block
+    };
+
+    Memory take_memory() const {
+        const long count = task_.count(), keys = P::packed_keys(step_.width);
+        const long values = P::packed_values(step_.value_width);
+        const long lines = kBlock * ((step_.width + step_.value_width) * sizeof(E) / 64 + 2) + 1;
+        scratch.reset(count * (room_ * sizeof(float) + query_room_ * sizeof(Query) + sizeof(Running)) +
+                      zeros_ * sizeof(E) + (2 * tile_ + biases_) * kBlock * sizeof(float) +
+                      (keys + values) * sizeof(Packed) + lines * sizeof(void*) + 16 * 64);
+        const Memory memory{scratch.take<float>(count * room_),      scratch.take<Query>(count * query_room_),
+                            scratch.take<Running>(count),            scratch.take<E>(zeros_),
+                            scratch.take<float>(tile_ * kBlock),     scratch.take<Probability>(tile_ * kBlock),
+                            scratch.take<float>(biases_ * kBlock),   scratch.take<Packed>(keys),
+                            scratch.take<Packed>(values),            scratch.take<const void*>(lines)};
+        std::fill(memory.sums, memory.sums + count * room_, 0.0f);
+        std::fill(memory.rows, memory.rows + count, Running());
+        std::fill(memory.zeros, memory.zeros + zeros_, E(0));
+        std::fill(memory.lines, memory.lines + lines, memory.zeros);
+        return memory;
+    }
+
+    // The block, by the queries of the task's m-th key/value head.
+    void attend(long key, long m) {
+        const long width = step_.width, value_width = step_.value_width, queries = task_.of_head();
+        for (long i = 0; i < biases_; i++)
+            block_.bias((task_.kv_head + m) * biases_ + i, 1.0f / step_.scale, memory_.bias + i * kBlock);
+        const bool careful = block_.any != block_.all && block_.spoils();
+        if (few_) {
+            block_.look_ahead(task_.kv_head + m);
+        } else {
+            P::pack_keys(block_.keys, width, memory_.keys);
+            P::pack_values(block_.values, value_width, memory_.values);
+        }
+        Ahead ahead;
+        long first = 0;  // the rows before it see nothing
+        while (!block_.seen[first]) first++;
+        if (!few_) {
+            const long lines = block_.lines_ahead(task_.kv_head + m, memory_.lines);
+            ahead.spread(memory_.lines, lines, steps(queries - first * task_.group));
+        }
+        for (long begin = first * task_.group; begin < queries; begin += tile_) {
+            const long count = std::min(tile_, queries - begin), at = m * queries + begin;
+            const Query* q = memory_.queries + at * query_room_;
+            float* sums = memory_.sums + at * room_;
+            if (few_)
+                P::few_logits(q, count, block_.keys, block_.next_keys, width, block_.any, memory_.logits);
+            else
+                P::many_logits(q, count, memory_.keys, width, memory_.logits, ahead);
+            softmax(m, begin, count);
+            if (!scored_.empty()) keep_scores(key, m, begin, count);
+            if (careful)
+                add_one_by_one(begin, count, sums);
+            else if (few_)
+                P::few_values(memory_.probability, count, block_.values, block_.next_values, value_width,
+                              block_.any, sums);
+            else
+                P::many_values(memory_.probability, count, memory_.values, value_width, sums, ahead);
+        }
+    }
+
+    // Of all products over a block.
+    long steps(long queries) const {
+        const long rest = queries % tile_;
+        return queries / tile_ * P::steps(tile_, step_.width, step_.value_width) +
+               (rest ? P::steps(rest, step_.width, step_.value_width) : 0);
+    }
+
+    void softmax(long m, long begin, long count) {
+        const long queries = task_.of_head();
+        for (long i = 0; i < count; i++) {
+            const long query = begin + i;
+            const float kept = add_block(memory_.logits + i * kBlock, bias_of(query),
+                                         block_.seen[query / task_.group], step_.scale,
+                                         memory_.rows[m * queries + query], memory_.probability + i * kBlock);
+            if (kept == 1.0f) continue;
+            float* sums = memory_.sums + (m * queries + query) * room_;
+            for (long w = 0; w < room_; w++) sums[w] *= kept;
+        }
+    }
+
+    const float* bias_of(long query) const {
+        return biases_ ? memory_.bias + query % task_.group % biases_ * kBlock : nullptr;
+    }
+
+    void keep_scores(long key, long m, long begin, long count) {
+        for (const auto& [row, score] : scored_)
+            for (long g = 0; g < task_.group; g++) {
+                const long query = row * task_.group + g, n = (task_.kv_head + m) * task_.group + g;
+                if (query < begin || query >= begin + count) continue;
+                const float *logits = memory_.logits + (query - begin) * kBlock, *bias = bias_of(query);
+                float* to = step_.scores + (score * step_.heads + n) * step_.score_stride + key;
+                for (long k = 0; k < kBlock; k++)
+                    if (block_.seen[row] >> k & 1) to[k] = (logits[k] + (bias ? bias[k] : 0.0f)) * step_.scale;
+            }
+    }
+
+    void add_one_by_one(long begin, long count, float* sums) const {
+        for (long i = 0; i < count; i++, sums += room_)
+            for (long k = 0; k < kBlock; k++) {
+                if (!(block_.seen[(begin + i) / task_.group] >> k & 1)) continue;
+                const float p = to_float(memory_.probability[i * kBlock + k]);
+                for (long w = 0; w < step_.value_width; w++) sums[w] += p * to_float(block_.values[k][w]);
+            }
+    }
+
+    const Step<E>& step_;
+    const Task& task_;
+    const bool few_;
+    const long tile_, biases_, query_room_, room_, zeros_;
+    const Memory memory_;
+    Block<E> block_;
+    std::vector<std::pair<long, long>> scored_;  // rows of the task, and which score each is
+};
 
 template <class P>
 void merge(const Step<typename P::Element>& step, const Merge& merge, const Running* parts,
@@ -221,9 +292,13 @@ void run(const Step<typename P::Element>& step, int threads) {
 #pragma omp parallel num_threads(threads) if (tasks > 1)
     {
 #pragma omp for schedule(dynamic, 1)
-        for (long i = 0; i < tasks; i++)
-            run_task<P>(step, ancestors, plan.tasks[i], i + threads < tasks ? &plan.tasks[i + threads] : nullptr,
-                        parts, part_sums);
+        for (long i = 0; i < tasks; i++) {
+            // Likely this thread's next one.
+            const Task* following = i + threads < tasks ? &plan.tasks[i + threads] : nullptr;
+            Work<P> work(step, ancestors, plan.tasks[i], following);
+            work.run();
+            work.finish(parts, part_sums);
+        }
 #pragma omp for schedule(dynamic, 1)
         for (long i = 0; i < long(plan.merges.size()); i++)
             merge<P>(step, plan.merges[i], parts, part_sums);

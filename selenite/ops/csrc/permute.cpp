@@ -1,4 +1,4 @@
-// Rows of bfloat16 gathered into a new order, sums of rows gathered, and rows of any kind put in slots.
+// Rows of bfloat16 gathered into a new order, and sums of rows gathered.
 
 #include <algorithm>
 
@@ -38,17 +38,3 @@ extern "C" void gather_sum(const bf16* x_XD, const std::int64_t* places_TK, bf16
         }
     }
 }
-
-// Row t of `x` becomes row slots[t] of the dense `out`; a slot of -1 stores nothing. A row is `heads`
-// pieces of `bytes` bytes; rows of `x` and their pieces are `row_stride` and `head_stride` bytes apart.
-extern "C" void store_rows(const char* x, std::int64_t row_stride, std::int64_t head_stride,
-                           const std::int64_t* slots, char* out, std::int64_t rows, std::int64_t heads,
-                           std::int64_t bytes, std::int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows * heads * bytes > (1 << 18))
-    for (std::int64_t t = 0; t < rows; ++t) {
-        if (slots[t] < 0) continue;
-        for (std::int64_t m = 0; m < heads; ++m)
-            std::memcpy(out + (slots[t] * heads + m) * bytes, x + t * row_stride + m * head_stride, bytes);
-    }
-}
-RECORDABLE(store_rows)

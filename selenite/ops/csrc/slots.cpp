@@ -1,0 +1,33 @@
+// Memory of cached entries.
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "tape.h"
+
+// Row t of `x` becomes row slots[t] of the dense `out`; a slot of -1 stores nothing. A row is `heads`
+// pieces of `bytes` bytes; rows of `x` and their pieces are `row_stride` and `head_stride` bytes apart.
+extern "C" void store_rows(const char* x, std::int64_t row_stride, std::int64_t head_stride,
+                           const std::int64_t* slots, char* out, std::int64_t rows, std::int64_t heads,
+                           std::int64_t bytes, std::int64_t threads) {
+#pragma omp parallel for num_threads(threads) if (rows * heads * bytes > (1 << 18))
+    for (std::int64_t t = 0; t < rows; ++t) {
+        if (slots[t] < 0) continue;
+        for (std::int64_t m = 0; m < heads; ++m)
+            std::memcpy(out + (slots[t] * heads + m) * bytes, x + t * row_stride + m * head_stride, bytes);
+    }
+}
+RECORDABLE(store_rows)
+
+// Asks for large pages in memory that is not written yet, where the system gives them on request:
+// entries are read in no order that its small pages like.
+extern "C" void prefer_large_pages(char* memory, std::int64_t bytes, std::int64_t) {
+#ifdef MADV_HUGEPAGE
+    constexpr std::uintptr_t page = 4096;
+    const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(memory) + page - 1) / page * page;
+    const std::uintptr_t stop = (reinterpret_cast<std::uintptr_t>(memory) + bytes) / page * page;
+    if (first < stop) madvise(reinterpret_cast<void*>(first), stop - first, MADV_HUGEPAGE);
+#endif
+}
