@@ -114,18 +114,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, handle_unknown)
 
 
-def _first_fault(error: RequestValidationError) -> tuple[str, str]:
+def _first_fault(error: RequestValidationError) -> tuple[str | None, str]:
     """The field of the first fault, and what is wrong with it; never what was sent."""
     faults = [(_place(fault["loc"], error.body), fault) for fault in error.errors()]
     place, fault = faults[0]
     if not place and fault["type"] != "value_error":
-        return "", _NO_OBJECT
+        return None, _NO_OBJECT
     if len(place) + 1 < len(fault["loc"]):  # of several shapes, the one that was meant fits deepest
         shapes = [other for other in faults if other[0][: len(place)] == place]
         place, fault = max(shapes, key=lambda it: (len(it[0]), not it[1]["type"].endswith("_type")))
     param = ".".join(place)
     message = str(fault["msg"]).removeprefix("Value error, ")
-    return param, f"{param}: {message}" if param else message
+    return (param, f"{param}: {message}") if param else (None, message)
 
 
 def _place(loc: Sequence[str | int], body: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """What all endpoints share of OpenAI's protocol: bodies, sampling fields, messages, usage, errors.
 
-Unknown fields are passed over, as OpenAI does. Known ones that would change the result and are not
+Unknown fields are passed over, as vLLM does. Known ones that would change the result and are not
 supported are refused (``REFUSED``), never ignored.
 """
 

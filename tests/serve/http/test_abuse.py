@@ -133,9 +133,17 @@ def test_the_message_is_of_the_shape_that_was_meant(
     assert rule in error["message"]
 
 
+def test_an_item_that_is_not_supported(http: httpx.Client) -> None:
+    body = {"input": [{"type": "item_reference", "id": "x"}]}
+    error = fault(http.post("/v1/responses", json=body), 400)
+    assert error["param"] == "input.0"
+    assert "type must be message, function_call, " in error["message"]
+
+
 def test_a_body_that_is_no_object_or_not_said_to_be_json(http: httpx.Client) -> None:
     for sent in ({"json": [1]}, {"data": {"prompt": "a"}}, {"content": b'{"prompt": "a"}'}, {}):
         error = fault(http.post("/v1/completions", **sent), 400)
+        assert error["param"] is None
         assert "JSON object" in error["message"]
         assert "Content-Type: application/json" in error["message"]
 
