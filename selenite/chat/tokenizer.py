@@ -180,6 +180,11 @@ def _vocabulary_file(path: Path) -> Path:
     for file in candidates:
         if file.is_file():
             return file
+    if not path.exists():
+        raise TokenizerError(
+            f"{path}: no tokenizer there: no such file or directory; give a directory of this "
+            "machine (names on a hub are not looked up)"
+        )
     raise TokenizerError(
         f"{path}: no tokenizer there; give a folder with {_HF_FILE} or {TIKTOKEN_FILE}, "
         "or one of these files"

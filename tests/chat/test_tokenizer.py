@@ -135,7 +135,7 @@ def test_a_broken_file_is_named(tokenizer, tmp_path, name, content, message):
 def test_a_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(TokenizerError, match="no tokenizer there"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(TokenizerError, match=r"nowhere.json: no tokenizer there"):
+    with pytest.raises(TokenizerError, match=r"nowhere.json: no tokenizer there: no such file"):
         Tokenizer.load(tmp_path / "nowhere.json")
 
 

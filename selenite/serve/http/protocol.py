@@ -1,6 +1,6 @@
 """What all endpoints share of OpenAI's protocol: bodies, sampling fields, messages, usage, errors.
 
-Unknown fields are passed over, as OpenAI does. Known ones that would change the result and are not
+Unknown fields are passed over, as vLLM does. Known ones that would change the result and are not
 supported are refused (``REFUSED``), never ignored.
 """
 
@@ -22,6 +22,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_beam_search": ((False,), "this server samples"),
     "length_penalty": ((1, 1.0), "it belongs to beam search"),
     "bad_words": (([],), "use logit_bias"),
+    "allowed_token_ids": ((), "use structured_outputs.choice or structured_outputs.regex"),
+    "prompt_logprobs": ((), "use echo with logprobs in /v1/completions, or /generate"),
+    "truncate_prompt_tokens": ((), "shorten the prompt"),
     "prompt_embeds": ((), "send text or token ids"),
     "functions": (([],), "use tools"),
     "function_call": (("none",), "use tool_choice"),
@@ -32,6 +35,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "chat_template": ((), "the template belongs to the model"),
     "chat_template_kwargs": (({},), "the template takes none"),
     "documents": (([],), "put them into a message"),
+    "add_generation_prompt": ((True,), "a reply is a new turn; use /v1/completions otherwise"),
+    "echo": ((False,), "use /v1/completions"),
     "continue_final_message": ((False,), "use /v1/completions to continue a text"),
     "audio": ((), "text only"),
     "modalities": ((["text"],), "text only"),

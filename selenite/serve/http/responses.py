@@ -78,7 +78,12 @@ InputItem = Annotated[
     | Annotated[CallItem, Tag("function_call")]
     | Annotated[OutputItem, Tag("function_call_output")]
     | Annotated[ReasoningItem, Tag("reasoning")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="item_type",
+        custom_error_message="type must be message, function_call, function_call_output or "
+        "reasoning",
+    ),
 ]
 
 

@@ -100,6 +100,11 @@ def test_an_unknown_model(ai: openai.OpenAI) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": "perhaps"}, "tool_choice"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0.type",
+        ),
     ],
     ids=str,
 )
@@ -111,7 +116,42 @@ def test_the_message_names_the_field(
     assert (error["param"] or "").startswith(param)
 
 
-@pytest.mark.parametrize("field", ["priority", "best_of", "guided_json", "functions", "suffix"])
+@pytest.mark.parametrize(
+    ("prompt", "param", "rule"),
+    [
+        ([], "prompt", "at least 1 item"),
+        ([5, -1], "prompt.1", "greater than or equal to 0"),
+        ([[5], []], "prompt.1", "at least 1 item"),
+        (7, "prompt", "valid"),
+    ],
+)
+def test_the_message_is_of_the_shape_that_was_meant(
+    http: httpx.Client, prompt: Any, param: str, rule: str
+) -> None:
+    error = fault(http.post("/v1/completions", json={"prompt": prompt}), 400)
+    assert error["param"] == param
+    assert rule in error["message"]
+
+
+def test_an_item_that_is_not_supported(http: httpx.Client) -> None:
+    body = {"input": [{"type": "item_reference", "id": "x"}]}
+    error = fault(http.post("/v1/responses", json=body), 400)
+    assert error["param"] == "input.0"
+    assert "type must be message, function_call, " in error["message"]
+
+
+def test_a_body_that_is_no_object_or_not_said_to_be_json(http: httpx.Client) -> None:
+    for sent in ({"json": [1]}, {"data": {"prompt": "a"}}, {"content": b'{"prompt": "a"}'}, {}):
+        error = fault(http.post("/v1/completions", **sent), 400)
+        assert error["param"] is None
+        assert "JSON object" in error["message"]
+        assert "Content-Type: application/json" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["priority", "best_of", "guided_json", "functions", "suffix", "prompt_logprobs", "echo"],
+)
 def test_what_would_change_the_result_is_not_ignored(http: httpx.Client, field: str) -> None:
     error = fault(http.post(CHAT, json={"messages": HELLO, field: 7}), 400)
     assert field in error["message"]

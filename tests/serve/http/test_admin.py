@@ -87,9 +87,7 @@ def test_weights_are_replaced_or_nothing_changes(
 @pytest.mark.parametrize("ending", ["resume", "wake_up"])
 def test_a_paused_or_sleeping_server_goes_on_where_it_was(http: httpx.Client, ending: str):
     before = generate(http, 60)
-    state = (
-        http.post("/sleep").json() if ending == "wake_up" else http.post("/pause", json={}).json()
-    )
+    state = http.post("/sleep" if ending == "wake_up" else "/pause").json()
     assert state["is_paused"]
     results: list[dict[str, Any]] = []
     waiting = threading.Thread(target=lambda: results.append(generate(http, 60)))
