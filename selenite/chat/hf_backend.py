@@ -75,6 +75,10 @@ class HfBackend:
                 entries[index] = self._special_reading.decode([index]).encode()
         return entries
 
+    def starts_with(self) -> list[int]:
+        """Ids that the file's post-processor puts before a text."""
+        return [int(id) for id in self._text_reading.encode("", add_special_tokens=True).ids][:1]
+
     def content(self) -> bytes:
         """What the fingerprint is taken of: the vocabulary, merges and rules in canonical JSON."""
         return json.dumps(json.loads(self._special_reading.to_str()), sort_keys=True).encode()

@@ -200,9 +200,8 @@ class Service:
         return conversation.prompt_ids() if add_generation_prompt else list(conversation.ids)
 
     def text_ids(self, text: str, add_special_tokens: bool) -> list[int]:
-        """The ids of a text, the start token before it."""
-        start = [self.tokenizer.bos_id] if add_special_tokens else []
-        return [*start, *self.tokenizer.encode(text)]
+        """The ids of a text, the start token before it where the vocabulary adds one."""
+        return (self.tokenizer.prompt_ids if add_special_tokens else self.tokenizer.encode)(text)
 
     def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
         if isinstance(prompt, str):

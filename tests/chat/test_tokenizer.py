@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from selenite.chat.k2_vocabulary import SPECIAL_TOKENS
 from selenite.chat.tokenizer import Tokenizer
@@ -65,6 +66,22 @@ def test_save_and_load_keep_everything(tokenizer, tmp_path):
         assert loaded.chat_template == tokenizer.chat_template
         assert loaded.special_tokens == tokenizer.special_tokens
         assert loaded.encode("x = 1 # é") == tokenizer.encode("x = 1 # é")
+
+
+def test_prompts_begin_as_the_vocabularys_own_files_say(tokenizer, tmp_path):
+    assert tokenizer.prompt_ids("def") == [tokenizer.bos_id, *tokenizer.encode("def")]
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).prompt_ids("def") == tokenizer.prompt_ids("def")
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    for named in (False, None):  # None: nothing is said, and tokenizer.json adds nothing
+        file.write_text(json.dumps(config | {"add_bos_token": named}))
+        assert Tokenizer.load(tmp_path).prompt_ids("def") == tokenizer.encode("def")
+    adding = HfTokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    start = ("[BOS]", tokenizer.bos_id)
+    adding.post_processor = TemplateProcessing(single="[BOS] $A", special_tokens=[start])
+    adding.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.load(tmp_path).prompt_ids("def") == tokenizer.prompt_ids("def")
 
 
 def test_fingerprint_tells_vocabularies_apart(tokenizer):

@@ -6,6 +6,7 @@ supported are refused (``REFUSED``), never ignored.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from selenite.errors import ConfigError
 from selenite.serve.service import MakeGrammar, Options
 from selenite.types import Message, SamplingParams, ToolCall, ToolSpec
+
+logger = logging.getLogger(__name__)
 
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "priority": ((0,), "requests run in order of arrival"),
@@ -48,6 +51,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """Field to the values that change nothing, and why it is refused otherwise."""
 
+_MOST_UNKNOWN = 100
+_unknown: set[str] = set()  # fields that the log has named
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 NumChoices = Annotated[int, Field(ge=1, le=128)]
 
@@ -60,14 +66,26 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, body: Any) -> Any:
-        """Names the first field that is known and not supported."""
+        """Names the first field that is known and not supported; the log has the unknown ones."""
         for field, value in body.items() if isinstance(body, dict) else ():
-            if field in cls.model_fields or field not in REFUSED:
+            if field in cls.model_fields:
+                continue
+            if field not in REFUSED:
+                _say_unknown(cls, field)
                 continue
             harmless, why = REFUSED[field]
             if value is not None and value not in harmless:
                 raise ValueError(f"{field} is not supported: {why}")
         return body
+
+
+def _say_unknown(body: type[BaseModel], field: str) -> None:
+    """Once for each name, and not for ever: clients choose them."""
+    aliases = {known.alias for known in body.model_fields.values()}
+    if field in aliases or field in _unknown or len(_unknown) == _MOST_UNKNOWN:
+        return
+    _unknown.add(field)
+    logger.warning("a request's field %.64r is not known here and was passed over", field)
 
 
 class StructuredOutputs(Body):
