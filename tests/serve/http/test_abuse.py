@@ -290,3 +290,41 @@ def test_clients_that_go_away_at_random_leave_nothing(
     asyncio.run(all_of_them())
     wait_until_idle(http)
     assert http.post(CHAT, json={"messages": HELLO, "max_tokens": 2}).status_code == 200
+
+
+# --- bodies that cost more than they say
+
+
+FAULTY = [
+    ("/generate", b'{"prompt_token_ids":[' + b",".join([b"-1"] * 500_000) + b"]}"),
+    ("/v1/completions", b'{"prompt":[' + b",".join([b"-1"] * 500_000) + b"]}"),
+    ("/v1/completions", b'{"prompt":[' + b",".join([b"{}"] * 500_000) + b"]}"),
+    (CHAT, b'{"messages":[' + b",".join([b"{}"] * 500_000) + b"]}"),
+    (CHAT, b'{"messages":[{"role":"user","content":[' + b",".join([b"1"] * 500_000) + b"]}]}"),
+    ("/v1/responses", b'{"input":[' + b",".join([b"{}"] * 500_000) + b"]}"),
+    ("/detokenize", b'{"tokens":[' + b",".join([b'""'] * 500_000) + b"]}"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), FAULTY, ids=range(len(FAULTY)))
+def test_the_first_of_many_faults_is_enough(http: httpx.Client, path: str, body: bytes) -> None:
+    """Each fault would be described, on the loop that serves everybody."""
+    begun = time.monotonic()
+    fault(http.post(path, content=body, headers={"Content-Type": "application/json"}), 400)
+    assert time.monotonic() - begun < 3
+
+
+def test_dictionaries_are_counted_before_they_are_read(http: httpx.Client) -> None:
+    many = {str(key): 7e9 for key in range(200_000)}
+    begun = time.monotonic()
+    fault(http.post(CHAT, json={"messages": HELLO, "logit_bias": many}), 400)
+    fault(http.post("/v1/responses", json={"input": "Hi", "metadata": many}), 400)
+    assert time.monotonic() - begun < 3
+
+
+def test_names_of_many_tools_are_compared_once(http: httpx.Client) -> None:
+    tools = [{"type": "function", "function": {"name": f"tool{i}"}} for i in range(20_000)]
+    begun = time.monotonic()
+    error = fault(http.post(CHAT, json={"messages": HELLO, "tools": [*tools, tools[7]]}), 400)
+    assert time.monotonic() - begun < 3
+    assert "'tool7' stands there twice" in error["message"]
