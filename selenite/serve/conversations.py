@@ -37,9 +37,19 @@ class _Told:
 
 
 class Conversations:
-    """Opens conversations, and keeps those of at most ``max_tokens`` ids. Safe between threads."""
+    """Opens conversations, and keeps those of at most ``max_tokens`` ids. Safe between threads.
 
-    def __init__(self, tokenizer: Tokenizer, profile: ChatProfile, max_tokens: int) -> None:
+    ``max_characters``: a conversation's text that is longer is refused before it is encoded.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        profile: ChatProfile,
+        max_tokens: int,
+        max_characters: int | None = None,
+    ) -> None:
+        self._max_characters = max_characters
         self._tokenizer = tokenizer
         self._profile = profile
         self._max_tokens = max_tokens
@@ -70,14 +80,14 @@ class Conversations:
                 continue
             try:
                 known = told.conversation.with_reply(told.sampled_ids, told.reply)
-                resumed = known.resumed(messages)
+                resumed = known.resumed(messages, self._max_characters)
             except ConversationError:
                 # The template writes earlier turns anew, or no end after a reply: only the whole
                 # conversation can be encoded.
                 break
             if resumed is not None:
                 return resumed
-        return start.extended(messages)
+        return start.extended(messages, self._max_characters)
 
     def remember(
         self, conversation: Conversation, sampled_ids: Sequence[int], reply: Reply, salt: str = ""

@@ -19,7 +19,9 @@ from selenite.serve.http.usage import usage_of
 from selenite.serve.service import CompletionRequest, Service
 from selenite.types import FinishReason
 
-TokenIds = Annotated[Items[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+TokenIds = Annotated[
+    Items[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=2**20)
+]
 Prompts = (
     str
     | TokenIds

@@ -13,7 +13,7 @@ class TokenizeBody(Body):
     """A text, or a conversation under the model's template."""
 
     model: str | None = None
-    prompt: str | None = None
+    prompt: str | None = Field(default=None, max_length=2**22)
     messages: Items[ChatMessage] | None = None
     tools: Items[Tool] | None = None
     add_special_tokens: bool = True
