@@ -87,7 +87,7 @@ def test_a_source_is_refused_whose_tokens_take_long_to_find():
     process = GrammarProcess(info, seconds=5)
     try:
         for pattern in ("((.?){300}){30}", "(( *)( *)( *)( *)[^b]*)*" * 40):
-            with pytest.raises(ConfigError, match="for a single token"):
+            with pytest.raises(ConfigError, match=r"for a single token|takes more than"):
                 process.compile("regex", pattern)
         process.compile("regex", "[a-z ]+")
     finally:
