@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from selenite.chat.call_ids import CallIds
 from selenite.chat.conversation import Conversation
@@ -31,9 +32,14 @@ class _Told:
     sampled_ids: tuple[int, ...]
     reply: Reply
 
-    @property
+    @cached_property
     def num_ids(self) -> int:
-        return len(self.conversation.ids) + len(self.sampled_ids)
+        """And at least what the text takes of memory: a template may leave most of it out."""
+        conversation = self.conversation
+        entries = [dataclasses.asdict(entry) for entry in conversation.messages]
+        entries += [dataclasses.asdict(tool) for tool in conversation.tools]
+        num_characters = len(json.dumps(entries, ensure_ascii=False))
+        return max(len(conversation.ids) + len(self.sampled_ids), num_characters // 16)
 
 
 class Conversations:
