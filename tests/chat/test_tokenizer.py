@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -164,3 +165,15 @@ def test_a_vocabulary_that_is_too_small_is_refused():
 def test_an_unknown_special_token_is_refused(tokenizer):
     with pytest.raises(TokenizerError, match="'<think>' is not a special token"):
         tokenizer.special_id("<think>")
+
+
+def test_other_threads_run_while_a_text_is_encoded(tokenizer):
+    """A server's clients all wait otherwise for the one who sends the longest text."""
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: (tokenizer.encode("ab cd" * 200_000), ended.set()))
+    thread.start()
+    count = 0
+    while not ended.wait(0.001):
+        count += 1
+    thread.join()
+    assert count > 20

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from selenite.errors import ConfigError
 from selenite.serve.service import MakeGrammar, Options
@@ -54,6 +61,22 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 _MOST_UNKNOWN = 100
 _unknown: set[str] = set()  # fields that the log has named
 
+Item = TypeVar("Item")
+Items = Annotated[list[Item], Field(fail_fast=True)]
+"""A list that its first fault ends: millions of faults in one body would each be described."""
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Of a dictionary's entries, before they are looked at one by one; as ``Items``."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > count:
+            raise ValueError(f"has {len(value)} entries, and {count} is the most")
+        return value
+
+    return BeforeValidator(check)
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 NumChoices = Annotated[int, Field(ge=1, le=128)]
 
@@ -93,7 +116,7 @@ class StructuredOutputs(Body):
 
     json_schema: dict[str, JsonValue] | None = Field(default=None, alias="json")
     regex: str | None = Field(default=None, max_length=10_000)
-    choice: list[Annotated[str, Field(max_length=10_000)]] | None = Field(
+    choice: Items[Annotated[str, Field(max_length=10_000)]] | None = Field(
         default=None, max_length=1000
     )
 
@@ -107,21 +130,21 @@ class SamplingFields(Body):
     model: str | None = Field(default=None, description="None: the one that is served.")
     temperature: float = Field(default=1.0, ge=0, le=100)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    stop: StopString | Annotated[Items[StopString], Field(max_length=16)] | None = None
     stream: bool | None = False
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1024
-    )
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], at_most(1024)] | None
+    ) = Field(default=None, max_length=1024)
     user: str | None = None
     # What OpenAI does not have.
     top_k: int = Field(default=0, ge=-1, description="0 and -1: all tokens.")
     min_p: Probability = 0.0
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     min_tokens: int = Field(default=0, ge=0)
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list, max_length=256)
+    stop_token_ids: Items[Annotated[int, Field(ge=0)]] = Field(default_factory=list, max_length=256)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     cache_salt: str = Field(default="", description="Prefixes are shared within one salt only.")
@@ -228,7 +251,7 @@ class TextPart(Body):
     text: str = ""
 
 
-Content = str | list[TextPart]
+Content = str | Items[TextPart]
 
 
 def text_of(content: Content | None) -> str:
@@ -259,7 +282,7 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    tool_calls: list[CallEntry] | None = None
+    tool_calls: Items[CallEntry] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
