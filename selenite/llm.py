@@ -136,7 +136,7 @@ class LLM:
 
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
-            return [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+            return self.tokenizer.prompt_ids(prompt)
         vocab_size = self.model.config.vocab_size
         wrong = [token for token in prompt if not 0 <= token < vocab_size]
         if wrong:

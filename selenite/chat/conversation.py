@@ -49,10 +49,13 @@ class Conversation:
         profile.check_vocabulary(tokenizer)
         return cls(tokenizer, profile, tuple(tools), (), (), (), (), CallIds())
 
-    def extended(self, messages: Sequence[Message]) -> Conversation:
+    def extended(
+        self, messages: Sequence[Message], max_characters: int | None = None
+    ) -> Conversation:
         """With further turns that were not sampled here; results of one turn's calls at once.
 
-        Raises ``ConversationError`` for a result without a call, and its kind
+        ``max_characters``: of what is added, which is not encoded where it has more. Raises
+        ``ConversationError`` then, and for a result without a call, and its kind
         ``UnstableTemplateError`` where the template does not leave the earlier turns alone.
         """
         if not messages:
@@ -62,6 +65,11 @@ class Conversation:
         rendering = self._rendering(turns)
         old = self._old_text(rendering)
         added = _added(old, rendering.text(len(turns)), len(self.messages))
+        if max_characters is not None and len(added) > max_characters:
+            raise ConversationError(
+                f"the conversation has {len(added)} characters, and there is no room for tokens of "
+                f"more than {max_characters}; shorten it"
+            )
         return dataclasses.replace(
             self,
             messages=turns,
@@ -110,7 +118,9 @@ class Conversation:
             call_ids=call_ids,
         )
 
-    def resumed(self, messages: Sequence[Message]) -> Conversation | None:
+    def resumed(
+        self, messages: Sequence[Message], max_characters: int | None = None
+    ) -> Conversation | None:
         """This conversation with what ``messages``, told from the start, adds to it.
 
         For clients that send the whole history each time. None where it is another history. A
@@ -120,7 +130,7 @@ class Conversation:
         count = len(self.messages)
         if len(told) < count or not all(map(_same_turn, self.messages, told)):
             return None
-        return self.extended(told[count:])
+        return self.extended(told[count:], max_characters)
 
     def _rendering(self, messages: Sequence[Message]) -> Rendering:
         template = self.profile.template(self.tokenizer)

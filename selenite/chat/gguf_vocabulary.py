@@ -77,4 +77,5 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], origin: str) -> chat_tokeni
         if (index := metadata.get(f"tokenizer.ggml.{key}")) is not None
     }
     template = metadata.get("tokenizer.chat_template")
-    return chat_tokenizer.Tokenizer(HfBackend(library.to_str(), origin), roles, template)
+    adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", False))
+    return chat_tokenizer.Tokenizer(HfBackend(library.to_str(), origin), roles, template, adds_bos)

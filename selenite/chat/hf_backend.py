@@ -51,7 +51,8 @@ class HfBackend:
 
     def encode(self, text: str, allow_special: bool) -> list[int]:
         reading = self._special_reading if allow_special else self._text_reading
-        return reading.encode(text, add_special_tokens=False).ids
+        # As a batch: other threads run meanwhile, which for a single text the library forbids.
+        return reading.encode_batch_fast([text], add_special_tokens=False)[0].ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self._text_reading.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -74,6 +75,10 @@ class HfBackend:
             else:
                 entries[index] = self._special_reading.decode([index]).encode()
         return entries
+
+    def starts_with(self) -> list[int]:
+        """Ids that the file's post-processor puts before a text."""
+        return [int(id) for id in self._text_reading.encode("", add_special_tokens=True).ids][:1]
 
     def content(self) -> bytes:
         """What the fingerprint is taken of: the vocabulary, merges and rules in canonical JSON."""

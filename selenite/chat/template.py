@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
+from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2 import Template, TemplateError, nodes
@@ -125,9 +126,8 @@ class _Mask:
     def __init__(self, specials: Mapping[str, int], untrusted: str) -> None:
         longest_first = sorted(specials, key=len, reverse=True)
         self.special_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-        salt = 0
-        while f"hidden{salt}x" in untrusted:
-            salt += 1
+        taken = set(re.findall("hidden([0-9]+)x", untrusted))  # once: a text can spell many
+        salt = next(number for number in count() if str(number) not in taken)
         # Letters and digits only, so that no escaping in a template can alter them.
         self._words = {name: f"hidden{salt}x{index}x" for index, name in enumerate(longest_first)}
         self._names = {word: name for name, word in self._words.items()}

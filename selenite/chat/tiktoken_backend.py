@@ -60,6 +60,10 @@ class TiktokenBackend:
             entries[rank] = token
         return entries
 
+    def starts_with(self) -> list[int]:
+        """Nothing is put before a text."""
+        return []
+
     def content(self) -> bytes:
         """What the fingerprint is taken of: the ranks and the special tokens."""
         specials = json.dumps(self.special_tokens, sort_keys=True).encode()

@@ -35,6 +35,7 @@ class _Backend(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def vocabulary(self) -> list[bytes]: ...
+    def starts_with(self) -> list[int]: ...
     def content(self) -> bytes: ...
     def save(self, folder: Path) -> None: ...
     def config_entries(self) -> dict[str, object]: ...
@@ -44,11 +45,17 @@ class Tokenizer:
     """A vocabulary, its special tokens and its chat template.
 
     Made by ``train`` or ``load``. ``roles`` maps ``bos_token``, ``eos_token``, ``pad_token`` and
-    ``unk_token`` to the names that this vocabulary has for them.
+    ``unk_token`` to the names that this vocabulary has for them. ``adds_bos``: a model of this
+    vocabulary was trained on documents that begin with the start token, so prompts of plain text
+    do, too.
     """
 
     def __init__(
-        self, backend: _Backend, roles: Mapping[str, str], chat_template: str | None
+        self,
+        backend: _Backend,
+        roles: Mapping[str, str],
+        chat_template: str | None,
+        adds_bos: bool = False,
     ) -> None:
         for role, name in roles.items():
             if name not in backend.special_tokens:
@@ -59,12 +66,13 @@ class Tokenizer:
         self._backend = backend
         self._roles = dict(roles)
         self.chat_template = chat_template
+        self.adds_bos = adds_bos
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
         """A byte-level BPE of at most ``vocab_size`` ids with Kimi K2's special tokens."""
         roles = dict(zip(_ROLES, (BOS, EOS, PAD, UNK), strict=True))
-        return cls(train_bpe(texts, vocab_size), roles, k2_template())
+        return cls(train_bpe(texts, vocab_size), roles, k2_template(), adds_bos=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -84,7 +92,10 @@ class Tokenizer:
         roles = {role: name for role in _ROLES if (name := _role_name(role, config.get(role)))}
         if not roles:  # no tokenizer_config.json, or one that names nothing
             roles = {r: name for r, name in fallback.items() if name in backend.special_tokens}
-        return cls(backend, roles, _read_template(file.parent, config))
+        adds_bos = config.get("add_bos_token")
+        if not isinstance(adds_bos, bool):  # then what the vocabulary's own file does counts
+            adds_bos = bool(backend.starts_with())
+        return cls(backend, roles, _read_template(file.parent, config), adds_bos)
 
     def save(self, folder: str | Path) -> None:
         """Writes the folder that ``load`` and ``transformers.AutoTokenizer`` read."""
@@ -93,6 +104,7 @@ class Tokenizer:
         self._backend.save(folder)
         config: dict[str, object] = {**self._backend.config_entries(), **self._roles}
         config["clean_up_tokenization_spaces"] = False
+        config["add_bos_token"] = self.adds_bos
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -105,6 +117,11 @@ class Tokenizer:
         text that no outsider can write.
         """
         return self._backend.encode(text, allow_special)
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """The ids of a text that a model is to continue: the start token first, where the
+        vocabulary adds it."""
+        return [*([self.bos_id] if self.adds_bos else []), *self.encode(text)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``encode`` of each text, special tokens as text; faster than one at a time."""
@@ -180,6 +197,11 @@ def _vocabulary_file(path: Path) -> Path:
     for file in candidates:
         if file.is_file():
             return file
+    if not path.exists():
+        raise TokenizerError(
+            f"{path}: no tokenizer there: no such file or directory; give a directory of this "
+            "machine (names on a hub are not looked up)"
+        )
     raise TokenizerError(
         f"{path}: no tokenizer there; give a folder with {_HF_FILE} or {TIKTOKEN_FILE}, "
         "or one of these files"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,12 +32,16 @@ def chat(
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answers.")] = None,
 ) -> None:
-    """Ask, read the answer as it is written, go on; /help lists the commands."""
+    """Ask, read the answer as it is written, go on; /help lists the commands.
+
+    Without a terminal each line of standard input is a turn; exits with 12 where one failed.
+    """
     from rich.console import Console
 
     from selenite.client.chat import Conversation, Terminal
     from selenite.client.child_server import child_server
     from selenite.client.endpoint import Endpoint
+    from selenite.errors import EndpointError
     from selenite.log import CONSOLE
 
     fields: dict[str, Any] = {
@@ -55,7 +60,10 @@ def chat(
         conversation = Conversation(endpoint, name or endpoint.served_model(), options)
         stack.callback(conversation.close)
         conversation.system = system
-        Terminal(conversation, Console(highlight=False)).run()
+        terminal = Terminal(conversation, Console(highlight=False))
+        terminal.run()
+    if terminal.has_failed and not sys.stdin.isatty():  # a script should know
+        raise typer.Exit(EndpointError.exit_code)
 
 
 def _tools(file: Path) -> list[Any]:

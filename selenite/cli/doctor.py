@@ -30,7 +30,6 @@ _EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "httpx": "serve",
-    "orjson": "serve",
     "xgrammar": "serve",
     "prometheus_client": "serve",
     "jsonschema": "serve",

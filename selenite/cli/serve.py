@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+_OPTIONS = {
+    "layout": "--kv-layout",
+    "page_size": "--block-size",
+    "cache_tokens": "--kv-cache-tokens",
+    "max_running": "--max-num-seqs",
+    "max_step_tokens": "--max-num-batched-tokens",
+}
+"""Fields of ``ServeConfig`` whose option has another name."""
+
 
 def serve(
     model: Annotated[Path, typer.Argument(help="A run directory or a model directory.")],
@@ -61,9 +70,14 @@ def serve(
         raise MissingExtraError(error.name or "fastapi", "serve", "selenite serve") from error
     from selenite.serve.config import ServeConfig
 
-    adapters = dict(entry.partition("=")[::2] for entry in lora_modules or ())
-    if not all(adapters) or not all(adapters.values()):
-        raise ConfigError(f"--lora-modules {lora_modules}: must be NAME=DIRECTORY")
+    adapters: dict[str, Path] = {}
+    for entry in lora_modules or ():
+        name, _, directory = entry.partition("=")
+        if not name or not directory:
+            raise ConfigError(f"--lora-modules {entry}: must be NAME=DIRECTORY")
+        if name in adapters:
+            raise ConfigError(f"--lora-modules {entry}: {name} is {adapters[name]} already")
+        adapters[name] = Path(directory)
     try:
         config = ServeConfig(
             model=model,
@@ -72,7 +86,7 @@ def serve(
             port=port,
             api_keys=tuple(api_key or ()),
             admin=admin,
-            adapters={name: Path(directory) for name, directory in adapters.items()},
+            adapters=adapters,
             dtype=dtype,
             batch_invariant=batch_invariant,
             profile=tool_call_profile,
@@ -86,7 +100,8 @@ def serve(
         )
     except ValidationError as error:
         fault = error.errors()[0]
-        name = ".".join(map(str, fault["loc"]))
-        told = f"{name}={fault['input']}: " if name else ""  # a rule of several says which itself
+        field = ".".join(map(str, fault["loc"]))
+        option = _OPTIONS.get(field) or f"--{field.replace('_', '-')}"
+        told = f"{option} {fault['input']}: " if field else ""  # a rule of several says which
         raise ConfigError(told + fault["msg"].removeprefix("Value error, ")) from error
     run_server(config, typer.echo)

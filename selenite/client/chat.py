@@ -143,6 +143,7 @@ class Terminal:
         self._conversation = conversation
         self._console = console
         self._is_terminal = sys.stdin.isatty()
+        self.has_failed = False  # an answer did not come, or not whole
 
     def run(self) -> None:
         """Until ``/exit`` or the end of input."""
@@ -199,6 +200,7 @@ class Terminal:
             return []
         except EndpointError as error:
             self._console.print(Text(f"error: {error}", style="red"))
+            self.has_failed = True
             return []
         self._console.print()
         return list(shown.calls.values())

@@ -59,6 +59,15 @@ class ServeConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _no_adapter_has_the_models_name(self) -> Self:
+        if self.name in self.adapters:
+            raise ValueError(
+                f"--lora-modules {self.name}={self.adapters[self.name]}: the model is called "
+                f"{self.name} too; give another name, or the model one (--served-model-name)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keys_guard_what_they_must(self) -> Self:
         if not all(key.strip() for key in self.api_keys):
             raise ValueError("api_keys: an empty key is no key; give another, or none at all")

@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from selenite.chat.call_ids import CallIds
 from selenite.chat.conversation import Conversation
@@ -31,15 +32,30 @@ class _Told:
     sampled_ids: tuple[int, ...]
     reply: Reply
 
-    @property
+    @cached_property
     def num_ids(self) -> int:
-        return len(self.conversation.ids) + len(self.sampled_ids)
+        """And at least what the text takes of memory: a template may leave most of it out."""
+        conversation = self.conversation
+        entries = [dataclasses.asdict(entry) for entry in conversation.messages]
+        entries += [dataclasses.asdict(tool) for tool in conversation.tools]
+        num_characters = len(json.dumps(entries, ensure_ascii=False))
+        return max(len(conversation.ids) + len(self.sampled_ids), num_characters // 16)
 
 
 class Conversations:
-    """Opens conversations, and keeps those of at most ``max_tokens`` ids. Safe between threads."""
+    """Opens conversations, and keeps those of at most ``max_tokens`` ids. Safe between threads.
 
-    def __init__(self, tokenizer: Tokenizer, profile: ChatProfile, max_tokens: int) -> None:
+    ``max_characters``: a conversation's text that is longer is refused before it is encoded.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        profile: ChatProfile,
+        max_tokens: int,
+        max_characters: int | None = None,
+    ) -> None:
+        self._max_characters = max_characters
         self._tokenizer = tokenizer
         self._profile = profile
         self._max_tokens = max_tokens
@@ -70,14 +86,14 @@ class Conversations:
                 continue
             try:
                 known = told.conversation.with_reply(told.sampled_ids, told.reply)
-                resumed = known.resumed(messages)
+                resumed = known.resumed(messages, self._max_characters)
             except ConversationError:
                 # The template writes earlier turns anew, or no end after a reply: only the whole
                 # conversation can be encoded.
                 break
             if resumed is not None:
                 return resumed
-        return start.extended(messages)
+        return start.extended(messages, self._max_characters)
 
     def remember(
         self, conversation: Conversation, sampled_ids: Sequence[int], reply: Reply, salt: str = ""

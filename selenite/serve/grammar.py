@@ -8,6 +8,7 @@ writes calls with special tokens (K2), those trigger the schema; elsewhere the o
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ import numpy as np
 
 from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
+from selenite.clock import Clock, SystemClock
 from selenite.errors import ConfigError, MissingExtraError
 from selenite.serve.grammar_process import GrammarProcess, Kind
 from selenite.types import ToolSpec
@@ -27,6 +29,10 @@ Format = dict[str, Any]  # a node of xgrammar's structural tags
 
 # A small model can write spaces for ever; one between tokens is what json.dumps writes.
 _WHITESPACE = 1
+# Of processor time; hardly a grammar takes a hundredth of it. All requests wait for each one's.
+_BURST_SECONDS = 0.1
+_TOKEN_SECONDS = 0.005
+_NAMING_SECONDS = 2.0  # for finding the tool whose schema is to blame
 # 0xfe begins no UTF-8 sequence, so no text of a grammar matches a special token.
 _SPECIAL = b"\xfe"
 _CONTROL = frozenset(range(32)) - {9, 10, 13}  # of bytes; tab and line ends part JSON's tokens
@@ -48,7 +54,11 @@ class Surrogates:
 
 
 class TokenGrammar:
-    """A compiled grammar at one place of one completion (``engine.request.Grammar``)."""
+    """A compiled grammar at one place of one completion (``engine.request.Grammar``).
+
+    Both methods raise ``ConfigError`` once it has taken too much of the engine's time: a text that
+    can be read in ever more ways makes each token slower than the one before.
+    """
 
     def __init__(
         self,
@@ -64,11 +74,15 @@ class TokenGrammar:
         self._never = list(never)
         self._surrogates = surrogates
         self._last: int | None = None
+        self._granted = _BURST_SECONDS
         self._bits = xgrammar.allocate_token_bitmask(1, vocab_size)
 
     def allowed_V(self) -> np.ndarray | None:
         """bool ``[V]``: tokens that may come next; None: all of them."""
-        if not self._matcher.fill_next_token_bitmask(self._bits):
+        begun = time.thread_time()
+        is_restricted = self._matcher.fill_next_token_bitmask(self._bits)
+        self._charge(time.thread_time() - begun)
+        if not is_restricted:
             return None
         bits = np.unpackbits(self._bits.numpy().view(np.uint8), bitorder="little")
         allowed_V = bits[: self._vocab_size].astype(bool)
@@ -79,9 +93,20 @@ class TokenGrammar:
 
     def accept(self, token: int) -> None:
         """Moves on by a sampled token, which was allowed."""
+        begun = time.thread_time()
         accepted = self._matcher.accept_token(token)
         assert accepted, f"the grammar's own mask allowed token {token}"
         self._last = token
+        self._granted += _TOKEN_SECONDS
+        self._charge(time.thread_time() - begun)
+
+    def _charge(self, seconds: float) -> None:
+        self._granted -= seconds
+        if self._granted < 0:
+            raise ConfigError(
+                "the grammar: following it takes the server too long here, since the text can be "
+                "read in very many ways; simplify it"
+            )
 
 
 class GrammarFactory:
@@ -117,6 +142,7 @@ class GrammarFactory:
             stop_token_ids=list(self._stop),
         )
         self._process = GrammarProcess(info)
+        self._clock: Clock = SystemClock()
 
     def start(self) -> None:
         """Starts the process that compiles, so that the first grammar need not wait for it."""
@@ -178,7 +204,10 @@ class GrammarFactory:
         try:
             return self._tagged(calls, "the tools")
         except ConfigError:
+            end = self._clock.now() + _NAMING_SECONDS
             for tool in offered:  # which one is it?
+                if self._clock.now() > end:  # all together were too much; others wait
+                    break
                 self._tagged(_json(tool.parameters), f"the schema of {tool.name!r}")
             raise
 

@@ -11,16 +11,23 @@ The process itself:
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from collections import OrderedDict
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from selenite.clock import Clock, SystemClock
 from selenite.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -37,6 +44,13 @@ _START_SECONDS = 120.0
 _DATA_BYTES = 2 * 2**30
 _CACHED_BYTES = 64 * 2**20  # of compiled grammars, here and there
 _CACHED_FAILURES = 1000
+_FAILURE_SECONDS = 60.0
+"""How long a source is refused from memory that took too long: the machine may have been busy, or
+somebody stopped the process."""
+_LARGEST = 32 * 2**20  # bytes of a compiled grammar in serialised form; reading it stops the server
+_LONGEST_REASON = 1000  # characters
+_TRIED_TOKENS = 64
+_TOKEN_SECONDS = 0.02  # of processor time; other grammars take less than one thousandth
 
 
 class GrammarProcess:
@@ -45,30 +59,36 @@ class GrammarProcess:
     For one thread at a time.
     """
 
-    def __init__(self, info: xgrammar.TokenizerInfo, seconds: int = _SECONDS) -> None:
+    def __init__(
+        self, info: xgrammar.TokenizerInfo, seconds: int = _SECONDS, clock: Clock | None = None
+    ) -> None:
         self._info = info
+        self._clock = clock or SystemClock()
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._is_ready = False
-        self._known: OrderedDict[tuple[Kind, str], xgrammar.CompiledGrammar] = OrderedDict()
+        # By digests: a source can be as long as the body of a request.
+        self._known: OrderedDict[bytes, xgrammar.CompiledGrammar] = OrderedDict()
         self._num_bytes = 0
-        self._failed: OrderedDict[tuple[Kind, str], str] = OrderedDict()
+        self._failed: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # why, until when
 
     def compile(self, kind: Kind, source: str) -> xgrammar.CompiledGrammar:
         """The grammar of a regular expression, or of a structural tag in JSON.
 
         Raises ``ConfigError`` with the compiler's reason, and where it takes too long.
         """
-        asked = kind, source
-        if asked in self._failed:
+        asked = hashlib.sha256(f"{kind} {source}".encode()).digest()
+        reason, until = self._failed.get(asked, ("", 0.0))
+        if self._clock.now() < until:
             self._failed.move_to_end(asked)
-            raise ConfigError(self._failed[asked])
+            raise ConfigError(reason)
         if asked not in self._known:
             try:
                 self._keep(asked, self._compile(kind, source))
             except ConfigError as error:
-                self._failed[asked] = str(error)
+                lasts = _FAILURE_SECONDS if isinstance(error.__cause__, OSError) else math.inf
+                self._failed[asked] = str(error), self._clock.now() + lasts
                 if len(self._failed) > _CACHED_FAILURES:
                     self._failed.popitem(last=False)
                 raise
@@ -103,12 +123,10 @@ class GrammarProcess:
     def _compile(self, kind: Kind, source: str) -> xgrammar.CompiledGrammar:
         import xgrammar
 
-        pipe = self._ready()
+        message = json.dumps({"kind": kind, "source": source}).encode()
         try:
-            pipe.send_bytes(json.dumps({"kind": kind, "source": source}).encode())
-            answer = json.loads(self._receive(pipe, self._seconds))
-        except (EOFError, ConnectionError, TimeoutError) as error:
-            self.close()
+            answer = json.loads(self._answer(message))
+        except OSError as error:
             raise ConfigError(
                 f"it takes more than {self._seconds} seconds or {_DATA_BYTES // 2**20} MiB"
             ) from error
@@ -116,28 +134,57 @@ class GrammarProcess:
             raise ConfigError(answer["error"])
         return xgrammar.CompiledGrammar.deserialize_json(answer["compiled"], self._info)
 
-    def _ready(self) -> Connection:
+    def _answer(self, message: bytes) -> bytes:
+        """Raises ``OSError`` where the process ends over it, or is ended."""
+        self._ready()
+        try:
+            return self._ask(message, self._seconds)
+        except TimeoutError:
+            raise
+        except OSError:  # before its time: what others compiled fills it, or somebody ended it
+            self._ready()
+            return self._ask(message, self._seconds)
+
+    def _ready(self) -> None:
         self.start()
+        if self._is_ready:
+            return
+        try:
+            self._ask(self._info.serialize_json().encode(), _START_SECONDS)
+        except OSError as error:
+            raise UnavailableError(
+                "the process that compiles grammars does not start; the server's log says why"
+            ) from error
+        self._is_ready = True
+
+    def _ask(self, message: bytes, seconds: float) -> bytes:
+        """The answer to a message; the process is ended where it does not come in time.
+
+        By killing, since a process that somebody stopped does not even take the message. Raises
+        ``TimeoutError`` then, and another ``OSError`` where the process ends by itself.
+        """
+        assert self._process is not None
         assert self._pipe is not None
-        if not self._is_ready:
-            try:
-                self._pipe.send_bytes(self._info.serialize_json().encode())
-                self._receive(self._pipe, _START_SECONDS)
-            except (EOFError, ConnectionError, TimeoutError) as error:
-                self.close()
-                raise UnavailableError(
-                    "the process that compiles grammars does not start; the server's log says why"
-                ) from error
-            self._is_ready = True
-        return self._pipe
+        is_late = threading.Event()
 
-    @staticmethod
-    def _receive(pipe: Connection, seconds: float) -> bytes:
-        if not pipe.poll(seconds):
-            raise TimeoutError
-        return pipe.recv_bytes()
+        def end(process: subprocess.Popen[bytes]) -> None:
+            is_late.set()
+            process.kill()
 
-    def _keep(self, asked: tuple[Kind, str], compiled: xgrammar.CompiledGrammar) -> None:
+        timer = threading.Timer(seconds, end, [self._process])
+        timer.start()
+        try:
+            self._pipe.send_bytes(message)
+            return self._pipe.recv_bytes()
+        except (EOFError, OSError) as error:
+            self.close()
+            if is_late.is_set():
+                raise TimeoutError(f"no answer in {seconds:g} seconds") from error
+            raise ConnectionError("the process has ended") from error
+        finally:
+            timer.cancel()
+
+    def _keep(self, asked: bytes, compiled: xgrammar.CompiledGrammar) -> None:
         self._known[asked] = compiled
         self._num_bytes += compiled.memory_size_bytes
         while self._num_bytes > _CACHED_BYTES and len(self._known) > 1:
@@ -167,10 +214,49 @@ def main(pipe: Connection, seconds: int) -> None:
 def _compiled(compiler: xgrammar.GrammarCompiler, kind: Kind, source: str) -> dict[str, str]:
     compile = compiler.compile_regex if kind == "regex" else compiler.compile_structural_tag
     try:
-        return {"compiled": compile(source).serialize_json()}
+        compiled = compile(source)
     except (RuntimeError, ValueError, RecursionError) as error:  # the library has no other
         reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else repr(error)
-        return {"error": reason}
+        return {"error": reason[:_LONGEST_REASON]}
+    slowest = _slowest_token(compiled)
+    if slowest > _TOKEN_SECONDS:
+        return {"error": f"following it takes {slowest:.2f} seconds for a single token"}
+    serialized = compiled.serialize_json()
+    if len(serialized) > _LARGEST:
+        return {"error": f"it compiles to more than {_LARGEST // 2**20} MiB"}
+    return {"compiled": serialized}
+
+
+def _slowest_token(compiled: xgrammar.CompiledGrammar) -> float:
+    """Seconds for the slowest of some tokens of a random text that follows the grammar.
+
+    Grammars that are small and compile at once can take minutes to find the tokens that may come
+    next: those that read a text in very many ways, as ``((.?){100}){100}`` does.
+    """
+    import xgrammar
+
+    matcher = xgrammar.GrammarMatcher(compiled)
+    vocab_size = compiled.tokenizer_info.vocab_size
+    bits = xgrammar.allocate_token_bitmask(1, vocab_size)
+    rng = np.random.default_rng(0)
+    ends = list(compiled.tokenizer_info.stop_token_ids)
+    slowest = 0.0
+    for _ in range(_TRIED_TOKENS):
+        begun = time.thread_time()
+        matcher.fill_next_token_bitmask(bits)
+        seconds = time.thread_time() - begun
+        set_bits = np.unpackbits(bits.numpy().view(np.uint8), bitorder="little")
+        set_bits[ends] = 0
+        allowed = np.flatnonzero(set_bits[:vocab_size])
+        if not len(allowed):
+            break
+        token = rng.choice(allowed).item()
+        begun = time.thread_time()
+        matcher.accept_token(token)
+        slowest = max(slowest, seconds + time.thread_time() - begun)
+        if slowest > _TOKEN_SECONDS:
+            break
+    return slowest
 
 
 def _limit(what: int, value: int) -> None:

@@ -12,6 +12,7 @@ from selenite.errors import ConfigError, TokenizerError
 from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.transformer import Transformer
+from selenite.ops import native
 from selenite.runtime import Decision
 from selenite.serve import grammar_process
 from selenite.serve.config import ServeConfig
@@ -77,6 +78,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "model": Decision(config.name, f"{count.total:,} parameters, {count.active:,} active"),
         "device": device,
         "dtype": dtype,
+        "kernels": _kernels(dtype.value),
         "profile": Decision(profile.name, why),
         "conversations": _conversations(tokenizer, profile),
         "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
@@ -103,3 +105,13 @@ def _conversations(tokenizer: Tokenizer, profile: ChatProfile) -> Decision:
     if findings:
         return Decision("encoded anew where the template asks for it", "; ".join(findings))
     return Decision("only grow", "each kind of turn was tried on the template")
+
+
+def _kernels(dtype: str) -> Decision:
+    """Whether our own kernels compute, which is most of the speed on a CPU."""
+    found = native.availability()
+    if not found.value:
+        return Decision("torch's", found.reason)
+    if runtime.is_batch_invariant():
+        return Decision("torch's", "batch-invariant mode")
+    return Decision("our own", f"{found.reason}; {dtype}")

@@ -108,6 +108,7 @@ class Service:
         self.tokenizer = loaded.tokenizer
         self.profile = loaded.profile
         self.vocabulary = loaded.tokenizer.vocabulary()  # bytes of each token
+        self._longest_token = max(map(len, self.vocabulary))  # bytes
         self.engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
         for name, directory in config.adapters.items():
             self.engine.load_adapter(name, directory)
@@ -122,7 +123,7 @@ class Service:
         # Where no tool may be called, they are never sampled.
         self._call_openers = frozenset(special[name] for name in openers if name in special)
         self._conversations = Conversations(
-            self.tokenizer, self.profile, config.conversation_tokens
+            self.tokenizer, self.profile, config.conversation_tokens, self._max_characters
         )
         self._grammars = GrammarFactory(
             self.tokenizer, loaded.model.config.vocab_size, self.profile
@@ -149,6 +150,12 @@ class Service:
         config = self.loaded.engine
         cached = config.num_pages * config.page_size
         return min(self.loaded.model.config.max_positions, cached)
+
+    @property
+    def _max_characters(self) -> int:
+        """A longer text has more tokens than ``max_tokens``: encoding it would take the memory of a
+        hundred bytes for each."""
+        return self.max_tokens * self._longest_token
 
     def load(self) -> Load:
         """Read beside the engine's thread: the numbers may be a step old."""
@@ -200,12 +207,16 @@ class Service:
         return conversation.prompt_ids() if add_generation_prompt else list(conversation.ids)
 
     def text_ids(self, text: str, add_special_tokens: bool) -> list[int]:
-        """The ids of a text, the start token before it."""
-        start = [self.tokenizer.bos_id] if add_special_tokens else []
-        return [*start, *self.tokenizer.encode(text)]
+        """The ids of a text, the start token before it where the vocabulary adds one."""
+        return (self.tokenizer.prompt_ids if add_special_tokens else self.tokenizer.encode)(text)
 
     def _ids(self, prompt: str | tuple[int, ...], add_special_tokens: bool) -> tuple[int, ...]:
         if isinstance(prompt, str):
+            if len(prompt) > self._max_characters:
+                raise ConfigError(
+                    f"the prompt has {len(prompt)} characters, which are more than "
+                    f"{self.max_tokens} tokens, the most that there is room for; shorten it"
+                )
             return tuple(self.text_ids(prompt, add_special_tokens))
         return prompt
 

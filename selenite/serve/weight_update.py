@@ -63,7 +63,8 @@ class WeightUpdater:
 
         Raises:
             ConfigError: a version that is not above the current one, another update at work.
-            CheckpointError: a directory that is damaged, of another model, or not the one meant.
+            CheckpointError: a directory that is damaged, of another model, or not the one meant;
+                a path that cannot be read.
             OutOfMemoryError: no room for two models.
         """
         if not self._busy.acquire(blocking=False):
@@ -75,7 +76,12 @@ class WeightUpdater:
                 raise ConfigError(
                     f"version={version}: must be above {engine.weight_version}, which is served"
                 )
-            prepared = prepare(directory, engine.runner.model, sha256)
+            try:
+                prepared = prepare(directory, engine.runner.model, sha256)
+            except OSError as error:
+                raise CheckpointError(
+                    f"path: cannot be read ({error.strerror or error}); give a model directory"
+                ) from error
             self._thread.swap_weights(prepared.model, version, running).result()
             self.current = WeightVersion(version, prepared.sha256)
             return self.current

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -193,3 +194,12 @@ def test_of_several_templates_the_default_is_taken(tokenizer, tmp_path):
     file.write_text(json.dumps(config))
     with pytest.raises(TokenizerError, match=r"lists \['tool_use'\] and no 'default'"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_text_that_spells_place_holders_is_searched_once(tokenizer):
+    """Trying one number after the other took the square of the text's length."""
+    text = " ".join(f"hidden{number}x" for number in range(50_000))
+    begun = time.thread_time()
+    ids = encode_conversation(tokenizer, [Message("user", text)])
+    assert time.thread_time() - begun < 5
+    assert text in tokenizer.decode(ids)

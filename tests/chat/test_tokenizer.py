@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
 from selenite.chat.k2_vocabulary import SPECIAL_TOKENS
 from selenite.chat.tokenizer import Tokenizer
@@ -65,6 +67,22 @@ def test_save_and_load_keep_everything(tokenizer, tmp_path):
         assert loaded.chat_template == tokenizer.chat_template
         assert loaded.special_tokens == tokenizer.special_tokens
         assert loaded.encode("x = 1 # é") == tokenizer.encode("x = 1 # é")
+
+
+def test_prompts_begin_as_the_vocabularys_own_files_say(tokenizer, tmp_path):
+    assert tokenizer.prompt_ids("def") == [tokenizer.bos_id, *tokenizer.encode("def")]
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).prompt_ids("def") == tokenizer.prompt_ids("def")
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    for named in (False, None):  # None: nothing is said, and tokenizer.json adds nothing
+        file.write_text(json.dumps(config | {"add_bos_token": named}))
+        assert Tokenizer.load(tmp_path).prompt_ids("def") == tokenizer.encode("def")
+    adding = HfTokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    start = ("[BOS]", tokenizer.bos_id)
+    adding.post_processor = TemplateProcessing(single="[BOS] $A", special_tokens=[start])
+    adding.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.load(tmp_path).prompt_ids("def") == tokenizer.prompt_ids("def")
 
 
 def test_fingerprint_tells_vocabularies_apart(tokenizer):
@@ -135,7 +153,7 @@ def test_a_broken_file_is_named(tokenizer, tmp_path, name, content, message):
 def test_a_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(TokenizerError, match="no tokenizer there"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(TokenizerError, match=r"nowhere.json: no tokenizer there"):
+    with pytest.raises(TokenizerError, match=r"nowhere.json: no tokenizer there: no such file"):
         Tokenizer.load(tmp_path / "nowhere.json")
 
 
@@ -147,3 +165,15 @@ def test_a_vocabulary_that_is_too_small_is_refused():
 def test_an_unknown_special_token_is_refused(tokenizer):
     with pytest.raises(TokenizerError, match="'<think>' is not a special token"):
         tokenizer.special_id("<think>")
+
+
+def test_other_threads_run_while_a_text_is_encoded(tokenizer):
+    """A server's clients all wait otherwise for the one who sends the longest text."""
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: (tokenizer.encode("ab cd" * 200_000), ended.set()))
+    thread.start()
+    count = 0
+    while not ended.wait(0.001):
+        count += 1
+    thread.join()
+    assert count > 20

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from selenite.errors import EndpointError
 from tests.fixtures.scripted_server import (
     MODELS,
     Answer,
@@ -41,10 +42,10 @@ def start(url: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def talk(url: str, *lines: str, options: tuple[str, ...] = ()) -> str:
+def talk(url: str, *lines: str, options: tuple[str, ...] = (), code: int = 0) -> str:
     process = start(url, *options)
     shown, said = process.communicate("".join(line + "\n" for line in lines), timeout=60)
-    assert process.returncode == 0, said
+    assert process.returncode == code, said
     return shown
 
 
@@ -72,6 +73,7 @@ def test_turns_commands_and_errors() -> None:
             *("2+2?", "refused", "broken", "cut", "", "sure?", "/what", "/help"),
             *("/system Be kind.", "hello", "/exit", "never read"),
             options=("--temperature", "0", "--max-tokens", "9"),
+            code=EndpointError.exit_code,
         )
     assert "let me see four\n" in shown
     assert "error: HTTP 400: too long" in shown
@@ -129,7 +131,8 @@ def test_tool_calls_are_shown_and_answered(tmp_path: Path) -> None:
     answers = [calls, chat_answer("done"), calls, refusal, chat_answer("well")]
     with scripted_server(chats(answers)) as server:
         lines = ("add", "3", "4", "add again", "5", "6", "and?")
-        shown = talk(server.url, *lines, options=("--tools", str(file)))
+        code = EndpointError.exit_code
+        shown = talk(server.url, *lines, options=("--tools", str(file)), code=code)
     assert '[add] {"a": 1}' in shown
     assert "done" in shown
     assert server.requests[1][1]["tools"] == [tool]

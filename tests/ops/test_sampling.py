@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from selenite.errors import NonFiniteError
-from selenite.ops.sampling import Purpose, sample_token, sampling_logits, uniform
+from selenite.ops.sampling import (
+    Purpose,
+    penalized_logits,
+    sample_token,
+    sampling_logits,
+    uniform,
+)
 from selenite.types import SamplingParams
 
 
@@ -151,3 +157,11 @@ def test_bfloat16_logits_are_filtered_in_float32() -> None:
     logits = torch.randn(20, generator=torch.Generator().manual_seed(5)).bfloat16()
     params = SamplingParams(temperature=0.9, top_p=0.7)
     assert_close(sampling_logits(logits, params), sampling_logits(logits.float(), params))
+
+
+def test_biases_are_added_to_their_tokens() -> None:
+    """Also where a token stands there twice, or is none of the model's."""
+    logits_V = torch.tensor([0.5, 1.0, -2.0])
+    params = SamplingParams(logit_bias=((1, 2.0), (2, 0.25), (1, -0.5), (3, 9.0)))
+    assert_close(penalized_logits(logits_V, params, (), ()), torch.tensor([0.5, 2.5, -1.75]))
+    assert_close(logits_V, torch.tensor([0.5, 1.0, -2.0]))

@@ -62,3 +62,14 @@ def test_memory_is_bounded_and_the_oldest_goes_first(tokenizer: Tokenizer) -> No
     assert len(store) <= 13  # what a template closes a turn with is not counted
     last = [HELLO, Message("assistant", "fox number 099"), Message("user", "Go on.")]
     assert store.open(last).sampled
+
+
+def test_text_that_the_template_leaves_out_counts(tokenizer: Tokenizer) -> None:
+    """Of an earlier turn's reasoning there are no ids, and it is kept all the same."""
+    store = Conversations(tokenizer, K2, 10_000)
+    for number in range(10):
+        thought = Message("assistant", "Yes.", reasoning=f"{number}" * 100_000)
+        conversation = store.open([HELLO, thought, Message("user", "Go on.")])
+        sampled = odd_ids(tokenizer, "The quick brown fox")
+        store.remember(conversation, sampled, parse_reply(K2, sampled, tokenizer))
+    assert len(store) <= 1

@@ -13,14 +13,16 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import xgrammar
 
 from selenite.chat.events import Outcome, Reply
 from selenite.chat.profile import HERMES, K2, PLAIN, ChatProfile
 from selenite.chat.reply_parser import parse_reply
 from selenite.chat.tokenizer import Tokenizer
+from selenite.clock import ManualClock
 from selenite.errors import ConfigError
 from selenite.serve.engine.request import Grammar
-from selenite.serve.grammar import GrammarFactory
+from selenite.serve.grammar import GrammarFactory, Surrogates, TokenGrammar
 from selenite.types import ToolSpec
 
 WEATHER = ToolSpec(
@@ -215,3 +217,42 @@ def test_what_cannot_be_compiled_is_refused_by_name(tokenizer: Tokenizer):
         grammars.tools(TOOLS, "other")
     with pytest.raises(ConfigError, match="no format of tool calls"):
         factory(tokenizer, PLAIN).tools(TOOLS, "auto")
+
+
+def test_a_text_that_can_be_read_in_ever_more_ways_is_ended(tokenizer: Tokenizer):
+    """The engine's other requests wait for each token."""
+    vocabulary = tokenizer.vocabulary()
+    info = xgrammar.TokenizerInfo(
+        vocabulary, xgrammar.VocabType.RAW, stop_token_ids=[tokenizer.eos_id]
+    )
+    compiled = xgrammar.GrammarCompiler(info).compile_regex("((.?){100}){30}")
+    grammar = TokenGrammar(
+        xgrammar.GrammarMatcher(compiled), len(vocabulary), (), Surrogates.of(vocabulary)
+    )
+    letters = frozenset(tokenizer.encode("The quick brown fox"))
+    with pytest.raises(ConfigError, match="takes the server too long"):
+        write(grammar, (tokenizer.eos_id,), seed=0, prefer=letters)
+
+
+def test_not_every_schema_is_tried_where_all_together_take_too_long(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    """Finding the one to blame could take hours, and other grammars wait."""
+    grammars = GrammarFactory(tokenizer, tokenizer.vocab_size, K2)
+    clock = ManualClock()
+    monkeypatch.setattr(grammars, "_clock", clock)
+    compiled = xgrammar.GrammarCompiler(grammars._process._info).compile_builtin_json_grammar()
+    asked: list[str] = []
+
+    def compile(kind: str, source: str) -> xgrammar.CompiledGrammar:
+        clock.advance(1)
+        asked.append(source)
+        if len(asked) == 1:
+            raise ConfigError("it takes too long")
+        return compiled
+
+    monkeypatch.setattr(grammars._process, "compile", compile)
+    tools = [ToolSpec(f"tool{i}", "", {"type": "object"}) for i in range(50)]
+    with pytest.raises(ConfigError, match="the tools cannot be compiled"):
+        grammars.tools(tools, "auto")
+    assert len(asked) < 6

@@ -91,21 +91,6 @@ class Engine:
         """
         if not request.prompt:
             raise ConfigError("the prompt is empty: give at least one token")
-        vocabulary = self.runner.model.config.vocab_size
-        wrong = [token for token in request.prompt if not 0 <= token < vocabulary]
-        if wrong:
-            raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
-        params = request.params
-        named = {
-            "stop_token_ids": params.stop_token_ids,
-            "logit_bias": [token for token, _ in params.logit_bias],
-        }
-        for field, tokens in named.items():
-            unknown = [token for token in tokens if not 0 <= token < vocabulary]
-            if unknown:
-                raise ConfigError(
-                    f"{field}: token id {unknown[0]} is not in the vocabulary of {vocabulary}"
-                )
         sizes = f"{len(request.prompt)} prompt tokens"
         if request.pooler is None:
             sizes += f" and max_tokens={request.params.max_tokens}"
@@ -121,6 +106,21 @@ class Engine:
                 f"{sizes} exceed the cache of {slots} tokens; shorten the prompt, lower "
                 "max_tokens, or start the engine with a larger cache"
             )
+        vocabulary = self.runner.model.config.vocab_size
+        wrong = [token for token in request.prompt if not 0 <= token < vocabulary]
+        if wrong:
+            raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
+        params = request.params
+        named = {
+            "stop_token_ids": params.stop_token_ids,
+            "logit_bias": [token for token, _ in params.logit_bias],
+        }
+        for field, tokens in named.items():
+            unknown = [token for token in tokens if not 0 <= token < vocabulary]
+            if unknown:
+                raise ConfigError(
+                    f"{field}: token id {unknown[0]} is not in the vocabulary of {vocabulary}"
+                )
         self.runner.check_adapter(request.adapter)
         request.arrival = self.clock.now()
         self.scheduler.add(request)

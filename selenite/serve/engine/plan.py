@@ -17,6 +17,8 @@ from selenite.runtime import Available, mebibytes
 
 _SHARE = 0.5
 """Of the memory that weights and steps leave, what the cache takes where no size is asked for."""
+_MOST = 4 * 2**30
+"""Bytes of the cache at most where no size is asked for."""
 _COMPILED = 32 * 2**20  # bytes of the code that oneDNN and MKL keep, measured with nano
 _LEAST_SEQUENCES = 1  # of full length: a cache that holds fewer refuses requests the model can take
 
@@ -89,10 +91,14 @@ def plan_engine(
     else:
         tokens = max_running * model.max_positions
         reason = f"{max_running} sequences of {model.max_positions} positions"
-        fit = int(_SHARE * room) // a_token
-        if tokens > fit:
+        fit = {
+            f"{_SHARE:.0%} of the memory that is left": int(_SHARE * room) // a_token,
+            f"{mebibytes(_MOST)}; --kv-cache-tokens asks for more": _MOST // a_token,
+        }
+        why = min(fit, key=fit.__getitem__)
+        if tokens > fit[why]:
             least = _LEAST_SEQUENCES * model.max_positions
-            tokens, reason = max(fit, least), f"{_SHARE:.0%} of the memory that is left"
+            tokens, reason = max(fit[why], least), why
     tokens = -(-tokens // page_size) * page_size
     plan = EnginePlan(weights, loading, step, tokens * a_token, tokens, reason, beside)
     if plan.total > available.num_bytes:

@@ -63,11 +63,11 @@ class EngineState(BaseModel):
 
 
 @router.post("/pause", response_model=EngineState)
-async def pause(body: PauseBody, door: DoorOf) -> EngineState:
+async def pause(door: DoorOf, body: PauseBody | None = None) -> EngineState:
     """Runs no more steps until ``/resume``."""
     service = door.service()
     await asyncio.wrap_future(service.thread.pause())
-    if body.mode == "abort":
+    if body is not None and body.mode == "abort":
         await asyncio.wrap_future(service.thread.abort_all())
     return _state(door)
 

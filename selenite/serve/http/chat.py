@@ -6,6 +6,7 @@ Extension fields: ``reasoning_content``, ``malformed`` (what was meant as a call
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -30,6 +31,7 @@ from selenite.serve.http.protocol import (
     CallEntry,
     ChatMessage,
     FunctionCall,
+    Items,
     NamedTool,
     NumChoices,
     ResponseFormat,
@@ -49,14 +51,14 @@ FinishName = Literal["stop", "length", "tool_calls"]
 class ChatBody(SamplingFields):
     """The request."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Items[ChatMessage] = Field(min_length=1)
     n: NumChoices = 1
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     stream_options: StreamOptions | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Tool] | None = None
+    tools: Items[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = True
     response_format: ResponseFormat | None = None
@@ -92,7 +94,7 @@ def specs_of(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
     words = [name for name in names if name in ("none", "auto", "required")]
     if words:
         raise ConfigError(f"tools: {words[0]!r} is a word of tool_choice; give it another name")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ConfigError(f"tools: {twice[0]!r} stands there twice; give each tool its own name")
     return tuple(tools)

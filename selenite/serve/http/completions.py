@@ -13,18 +13,20 @@ from selenite.errors import ConfigError
 from selenite.serve.engine.request import SampledToken
 from selenite.serve.generation import Choice, End, Generation, Update
 from selenite.serve.http.logprobs import TokenWords
-from selenite.serve.http.protocol import NumChoices, SamplingFields, StreamOptions, Usage
+from selenite.serve.http.protocol import Items, NumChoices, SamplingFields, StreamOptions, Usage
 from selenite.serve.http.stream import DONE, event
 from selenite.serve.http.usage import usage_of
 from selenite.serve.service import CompletionRequest, Service
 from selenite.types import FinishReason
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+TokenIds = Annotated[
+    Items[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=2**20)
+]
 Prompts = (
     str
     | TokenIds
-    | Annotated[list[str], Field(min_length=1, max_length=128)]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=128)]
+    | Annotated[Items[str], Field(min_length=1, max_length=128)]
+    | Annotated[Items[TokenIds], Field(min_length=1, max_length=128)]
 )
 FinishName = Literal["stop", "length"]
 

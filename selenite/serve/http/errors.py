@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +24,7 @@ _CODES = {401: "invalid_api_key", 404: "not_found", 413: "body_too_large", 429: 
 _CODES |= {403: "forbidden", 405: "method_not_allowed", 408: "request_timeout", 503: "unavailable"}
 _PARAMETER = re.compile(r"^([a-z_][a-z_0-9.]*)[=:]")
 _LONGEST = 1000  # characters of a message
+_NO_OBJECT = "the body must be a JSON object, sent with Content-Type: application/json"
 
 
 class ModelNotFoundError(HTTPException):
@@ -112,10 +114,29 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, handle_unknown)
 
 
-def _first_fault(error: RequestValidationError) -> tuple[str, str]:
+def _first_fault(error: RequestValidationError) -> tuple[str | None, str]:
     """The field of the first fault, and what is wrong with it; never what was sent."""
-    fault = error.errors()[0]
-    place = [str(part) for part in fault["loc"] if part != "body"]
+    faults = [(_place(fault["loc"], error.body), fault) for fault in error.errors()]
+    place, fault = faults[0]
+    if not place and fault["type"] != "value_error":
+        return None, _NO_OBJECT
+    if len(place) + 1 < len(fault["loc"]):  # of several shapes, the one that was meant fits deepest
+        shapes = [other for other in faults if other[0][: len(place)] == place]
+        place, fault = max(shapes, key=lambda it: (len(it[0]), not it[1]["type"].endswith("_type")))
     param = ".".join(place)
     message = str(fault["msg"]).removeprefix("Value error, ")
-    return param, f"{param}: {message}" if param else message
+    return (param, f"{param}: {message}") if param else (None, message)
+
+
+def _place(loc: Sequence[str | int], body: Any) -> list[str]:
+    """Where in the body a fault is. pydantic's names of a union's shapes are no part of it."""
+    place: list[str] = []
+    for index, part in enumerate(loc[1:], 2):
+        if isinstance(body, list) and isinstance(part, int):
+            body = body[part]
+        elif isinstance(body, Mapping) and (part in body or index == len(loc)):
+            body = body.get(part)
+        else:
+            continue
+        place.append(str(part))
+    return place

@@ -28,10 +28,14 @@ class TokenWords:
     def __init__(self, service: Service) -> None:
         self._tokenizer = service.tokenizer
         self._vocabulary = service.vocabulary
+        self._texts: dict[int, str] = {}  # of the tokens that were asked for
 
     def text(self, id: int) -> str:
         """U+FFFD stands for bytes that are only a part of a character."""
-        return self._tokenizer.decode([id])
+        text = self._texts.get(id)
+        if text is None:
+            text = self._texts[id] = self._tokenizer.decode([id])
+        return text
 
     def logprob(self, token: SampledToken) -> TokenLogprob:
         """The token with the likeliest ones beside it."""

@@ -1,19 +1,29 @@
 """What all endpoints share of OpenAI's protocol: bodies, sampling fields, messages, usage, errors.
 
-Unknown fields are passed over, as OpenAI does. Known ones that would change the result and are not
+Unknown fields are passed over, as vLLM does. Known ones that would change the result and are not
 supported are refused (``REFUSED``), never ignored.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from selenite.errors import ConfigError
 from selenite.serve.service import MakeGrammar, Options
 from selenite.types import Message, SamplingParams, ToolCall, ToolSpec
+
+logger = logging.getLogger(__name__)
 
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "priority": ((0,), "requests run in order of arrival"),
@@ -22,6 +32,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_beam_search": ((False,), "this server samples"),
     "length_penalty": ((1, 1.0), "it belongs to beam search"),
     "bad_words": (([],), "use logit_bias"),
+    "allowed_token_ids": ((), "use structured_outputs.choice or structured_outputs.regex"),
+    "prompt_logprobs": ((), "use echo with logprobs in /v1/completions, or /generate"),
+    "truncate_prompt_tokens": ((), "shorten the prompt"),
     "prompt_embeds": ((), "send text or token ids"),
     "functions": (([],), "use tools"),
     "function_call": (("none",), "use tool_choice"),
@@ -32,6 +45,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "chat_template": ((), "the template belongs to the model"),
     "chat_template_kwargs": (({},), "the template takes none"),
     "documents": (([],), "put them into a message"),
+    "add_generation_prompt": ((True,), "a reply is a new turn; use /v1/completions otherwise"),
+    "echo": ((False,), "use /v1/completions"),
     "continue_final_message": ((False,), "use /v1/completions to continue a text"),
     "audio": ((), "text only"),
     "modalities": ((["text"],), "text only"),
@@ -42,6 +57,25 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "background": ((False,), "wait for the response, or stream it"),
 }
 """Field to the values that change nothing, and why it is refused otherwise."""
+
+_MOST_UNKNOWN = 100
+_unknown: set[str] = set()  # fields that the log has named
+
+Item = TypeVar("Item")
+Items = Annotated[list[Item], Field(fail_fast=True)]
+"""A list that its first fault ends: millions of faults in one body would each be described."""
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Of a dictionary's entries, before they are looked at one by one; as ``Items``."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > count:
+            raise ValueError(f"has {len(value)} entries, and {count} is the most")
+        return value
+
+    return BeforeValidator(check)
+
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 NumChoices = Annotated[int, Field(ge=1, le=128)]
@@ -55,9 +89,12 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, body: Any) -> Any:
-        """Names the first field that is known and not supported."""
+        """Names the first field that is known and not supported; the log has the unknown ones."""
         for field, value in body.items() if isinstance(body, dict) else ():
-            if field in cls.model_fields or field not in REFUSED:
+            if field in cls.model_fields:
+                continue
+            if field not in REFUSED:
+                _say_unknown(cls, field)
                 continue
             harmless, why = REFUSED[field]
             if value is not None and value not in harmless:
@@ -65,12 +102,21 @@ class Body(BaseModel):
         return body
 
 
+def _say_unknown(body: type[BaseModel], field: str) -> None:
+    """Once for each name, and not for ever: clients choose them."""
+    aliases = {known.alias for known in body.model_fields.values()}
+    if field in aliases or field in _unknown or len(_unknown) == _MOST_UNKNOWN:
+        return
+    _unknown.add(field)
+    logger.warning("a request's field %.64r is not known here and was passed over", field)
+
+
 class StructuredOutputs(Body):
     """vLLM's extension; one of the three."""
 
     json_schema: dict[str, JsonValue] | None = Field(default=None, alias="json")
     regex: str | None = Field(default=None, max_length=10_000)
-    choice: list[Annotated[str, Field(max_length=10_000)]] | None = Field(
+    choice: Items[Annotated[str, Field(max_length=10_000)]] | None = Field(
         default=None, max_length=1000
     )
 
@@ -84,21 +130,21 @@ class SamplingFields(Body):
     model: str | None = Field(default=None, description="None: the one that is served.")
     temperature: float = Field(default=1.0, ge=0, le=100)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    stop: StopString | Annotated[Items[StopString], Field(max_length=16)] | None = None
     stream: bool | None = False
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1024
-    )
+    logit_bias: (
+        Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], at_most(1024)] | None
+    ) = Field(default=None, max_length=1024)
     user: str | None = None
     # What OpenAI does not have.
     top_k: int = Field(default=0, ge=-1, description="0 and -1: all tokens.")
     min_p: Probability = 0.0
     repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
     min_tokens: int = Field(default=0, ge=0)
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list, max_length=256)
+    stop_token_ids: Items[Annotated[int, Field(ge=0)]] = Field(default_factory=list, max_length=256)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     cache_salt: str = Field(default="", description="Prefixes are shared within one salt only.")
@@ -205,7 +251,7 @@ class TextPart(Body):
     text: str = ""
 
 
-Content = str | list[TextPart]
+Content = str | Items[TextPart]
 
 
 def text_of(content: Content | None) -> str:
@@ -236,7 +282,7 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
-    tool_calls: list[CallEntry] | None = None
+    tool_calls: Items[CallEntry] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None

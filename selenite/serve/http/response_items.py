@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from selenite.chat.events import (
     ArgumentsDelta,
@@ -332,7 +332,7 @@ class ResponseWriter:
     def _event(self, type: str, **fields: Any) -> bytes:
         body = {"type": type, "sequence_number": self._sequence, **fields}
         self._sequence += 1
-        return b"event: " + type.encode() + b"\ndata: " + orjson.dumps(body) + b"\n\n"
+        return b"event: " + type.encode() + b"\ndata: " + to_json(body) + b"\n\n"
 
 
 def _new_id(prefix: str) -> str:

@@ -17,10 +17,12 @@ from selenite.serve.http.protocol import (
     Body,
     Content,
     FunctionSpec,
+    Items,
     NamedFunction,
     NamedTool,
     SamplingFields,
     TextPart,
+    at_most,
     text_of,
 )
 from selenite.serve.service import ChatRequest, MakeGrammar
@@ -65,7 +67,7 @@ class ReasoningItem(Body):
     """What the model thought before the item that follows."""
 
     type: Literal["reasoning"]
-    content: list[ReasoningText] | None = None
+    content: Items[ReasoningText] | None = None
 
 
 def _kind(item: Any) -> Any:
@@ -78,7 +80,12 @@ InputItem = Annotated[
     | Annotated[CallItem, Tag("function_call")]
     | Annotated[OutputItem, Tag("function_call_output")]
     | Annotated[ReasoningItem, Tag("reasoning")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="item_type",
+        custom_error_message="type must be message, function_call, function_call_output or "
+        "reasoning",
+    ),
 ]
 
 
@@ -124,19 +131,19 @@ class TextSettings(Body):
 class ResponsesBody(SamplingFields):
     """The request."""
 
-    input: str | list[InputItem]
+    input: str | Items[InputItem]
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
-    tools: list[FunctionTool] | None = None
+    tools: Items[FunctionTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = True
     text: TextSettings | None = None
-    include: list[str] | None = Field(
+    include: Items[str] | None = Field(
         default=None, description=f"{OUTPUT_LOGPROBS}; all else is passed over."
     )
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     truncation: Literal["disabled"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], at_most(16)] | None = None
 
     @property
     def has_logprobs(self) -> bool:

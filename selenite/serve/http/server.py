@@ -12,6 +12,7 @@ from types import FrameType
 
 import uvicorn
 
+from selenite.errors import ConfigError
 from selenite.serve.config import ServeConfig
 from selenite.serve.http.app import create_app
 from selenite.serve.http.connection import Connection
@@ -20,6 +21,8 @@ from selenite.serve.load import load_model
 from selenite.serve.service import Service
 
 logger = logging.getLogger(__name__)
+# Of an address that cannot be listened at, ``run_server`` tells, with the option to change.
+logging.getLogger("uvicorn.error").addFilter(lambda record: not isinstance(record.msg, OSError))
 
 
 def run_server(config: ServeConfig, say: Callable[[str], None]) -> None:
@@ -57,7 +60,18 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit as ended:
+            fault = ended.__context__
+            if not isinstance(fault, OSError):
+                raise
+            config = self.door.config
+            self.failure = ConfigError(
+                f"--host {config.host} --port {config.port}: {fault.strerror or fault}; give "
+                "another (--port 0: any free one)"
+            )
+            self.should_exit = True
         if self.started:
             self._loop = asyncio.get_running_loop()
             threading.Thread(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from selenite.errors import ConfigError
-from selenite.serve.http.protocol import Body, ChatMessage, Tool
+from selenite.serve.http.protocol import Body, ChatMessage, Items, Tool
 from selenite.serve.service import Service
 
 
@@ -13,9 +13,9 @@ class TokenizeBody(Body):
     """A text, or a conversation under the model's template."""
 
     model: str | None = None
-    prompt: str | None = None
-    messages: list[ChatMessage] | None = None
-    tools: list[Tool] | None = None
+    prompt: str | None = Field(default=None, max_length=2**22)
+    messages: Items[ChatMessage] | None = None
+    tools: Items[Tool] | None = None
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
 
@@ -42,7 +42,7 @@ class DetokenizeBody(Body):
     """Ids."""
 
     model: str | None = None
-    tokens: list[int] = Field(max_length=2**22)
+    tokens: Items[int] = Field(max_length=2**22)
 
     def text(self, service: Service) -> str:
         """Special tokens by name. Raises ``ConfigError`` for an id that is no token."""

@@ -16,7 +16,10 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from selenite.serve.http.chat import ChatBody
+from selenite.serve.http.responses import ResponsesBody
 from tests.fixtures.server import KEY, ServerProcess
 
 CHAT = "/v1/chat/completions"
@@ -100,6 +103,11 @@ def test_an_unknown_model(ai: openai.OpenAI) -> None:
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": "perhaps"}, "tool_choice"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0.type",
+        ),
     ],
     ids=str,
 )
@@ -111,7 +119,42 @@ def test_the_message_names_the_field(
     assert (error["param"] or "").startswith(param)
 
 
-@pytest.mark.parametrize("field", ["priority", "best_of", "guided_json", "functions", "suffix"])
+@pytest.mark.parametrize(
+    ("prompt", "param", "rule"),
+    [
+        ([], "prompt", "at least 1 item"),
+        ([5, -1], "prompt.1", "greater than or equal to 0"),
+        ([[5], []], "prompt.1", "at least 1 item"),
+        (7, "prompt", "valid"),
+    ],
+)
+def test_the_message_is_of_the_shape_that_was_meant(
+    http: httpx.Client, prompt: Any, param: str, rule: str
+) -> None:
+    error = fault(http.post("/v1/completions", json={"prompt": prompt}), 400)
+    assert error["param"] == param
+    assert rule in error["message"]
+
+
+def test_an_item_that_is_not_supported(http: httpx.Client) -> None:
+    body = {"input": [{"type": "item_reference", "id": "x"}]}
+    error = fault(http.post("/v1/responses", json=body), 400)
+    assert error["param"] == "input.0"
+    assert "type must be message, function_call, " in error["message"]
+
+
+def test_a_body_that_is_no_object_or_not_said_to_be_json(http: httpx.Client) -> None:
+    for sent in ({"json": [1]}, {"data": {"prompt": "a"}}, {"content": b'{"prompt": "a"}'}, {}):
+        error = fault(http.post("/v1/completions", **sent), 400)
+        assert error["param"] is None
+        assert "JSON object" in error["message"]
+        assert "Content-Type: application/json" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["priority", "best_of", "guided_json", "functions", "suffix", "prompt_logprobs", "echo"],
+)
 def test_what_would_change_the_result_is_not_ignored(http: httpx.Client, field: str) -> None:
     error = fault(http.post(CHAT, json={"messages": HELLO, field: 7}), 400)
     assert field in error["message"]
@@ -290,3 +333,72 @@ def test_clients_that_go_away_at_random_leave_nothing(
     asyncio.run(all_of_them())
     wait_until_idle(http)
     assert http.post(CHAT, json={"messages": HELLO, "max_tokens": 2}).status_code == 200
+
+
+# --- bodies that cost more than they say
+
+
+FAULTY = [
+    ("/generate", b'{"prompt_token_ids":[' + b",".join([b"-1"] * 500_000) + b"]}"),
+    ("/v1/completions", b'{"prompt":[' + b",".join([b"-1"] * 500_000) + b"]}"),
+    ("/v1/completions", b'{"prompt":[' + b",".join([b"{}"] * 500_000) + b"]}"),
+    (CHAT, b'{"messages":[' + b",".join([b"{}"] * 500_000) + b"]}"),
+    (CHAT, b'{"messages":[{"role":"user","content":[' + b",".join([b"1"] * 500_000) + b"]}]}"),
+    ("/v1/responses", b'{"input":[' + b",".join([b"{}"] * 500_000) + b"]}"),
+    ("/detokenize", b'{"tokens":[' + b",".join([b'""'] * 500_000) + b"]}"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), FAULTY, ids=range(len(FAULTY)))
+def test_the_first_of_many_faults_is_enough(http: httpx.Client, path: str, body: bytes) -> None:
+    """Each fault would be described, on the loop that serves everybody."""
+    begun = time.monotonic()
+    fault(http.post(path, content=body, headers={"Content-Type": "application/json"}), 400)
+    assert time.monotonic() - begun < 3
+
+
+def test_dictionaries_are_counted_before_they_are_read() -> None:
+    """One fault, not one for each entry."""
+    many = {str(key): "x" for key in range(2000)}
+    numbers = {str(key): 7e9 for key in range(2000)}
+    for body, fields in (
+        (ChatBody, {"messages": HELLO, "logit_bias": many}),
+        (ResponsesBody, {"input": "Hi", "metadata": numbers}),
+    ):
+        with pytest.raises(ValidationError, match="2000 entries") as caught:
+            body.model_validate(fields)
+        assert caught.value.error_count() == 1
+
+
+def test_names_of_many_tools_are_compared_once(http: httpx.Client) -> None:
+    tools = [{"type": "function", "function": {"name": f"tool{i}"}} for i in range(20_000)]
+    begun = time.monotonic()
+    error = fault(http.post(CHAT, json={"messages": HELLO, "tools": [*tools, tools[7]]}), 400)
+    assert time.monotonic() - begun < 3
+    assert "'tool7' stands there twice" in error["message"]
+
+
+def test_what_cannot_fit_is_not_encoded(http: httpx.Client) -> None:
+    """Encoding takes a hundred bytes and more for each."""
+    text = "a b" * 3 * 2**20
+    begun = time.monotonic()
+    for path, body in (
+        (CHAT, {"messages": [{"role": "user", "content": text}]}),
+        ("/v1/completions", {"prompt": text}),
+        ("/v1/embeddings", {"input": text}),
+        ("/tokenize", {"prompt": text}),
+        ("/v1/completions", {"prompt": [1] * 2_000_000}),
+    ):
+        fault(http.post(path, json=body), 400)
+    assert time.monotonic() - begun < 8
+
+
+def test_numbers_of_any_size_in_schemas(http: httpx.Client) -> None:
+    parameters = {"type": "object", "properties": {}, "x-largest": 10**30}
+    tools = [{"type": "function", "name": "f", "parameters": parameters}]
+    body = {"input": "Hi", "max_output_tokens": 2, "tools": tools, "tool_choice": "none"}
+    whole = http.post("/v1/responses", json=body)
+    assert whole.status_code == 200, whole.text
+    assert whole.json()["tools"][0]["parameters"] == parameters
+    stream = http.post("/v1/responses", json=body | {"stream": True})
+    assert "response.incomplete" in stream.text or "response.completed" in stream.text

@@ -84,12 +84,16 @@ def test_weights_are_replaced_or_nothing_changes(
     assert after["token_ids"] != before["token_ids"]
 
 
+@pytest.mark.parametrize("path", ["a" * 5000, "/dev/null", "\0", "."])
+def test_a_path_that_cannot_be_read_is_the_clients_fault(http: httpx.Client, path: str):
+    answer = http.post("/update_weights", json={"path": path})
+    assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize("ending", ["resume", "wake_up"])
 def test_a_paused_or_sleeping_server_goes_on_where_it_was(http: httpx.Client, ending: str):
     before = generate(http, 60)
-    state = (
-        http.post("/sleep").json() if ending == "wake_up" else http.post("/pause", json={}).json()
-    )
+    state = http.post("/sleep" if ending == "wake_up" else "/pause").json()
     assert state["is_paused"]
     results: list[dict[str, Any]] = []
     waiting = threading.Thread(target=lambda: results.append(generate(http, 60)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from selenite.cli.main import main
+from selenite.errors import ConfigError
 from selenite.serve.config import ServeConfig
 from selenite.serve.http.server import Server
 from selenite.serve.service import Service
@@ -58,6 +60,36 @@ def test_a_directory_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixt
         main(["serve", str(tmp_path), "--port", str(free_port())])
     assert ended.value.code == 3
     assert "no tokenizer there" in capsys.readouterr().err
+
+
+def test_a_port_in_use(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", str(model), "--port", str(port)])
+    assert ended.value.code == ConfigError.exit_code
+    said = capfd.readouterr().err
+    assert said.startswith(f"error: --host 127.0.0.1 --port {port}: ")
+    assert "--port 0" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kv-layout", "flat"], "--kv-layout flat: "),
+        (["--block-size", "0"], "--block-size 0: "),
+        (["--lora-modules", "a"], "--lora-modules a: must be NAME=DIRECTORY"),
+        (["--lora-modules", "a=x", "--lora-modules", "a=y"], "--lora-modules a=y: a is x already"),
+        (["--lora-modules", "m=x", "--served-model-name", "m"], "the model is called m too"),
+    ],
+)
+def test_a_wrong_option_is_named_as_it_was_given(
+    model: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(model), *options])
+    assert ended.value.code == ConfigError.exit_code
+    assert said in capsys.readouterr().err
 
 
 # --- in this process, where the engine can be broken
