@@ -1,4 +1,5 @@
-"""Attention of each sequence's rows over its cached entries: prefill and decode of the decoder.
+"""Attention of each sequence's rows over its cached entries, where our kernel does not serve
+(``paged_attention.py``).
 
 One dense product a sequence, keys gathered in logical order. Needs rows at consecutive positions;
 supports no optional field. Without gradient.
