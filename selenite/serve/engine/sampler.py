@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from selenite.errors import NonFiniteError
+from selenite.errors import ConfigError
 from selenite.ops.logprobs import log_softmax
 from selenite.ops.sampling import draw_token, penalized_logits
 from selenite.serve.engine.request import Request, SampledToken
@@ -82,7 +82,9 @@ def _restricted(logits_V: Tensor, request: Request) -> Tensor:
     allowed = None if request.grammar is None else request.grammar.allowed_V()
     if allowed is not None:
         if not allowed.any():
-            raise NonFiniteError("the grammar allows no token here: it contradicts itself")
+            raise ConfigError(
+                "the grammar allows no token here: the schema contradicts itself; mend it"
+            )
         excluded = torch.from_numpy(~allowed).to(logits_V.device)
         logits_V = logits_V.masked_fill(excluded, -torch.inf)
     if len(request.completion) < request.params.min_tokens:
