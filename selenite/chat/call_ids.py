@@ -55,7 +55,9 @@ class CallIds:
     def admit(self, name: str, written: str) -> str:
         """The id of the next call: ``written`` if it is good and new, otherwise one by the rule."""
         written = written.strip()
-        good = written == f"{_PREFIX}{name}{_index_of(written)}" and written not in self._used
+        match = _INDEX.search(written)
+        is_shaped = match is not None and written == f"{_PREFIX}{name}{match[0]}"
+        good = is_shaped and written not in self._used
         index = self._count
         while not good and f"{_PREFIX}{name}:{index}" in self._used:
             index += 1
@@ -103,8 +105,3 @@ class CallIds:
                 f"(calls so far: {known}); send the assistant turn that made the call with it"
             )
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
-
-
-def _index_of(written: str) -> str:
-    match = _INDEX.search(written)
-    return match[0] if match else ":"

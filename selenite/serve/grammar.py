@@ -20,6 +20,7 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock, SystemClock
 from selenite.errors import ConfigError, MissingExtraError
 from selenite.serve.grammar_process import GrammarProcess, Kind
+from selenite.serve.object_schema import object_schema
 from selenite.types import ToolSpec
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ _TOKEN_SECONDS = 0.005
 _NAMING_SECONDS = 2.0  # for finding the tool whose schema is to blame
 # 0xfe begins no UTF-8 sequence, so no text of a grammar matches a special token.
 _SPECIAL = b"\xfe"
-_CONTROL = frozenset(range(32)) - {9, 10, 13}  # of bytes; tab and line ends part JSON's tokens
+_CONTROL = frozenset(range(32))
+_PARTING = frozenset({9, 10, 13})  # tab and line ends may stand between JSON's tokens
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ class GrammarFactory:
         self._vocab_size = vocab_size
         vocabulary = tokenizer.vocabulary()
         # xgrammar lets control characters into JSON strings, where they are not allowed.
-        self._control = [i for i, entry in enumerate(vocabulary) if _CONTROL & {*entry}]
+        control = [(i, _CONTROL & {*entry}) for i, entry in enumerate(vocabulary)]
+        self._control = [i for i, found in control if found - _PARTING]
+        self._off_line = [i for i, found in control if found]
         self._surrogates = Surrogates.of(vocabulary)
         for name, index in self._special.items():
             vocabulary[index] = _SPECIAL + name.encode()
@@ -157,8 +161,11 @@ class GrammarFactory:
         return self.json_schema({"type": "object"})
 
     def json_schema(self, schema: dict[str, Any]) -> TokenGrammar:
-        """JSON of this schema; raises ``ConfigError`` for one that cannot be compiled."""
-        return self._tagged(_json(schema), "the JSON schema")
+        """JSON of this schema on one line; raises ``ConfigError`` for one that cannot be compiled.
+
+        One line is what Moonshot's verifier asks of a formatted text, and holds no tabs.
+        """
+        return self._tagged(_json(schema), "the JSON schema", self._off_line)
 
     def regex(self, pattern: str) -> TokenGrammar:
         """Text that the pattern matches whole; raises ``ConfigError`` for a broken one."""
@@ -208,7 +215,7 @@ class GrammarFactory:
             for tool in offered:  # which one is it?
                 if self._clock.now() > end:  # all together were too much; others wait
                     break
-                self._tagged(_json(tool.parameters), f"the schema of {tool.name!r}")
+                self._tagged(_arguments(tool), f"the schema of {tool.name!r}")
             raise
 
     def _calls(self, tools: Sequence[ToolSpec], is_auto: bool, one: bool) -> Format:
@@ -247,22 +254,24 @@ class GrammarFactory:
             {"type": "const_string", "value": tag.begin.removeprefix(opener)},
             {"type": "regex", "pattern": tag.index_pattern},
             self._token(tag.arguments_begin),
-            _json(tool.parameters),
+            _arguments(tool),
             self._token(tag.end),
         )
 
     def _text_call(self, tool: ToolSpec) -> Format:
         assert self._profile.calls is not None
         tag = self._profile.calls.tag(tool.name)
-        content = _json(tool.parameters)
+        content = _arguments(tool)
         return {"type": "tag", "begin": tag.begin, "content": content, "end": tag.end}
 
     def _token(self, name: str) -> Format:
         return {"type": "token", "token": self._special[name]}
 
-    def _tagged(self, content: Format, what: str) -> TokenGrammar:
+    def _tagged(
+        self, content: Format, what: str, never: Sequence[int] | None = None
+    ) -> TokenGrammar:
         tag = {"type": "structural_tag", "format": content}
-        never = self._control
+        never = self._control if never is None else never
         if content["type"] == "triggered_tags":
             # Free text with triggers of text would take a special token's bytes.
             never = [*never, *sorted({*self._special.values()} - {*self._stop})]
@@ -276,12 +285,23 @@ class GrammarFactory:
         try:
             matcher = xgrammar.GrammarMatcher(self._process.compile(kind, source))
         except ConfigError as error:
-            raise ConfigError(f"{what} cannot be compiled: {error}; mend or simplify it") from error
+            raise _not_compiled(what, error) from error
         return TokenGrammar(matcher, self._vocab_size, never, self._surrogates)
 
 
 def _json(schema: dict[str, Any]) -> Format:
     return {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": _WHITESPACE}
+
+
+def _arguments(tool: ToolSpec) -> Format:
+    try:
+        return _json(object_schema(tool.parameters))
+    except ConfigError as error:
+        raise _not_compiled(f"the schema of {tool.name!r}", error) from error
+
+
+def _not_compiled(what: str, error: ConfigError) -> ConfigError:
+    return ConfigError(f"{what} cannot be compiled: {error}; mend or simplify it")
 
 
 def _sequence(*elements: Format) -> Format:

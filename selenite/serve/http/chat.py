@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from selenite.chat import events as chat_events
+from selenite.chat.call_ids import is_tool_name
 from selenite.chat.events import (
     ArgumentsDelta,
     CallStarted,
@@ -88,9 +89,15 @@ class ChatBody(SamplingFields):
 
 
 def specs_of(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
-    """Raises ``ConfigError`` where two have one name, or one has a name that ``tool_choice`` has a
-    meaning for."""
+    """Raises ``ConfigError`` where two have one name, or one has a name that no call can have or
+    that ``tool_choice`` has a meaning for."""
     names = [tool.name for tool in tools]
+    for name in names:
+        if not is_tool_name(name):
+            raise ConfigError(
+                f"tools: the name {name!r} has spaces or control characters, which the id of a "
+                "call cannot hold; give it another name"
+            )
     words = [name for name in names if name in ("none", "auto", "required")]
     if words:
         raise ConfigError(f"tools: {words[0]!r} is a word of tool_choice; give it another name")
