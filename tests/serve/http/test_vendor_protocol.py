@@ -651,6 +651,7 @@ def test_usage_so_far_grows_in_every_chunk(ai: openai.OpenAI) -> None:
 # --- 5. Many at a time ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_streams_with_tools_beside_each_other_are_those_alone(
     ai: openai.OpenAI, http: httpx.Client, ids_of: Callable[[str], int], hasty: dict[str, int]
 ) -> None:
