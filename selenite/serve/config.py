@@ -33,7 +33,7 @@ class ServeConfig(Config):
     max_step_tokens: int = Field(default=512, ge=1)
     request_timeout: float = Field(default=1800, gt=0)  # seconds, from a request to its last token
     shutdown_timeout: float = Field(default=30, ge=0)  # seconds for what runs at SIGTERM
-    max_body_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1)
     keep_alive: float = Field(default=15, gt=0)  # seconds of silence before a stream's comment
     conversation_tokens: int = Field(default=4_000_000, ge=0)
     """Ids that are remembered of recent conversations, at most."""

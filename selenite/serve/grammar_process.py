@@ -47,7 +47,7 @@ _CACHED_FAILURES = 1000
 _FAILURE_SECONDS = 60.0
 """How long a source is refused from memory that took too long: the machine may have been busy, or
 somebody stopped the process."""
-_LARGEST = 32 * 2**20  # bytes of a compiled grammar in serialised form; reading it stops the server
+_LARGEST = 64 * 2**20  # bytes of a compiled grammar in serialised form; reading it stops the server
 _LONGEST_REASON = 1000  # characters
 _TRIED_TOKENS = 64
 _TOKEN_SECONDS = 0.02  # of processor time; other grammars take less than one thousandth
