@@ -45,7 +45,7 @@ class RecordedDecode:
         self._most_pages = -(-longest // page_size)
         self._steps: dict[int, _Step] = {}  # by the number of sequences
         self._arena = torch.empty(0, dtype=torch.uint8)  # one step is played at a time
-        self._is_possible = True
+        self._is_possible = model.embed.weight.device.type == "cpu"  # where our kernels are
 
     def logits(self, chunks: Sequence[Chunk]) -> Tensor | None:
         """Logits ``[B, V]`` of chunks of one token each, good until the next step; None where such
