@@ -29,7 +29,7 @@ namespace {
 constexpr long kFewQueries = 8;    // of a key/value head
 constexpr long kTileQueries = 48;   // whose logits stay in the first cache
 constexpr long kManyRange = 512;    // keys of a range, with many queries
-constexpr long kFewRangeBytes = 256 << 10;  // of a range's entries, with few
+constexpr long kFewRangeBytes = 128 << 10;  // of a range's entries, with few
 
 // The results of queries over ranges of keys, to be merged: a result a query, range after range.
 struct Merge : Queries {
@@ -58,11 +58,12 @@ Plan plan_of(const Step<E>& step) {
             const long count = std::min(rows_of_task, rows - r);
             // In a token tree the rows' own entries come in any order.
             const long keys = step.first(b) + (step.parent ? rows : r + count);
-            const long range = cut ? (few ? few_range : kManyRange) : keys;
-            const long ranges = (keys + range - 1) / range;
+            const long most = cut ? (few ? few_range : kManyRange) : keys;
+            const long ranges = (keys + most - 1) / most, blocks = (keys + kBlock - 1) / kBlock;
+            const long range = (blocks + ranges - 1) / ranges * kBlock;  // about equal ones
             for (long m = 0; m < step.kv_heads; m += heads) {
                 const Queries queries{b, step.start(b) + r, count, m, heads, group};
-                if (ranges > 1) plan.merges.push_back({queries, plan.partials, ranges});
+                if (ranges > 1) plan.merges.push_back({queries, plan.partials, (keys + range - 1) / range});
                 for (long key = 0; key < keys; key += range) {
                     const long partial = ranges > 1 ? plan.partials : -1;
                     plan.tasks.push_back({queries, key, std::min(key + range, keys), partial});
