@@ -45,7 +45,7 @@ def attend_paged(
     q_TNH, k_SMH, v_SMW = (x if x.stride(2) == 1 else x.contiguous() for x in (q_TNH, k_SMH, v_SMW))
     bias, select = context.bias, context.select
     if bias is not None:
-        bias = bias.contiguous()
+        bias = bias.float().contiguous()
     if select is not None and select.stride(2) != 1:
         select = select.contiguous()
     out_TNW = q_TNH.new_empty(T, N, W)

@@ -1,5 +1,5 @@
-// The products of attention over pages with float32 operands, whatever the pool holds: what `run`
-// in paged_attention.cpp asks of a `Products`, in plain C++ that the compiler vectorises.
+// The products of attention over pages with float32 operands, whatever the pool holds: what
+// `Work` in paged_attention.cpp asks for, in C++ that the compiler vectorises.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,9 @@
 namespace paged {
 
 #ifdef __AVX512F__
-constexpr int kLanes = 16, kColumns = 4, kFew = 3;  // of few queries, so many at once
+constexpr int kLanes = 16, kColumns = 4, kAtOnce = 3;  // of few queries
 #else
-constexpr int kLanes = 8, kColumns = 2, kFew = 2;
+constexpr int kLanes = 8, kColumns = 2, kAtOnce = 2;
 #endif
 constexpr int kTileRows = 6;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
@@ -114,8 +114,8 @@ struct FloatProducts {
                             Ahead& ahead) {
         float_product(count, kBlock, width, q, query_room(width), keys, kBlock, logits, kBlock, false, ahead);
     }
-    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums,
-                            Ahead& ahead) {
+    static void many_values(const Probability* p, long count, const Packed* values, long width,
+                            float* sums, Ahead& ahead) {
         const long room = value_room(width);
         float_product(count, room, kBlock, p, kBlock, values, room, sums, room, true, ahead);
     }
@@ -133,9 +133,9 @@ struct FloatProducts {
             for (long n = 0; n < count;) {
                 const Query* from = q + n * query_room(width);
                 float* to = logits + n * kBlock + i;
-                if (count - n >= kFew) {
-                    logits_of_4<kFew>(from, keys + i, width, to);
-                    n += kFew;
+                if (count - n >= kAtOnce) {
+                    logits_of_4<kAtOnce>(from, keys + i, width, to);
+                    n += kAtOnce;
                 } else {
                     logits_of_4<1>(from, keys + i, width, to);
                     n++;
