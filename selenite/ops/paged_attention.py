@@ -39,19 +39,20 @@ def attend_paged(
     """``attend_reference`` for what ``serves``."""
     pages, stats = context.pages, context.stats
     assert pages is not None
+    assert scale > 0, scale
     T, N, H = q_TNH.shape
     M, W = v_SMW.shape[1:]
     q_TNH, k_SMH, v_SMW = (x if x.stride(2) == 1 else x.contiguous() for x in (q_TNH, k_SMH, v_SMW))
     bias, select = context.bias, context.select
     if bias is not None:
-        bias = bias.contiguous()
+        bias = bias.float().contiguous()
     if select is not None and select.stride(2) != 1:
         select = select.contiguous()
     out_TNW = q_TNH.new_empty(T, N, W)
     softmax_2TN = torch.empty(2, T, N, device=q_TNH.device)  # log-sum-exps and maxima
     positions = {row: _seen_positions(context, row) for row in stats.score_rows}
     score_CNL = _unseen(positions, N) if positions else None
-    numbers = [T, N, M, H, W, pages.size, pages.table_BP.shape[1], len(context.segments)]
+    numbers = [T, N, M, H, W, pages.size, pages.table_BP.stride(0), len(context.segments)]
     numbers += [0 if bias is None else bias.shape[1], len(positions)]
     numbers += [0 if score_CNL is None else score_CNL.shape[2]]
     for x in (q_TNH, k_SMH, v_SMW, select):

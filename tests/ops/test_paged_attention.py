@@ -327,14 +327,18 @@ def test_views_with_strides_give_the_same_bits(dtype: torch.dtype) -> None:
     wide = torch.zeros(*case.q_TNH.shape[:2], 100, dtype=dtype)
     wide[..., 3:67] = case.q_TNH
     joined = torch.cat((case.k_SMH, case.v_SMW), -1)
-    select_TMS = case.context.select
+    select_TMS, pages = case.context.select, case.context.pages
     assert select_TMS is not None
+    assert pages is not None
     views = replace(
         case,
         q_TNH=wide[..., 3:67],
         k_SMH=joined[..., :64],
         v_SMW=joined[..., 64:],
-    ).with_context(select=select_TMS.transpose(0, 1).contiguous().transpose(0, 1))
+    ).with_context(
+        select=select_TMS.transpose(0, 1).contiguous().transpose(0, 1),
+        pages=replace(pages, table_BP=torch.nn.functional.pad(pages.table_BP, (0, 3))[:, :-3]),
+    )
     assert torch.equal(attend_paged(*views.inputs).out_TNW, expected)
     across = replace(case, q_TNH=case.q_TNH.transpose(1, 2).contiguous().transpose(1, 2))
     assert torch.equal(attend_paged(*across.inputs).out_TNW, expected)

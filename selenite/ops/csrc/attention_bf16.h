@@ -1,5 +1,5 @@
-// The products of attention over pages in bfloat16 with avx512_bf16: what `run` in
-// paged_attention.cpp asks of a `Products`. attention_float.h has the same for all else.
+// The products of attention over pages in bfloat16 with avx512_bf16: what `Work` in
+// paged_attention.cpp asks for. attention_float.h has the same for all else.
 #pragma once
 
 #ifdef __AVX512BF16__
@@ -11,9 +11,9 @@ namespace paged {
 using namespace bf16_product;
 
 struct Bf16Products {
-    using Element = bf16;         // of the pool
-    using Query = bf16;           // of a task's queries
-    using Probability = bf16;     // 64 keys of a query
+    using Element = bf16;          // of the pool
+    using Query = bf16;            // of a task's queries
+    using Probability = bf16;      // 64 keys of a query
     using Packed = std::uint32_t;  // of a block's keys and values
 
     // Queries have zeros up to a whole register.

@@ -1,5 +1,5 @@
-// The products of attention over pages with float32 operands, whatever the pool holds: what `run`
-// in paged_attention.cpp asks of a `Products`, in plain C++ that the compiler vectorises.
+// The products of attention over pages with float32 operands, whatever the pool holds: what
+// `Work` in paged_attention.cpp asks for, in C++ that the compiler vectorises.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +9,9 @@
 namespace paged {
 
 #ifdef __AVX512F__
-constexpr int kLanes = 16, kColumns = 4;
+constexpr int kLanes = 16, kColumns = 4, kAtOnce = 3;  // of few queries
 #else
-constexpr int kLanes = 8, kColumns = 2;
+constexpr int kLanes = 8, kColumns = 2, kAtOnce = 2;
 #endif
 constexpr int kTileRows = 6;
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));
@@ -20,6 +20,29 @@ inline Lanes load_lanes(const float* from) {
     Lanes x;
     std::memcpy(&x, from, sizeof x);
     return x;
+}
+
+// Of less than all lanes; the others are 0.
+template <class E>
+inline Lanes load_lanes(const E* from, long count) {
+    float x[kLanes] = {};
+    for (long i = 0; i < std::min(count, long(kLanes)); i++) x[i] = to_float(from[i]);
+    return load_lanes(x);
+}
+
+inline Lanes load_lanes(const bf16* from) { return load_lanes(from, kLanes); }
+
+inline __m128 sums_of_4(const Lanes x[4]) {
+    __m256 half[4];
+    for (int i = 0; i < 4; i++) {
+#ifdef __AVX512F__
+        half[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1));
+#else
+        half[i] = x[i];
+#endif
+    }
+    const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
 }
 
 // C[m][n] (+)= sum_k A[m][k] B[k][n], R rows and V registers of columns.
@@ -91,8 +114,8 @@ struct FloatProducts {
                             Ahead& ahead) {
         float_product(count, kBlock, width, q, query_room(width), keys, kBlock, logits, kBlock, false, ahead);
     }
-    static void many_values(const Probability* p, long count, const Packed* values, long width, float* sums,
-                            Ahead& ahead) {
+    static void many_values(const Probability* p, long count, const Packed* values, long width,
+                            float* sums, Ahead& ahead) {
         const long room = value_room(width);
         float_product(count, room, kBlock, p, kBlock, values, room, sums, room, true, ahead);
     }
@@ -104,17 +127,19 @@ struct FloatProducts {
 
     static void few_logits(const Query* q, long count, const Element* const* keys,
                            const Element* const* next, long width, std::uint64_t any, float* logits) {
-        const long room = query_room(width);
-        for (long i = 0; i < kBlock; i++) {
-            if (!(any >> i & 1)) continue;
-            prefetch(next[i], width);
-            for (long n = 0; n < count; n++) {
-                const Query* query = q + n * room;
-                const Element* key = keys[i];
-                float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-                for (long h = 0; h < width; h++) sum += query[h] * to_float(key[h]);
-                logits[n * kBlock + i] = sum;
+        for (long i = 0; i < kBlock; i += 4) {
+            if (!(any >> i & 15)) continue;
+            for (long j = 0; j < 4; j++) prefetch(next[i + j], width);
+            for (long n = 0; n < count;) {
+                const Query* from = q + n * query_room(width);
+                float* to = logits + n * kBlock + i;
+                if (count - n >= kAtOnce) {
+                    logits_of_4<kAtOnce>(from, keys + i, width, to);
+                    n += kAtOnce;
+                } else {
+                    logits_of_4<1>(from, keys + i, width, to);
+                    n++;
+                }
             }
         }
     }
@@ -134,6 +159,26 @@ struct FloatProducts {
                               (weight[2] * to_float(c[w]) + weight[3] * to_float(d[w]));
             }
         }
+    }
+
+  private:
+    // Of Q queries and 4 keys.
+    template <int Q>
+    static void logits_of_4(const Query* q, const Element* const* keys, long width, float* logits) {
+        const long room = query_room(width);
+        Lanes sum[Q][4] = {};
+        long h = 0;
+        for (; h + kLanes <= width; h += kLanes)
+            for (int i = 0; i < 4; i++) {
+                const Lanes key = load_lanes(keys[i] + h);
+                for (int n = 0; n < Q; n++) sum[n][i] += load_lanes(q + n * room + h) * key;
+            }
+        if (h < width)
+            for (int i = 0; i < 4; i++) {
+                const Lanes key = load_lanes(keys[i] + h, width - h);
+                for (int n = 0; n < Q; n++) sum[n][i] += load_lanes(q + n * room + h) * key;
+            }
+        for (int n = 0; n < Q; n++) _mm_storeu_ps(logits + n * kBlock, sums_of_4(sum[n]));
     }
 };
 

@@ -29,12 +29,12 @@ struct Step {
     const float* bias;  // by slot
     long bias_columns;
     const std::int64_t* parent;  // a row of the step, or -1
-    const bool* select;  // by row, key/value head and slot
+    const bool* select;          // by row, key/value head and slot
     long select_row, select_head;
     const std::int64_t* score_rows;
     long num_scores, score_stride;
-    float* scores;  // [scores][N][score_stride] by position
-    E* out;         // [T, N, W]
+    float* scores;        // [scores][N][score_stride] by position
+    E* out;               // [T, N, W]
     float *lse, *maxima;  // [T, N]
 
     long group() const { return heads / kv_heads; }
@@ -72,7 +72,8 @@ class Ancestors {
                 offset_[t] = bits_.size();
                 bits_.resize(bits_.size() + words);
                 std::uint64_t* own = bits_.data() + offset_[t];
-                for (long i = t; i >= 0; i = step.parent[i]) own[(i - start) / 64] |= std::uint64_t(1) << (i - start) % 64;
+                for (long i = t; i >= 0; i = step.parent[i])
+                    own[(i - start) / 64] |= std::uint64_t(1) << (i - start) % 64;
             }
         }
     }
@@ -114,10 +115,11 @@ class Block {
   public:
     const E *keys[kBlock], *values[kBlock];  // a row of zeros, where nobody sees them
     const E *next_keys[kBlock], *next_values[kBlock];
-    std::uint64_t any, all;                  // seen by any of the task's rows, by all of them
-    std::uint64_t seen[kMostRows];           // by each row
+    std::uint64_t any, all;         // seen by any of the task's rows, by all of them
+    std::uint64_t seen[kMostRows];  // by each row
 
-    Block(const Step<E>& step, const Ancestors& ancestors, const Task& task, const Task* following, const E* zeros)
+    Block(const Step<E>& step, const Ancestors& ancestors, const Task& task, const Task* following,
+          const E* zeros)
         : step_(step), ancestors_(ancestors), task_(task), following_(following), zeros_(zeros),
           pages_(step.table + task.sequence * step.table_row) {
         next_.find(pages_, step.page_size, task.key, task.key_stop);

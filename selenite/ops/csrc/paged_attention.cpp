@@ -27,10 +27,10 @@
 namespace paged {
 namespace {
 
-constexpr long kFewQueries = 8;    // of a key/value head
-constexpr long kTileQueries = 48;   // whose logits stay in the first cache
-constexpr long kManyRange = 512;    // keys of a range, with many queries
-constexpr long kFewRangeBytes = 256 << 10;  // of a range's entries, with few
+constexpr long kFewQueries = 8;             // of a key/value head
+constexpr long kTileQueries = 48;           // whose logits stay in the first cache
+constexpr long kManyRange = 512;            // keys of a range, with many queries
+constexpr long kFewRangeBytes = 128 << 10;  // of a range's entries, with few
 
 // The results of queries over ranges of keys, to be merged: a result a query, range after range.
 struct Merge : Queries {
@@ -59,11 +59,13 @@ Plan plan_of(const Step<E>& step) {
             const long count = std::min(rows_of_task, rows - r);
             // In a token tree the rows' own entries come in any order.
             const long keys = step.first(b) + (step.parent ? rows : r + count);
-            const long range = cut ? (few ? few_range : kManyRange) : keys;
-            const long ranges = (keys + range - 1) / range;
+            const long most = cut ? (few ? few_range : kManyRange) : keys;
+            const long ranges = (keys + most - 1) / most, blocks = (keys + kBlock - 1) / kBlock;
+            const long range = (blocks + ranges - 1) / ranges * kBlock;  // about equal ones
             for (long m = 0; m < step.kv_heads; m += heads) {
                 const Queries queries{b, step.start(b) + r, count, m, heads, group};
-                if (ranges > 1) plan.merges.push_back({queries, plan.partials, ranges});
+                if (ranges > 1)
+                    plan.merges.push_back({queries, plan.partials, (keys + range - 1) / range});
                 for (long key = 0; key < keys; key += range) {
                     const long partial = ranges > 1 ? plan.partials : -1;
                     plan.tasks.push_back({queries, key, std::min(key + range, keys), partial});
@@ -137,13 +139,13 @@ class Work {
 
   private:
     struct Memory {
-        float* sums;       // [queries][value room]
-        Query* queries;    // [queries][query room]
-        Running* rows;     // [queries]
+        float* sums;     // [queries][value room]
+        Query* queries;  // [queries][query room]
+        Running* rows;   // [queries]
         E* zeros;
-        float* logits;     // [tile][64]
+        float* logits;  // [tile][64]
         Probability* probability;
-        float* bias;       // [biases][64]
+        float* bias;  // [biases][64]
         Packed *keys, *values;
         const void** lines;  // of the next block
     };
@@ -151,15 +153,22 @@ class Work {
     Memory take_memory() const {
         const long count = task_.count(), keys = P::packed_keys(step_.width);
         const long values = P::packed_values(step_.value_width);
-        const long lines = kBlock * ((step_.width + step_.value_width) * sizeof(E) / 64 + 2) + 1;
+        const long a_key = (step_.width + step_.value_width) * sizeof(E) / 64 + 2;
+        const long lines = few_ ? 0 : kBlock * a_key + 1;
         scratch.reset(count * (room_ * sizeof(float) + query_room_ * sizeof(Query) + sizeof(Running)) +
                       zeros_ * sizeof(E) + (2 * tile_ + biases_) * kBlock * sizeof(float) +
                       (keys + values) * sizeof(Packed) + lines * sizeof(void*) + 16 * 64);
-        const Memory memory{scratch.take<float>(count * room_),      scratch.take<Query>(count * query_room_),
-                            scratch.take<Running>(count),            scratch.take<E>(zeros_),
-                            scratch.take<float>(tile_ * kBlock),     scratch.take<Probability>(tile_ * kBlock),
-                            scratch.take<float>(biases_ * kBlock),   scratch.take<Packed>(keys),
-                            scratch.take<Packed>(values),            scratch.take<const void*>(lines)};
+        Memory memory;
+        memory.sums = scratch.take<float>(count * room_);
+        memory.queries = scratch.take<Query>(count * query_room_);
+        memory.rows = scratch.take<Running>(count);
+        memory.zeros = scratch.take<E>(zeros_);
+        memory.logits = scratch.take<float>(tile_ * kBlock);
+        memory.probability = scratch.take<Probability>(tile_ * kBlock);
+        memory.bias = scratch.take<float>(biases_ * kBlock);
+        memory.keys = scratch.take<Packed>(keys);
+        memory.values = scratch.take<Packed>(values);
+        memory.lines = scratch.take<const void*>(lines);
         std::fill(memory.sums, memory.sums + count * room_, 0.0f);
         std::fill(memory.rows, memory.rows + count, Running());
         std::fill(memory.zeros, memory.zeros + zeros_, E(0));
@@ -173,16 +182,14 @@ class Work {
         for (long i = 0; i < biases_; i++)
             block_.bias((task_.kv_head + m) * biases_ + i, 1.0f / step_.scale, memory_.bias + i * kBlock);
         const bool careful = block_.any != block_.all && block_.spoils();
+        long first = 0;  // the rows before it see nothing
+        while (!block_.seen[first]) first++;
+        Ahead ahead;
         if (few_) {
             block_.look_ahead(task_.kv_head + m);
         } else {
             P::pack_keys(block_.keys, width, memory_.keys);
             P::pack_values(block_.values, value_width, memory_.values);
-        }
-        Ahead ahead;
-        long first = 0;  // the rows before it see nothing
-        while (!block_.seen[first]) first++;
-        if (!few_) {
             const long lines = block_.lines_ahead(task_.kv_head + m, memory_.lines);
             ahead.spread(memory_.lines, lines, steps(queries - first * task_.group));
         }
@@ -217,9 +224,10 @@ class Work {
         const long queries = task_.of_head();
         for (long i = 0; i < count; i++) {
             const long query = begin + i;
-            const float kept = add_block(memory_.logits + i * kBlock, bias_of(query),
-                                         block_.seen[query / task_.group], step_.scale,
-                                         memory_.rows[m * queries + query], memory_.probability + i * kBlock);
+            const std::uint64_t seen = block_.seen[query / task_.group];
+            const float kept = add_block(memory_.logits + i * kBlock, bias_of(query), seen, step_.scale,
+                                         memory_.rows[m * queries + query],
+                                         memory_.probability + i * kBlock);
             if (kept == 1.0f) continue;
             float* sums = memory_.sums + (m * queries + query) * room_;
             for (long w = 0; w < room_; w++) sums[w] *= kept;
@@ -238,7 +246,8 @@ class Work {
                 const float *logits = memory_.logits + (query - begin) * kBlock, *bias = bias_of(query);
                 float* to = step_.scores + (score * step_.heads + n) * step_.score_stride + key;
                 for (long k = 0; k < kBlock; k++)
-                    if (block_.seen[row] >> k & 1) to[k] = (logits[k] + (bias ? bias[k] : 0.0f)) * step_.scale;
+                    if (block_.seen[row] >> k & 1)
+                        to[k] = (logits[k] + (bias ? bias[k] : 0.0f)) * step_.scale;
             }
     }
 
@@ -306,10 +315,10 @@ void run(const Step<typename P::Element>& step, int threads) {
 }
 
 template <class P>
-void run(const void* q, const void* k, const void* v, const std::int64_t* table, const std::int64_t* segments,
-         const std::int64_t* numbers, float scale, const float* bias, const std::int64_t* parent,
-         const bool* select, const std::int64_t* score_rows, float* scores, void* out, float* softmax,
-         std::int64_t threads) {
+void run(const void* q, const void* k, const void* v, const std::int64_t* table,
+         const std::int64_t* segments, const std::int64_t* numbers, float scale, const float* bias,
+         const std::int64_t* parent, const bool* select, const std::int64_t* score_rows, float* scores,
+         void* out, float* softmax, std::int64_t threads) {
     using E = typename P::Element;
     const std::int64_t *n = numbers, *strides = numbers + 11;
     const auto rows = [&](const void* x, int i) {
