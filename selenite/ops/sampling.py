@@ -2,20 +2,29 @@
 
 The random number of a token is a function of (seed, sample index, position, purpose) alone, so a
 request gives the same tokens alone, in a batch, or after it was interrupted.
+
+``draw_rows`` is the way in for the engine, ``sample_token`` for the decoder. Both use a kernel
+(``csrc/sample_rows.cpp``) that sorts nothing; ``draw_token`` is its reference, and serves on other
+devices and in batch-invariant mode.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
+from itertools import compress
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from selenite.errors import NonFiniteError
+from selenite.ops import native
+from selenite.ops.logprobs import log_softmax
 from selenite.types import SamplingParams
 
 
@@ -25,10 +34,24 @@ class Purpose(IntEnum):
     SAMPLE = 0
 
 
+_64_BITS = 2**64 - 1
+
+
 def uniform(seed: int, sample: int, position: int, purpose: Purpose = Purpose.SAMPLE) -> float:
-    """A number in [0, 1) from Philox-4x64 with key ``seed`` and the rest as its counter."""
-    generator = np.random.Philox(key=seed, counter=[0, position, sample, int(purpose)])
-    return float(np.random.Generator(generator).random())
+    """A number in [0, 1) from Philox-4x64 with key ``seed`` and the rest as its counter.
+
+    It is numpy's first number from ``Philox(key=seed, counter=[0, position, sample, purpose])``,
+    whose making takes longer than drawing a token from a row.
+    """
+    a, b, c, d = 1, position, sample, int(purpose)
+    key, other_key = seed, 0
+    for _ in range(10):
+        product, other = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
+        a, b = other >> 64 ^ b ^ key, other & _64_BITS
+        c, d = product >> 64 ^ d ^ other_key, product & _64_BITS
+        key = key + 0x9E3779B97F4A7C15 & _64_BITS
+        other_key = other_key + 0xBB67AE8584CAA73B & _64_BITS
+    return (a >> 11) * 2.0**-53
 
 
 def penalized_logits(
@@ -81,18 +104,10 @@ def sampling_logits(logits_V: Tensor, params: SamplingParams) -> Tensor:
     return logits
 
 
-def sample_token(logits_V: Tensor, params: SamplingParams, sample: int, position: int) -> int:
-    """The token at ``position`` of sample number ``sample``; greedy at temperature 0.
-
-    Raises what ``draw_token`` raises.
-    """
-    return draw_token(logits_V, params, sample, position)[0]
-
-
 def draw_token(
     logits_V: Tensor, params: SamplingParams, sample: int, position: int
 ) -> tuple[int, Tensor]:
-    """A token, and the logits of the distribution that it was drawn from.
+    """A token, and the logits of the distribution that it was drawn from; in torch alone.
 
     Greedy takes the lowest id among equal logits, and filters nothing.
 
@@ -101,13 +116,147 @@ def draw_token(
     """
     largest = float(logits_V.max())
     if not math.isfinite(largest):
-        raise NonFiniteError(
-            f"the largest logit at position {position} is {largest}: the model's weights or "
-            "activations are not finite; go back to a checkpoint from before they diverged"
-        )
+        raise _not_finite(position, largest)
     if params.temperature == 0:
         return int(logits_V.float().argmax()), logits_V
     filtered_V = sampling_logits(logits_V, params)
     cumulative = filtered_V.softmax(0).double().numpy(force=True).cumsum()
     threshold = uniform(params.seed, sample, position) * cumulative[-1]
     return int(np.searchsorted(cumulative, threshold, side="right")), filtered_V
+
+
+def _not_finite(position: int, largest: float) -> NonFiniteError:
+    return NonFiniteError(
+        f"the largest logit at position {position} is {largest}: the model's weights or "
+        "activations are not finite; go back to a checkpoint from before they diverged"
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """Logits that a token is to be drawn from, and how."""
+
+    logits_V: Tensor
+    params: SamplingParams
+    sample: int
+    position: int
+    own_V: Tensor | None = None
+    """The model's own logits, before penalties and masks. None: no log-probabilities are wanted;
+    else ``params.logprobs`` likeliest tokens are reported too."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A token, and its log-probabilities where they were asked for."""
+
+    token_id: int
+    logprob: float | None = None  # in the model's own distribution
+    sampled_logprob: float | None = None  # in the one that it was drawn from
+    top: tuple[tuple[int, float], ...] = ()  # likeliest tokens in the model's own
+
+
+def sample_token(logits_V: Tensor, params: SamplingParams, sample: int, position: int) -> int:
+    """The token at ``position`` of sample number ``sample``; greedy at temperature 0.
+
+    Raises what ``draw_token`` raises.
+    """
+    [drawn] = draw_rows([Row(logits_V, params, sample, position)])
+    if isinstance(drawn, NonFiniteError):
+        raise drawn
+    return drawn.token_id
+
+
+def draw_rows(rows: Sequence[Row]) -> list[Drawn | NonFiniteError]:
+    """Each row's token as ``draw_token`` defines it, or why it has none; all vocabularies are
+    equal. Whether the kernel draws a row does not depend on the others."""
+    served = [_is_by_kernel(row) for row in rows]
+    from_kernel = iter(_draw_by_kernel(list(compress(rows, served))) if any(served) else ())
+    return [
+        next(from_kernel) if is_served else draw_by_torch(row)
+        for row, is_served in zip(rows, served, strict=True)
+    ]
+
+
+def is_by_kernel(logits: Tensor) -> bool:
+    """Whether the kernel draws from rows of such logits."""
+    return native.serves(logits, (torch.bfloat16, torch.float32))
+
+
+def likeliest(logprobs_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:
+    """The ``count`` likeliest tokens with their log-probabilities, likeliest first."""
+    if count == 0:
+        return ()
+    best = logprobs_V.topk(min(count, len(logprobs_V)))
+    return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def _is_by_kernel(row: Row) -> bool:
+    own_V = row.own_V
+    return is_by_kernel(row.logits_V) and (
+        own_V is None or own_V is row.logits_V or is_by_kernel(own_V)
+    )
+
+
+def draw_by_torch(row: Row) -> Drawn | NonFiniteError:
+    """The reference of the kernel."""
+    try:
+        token, drawn_from_V = draw_token(row.logits_V, row.params, row.sample, row.position)
+    except NonFiniteError as error:
+        return error
+    if row.own_V is None:
+        return Drawn(token)
+    own_V = log_softmax(row.own_V[None])[0]
+    sampled_V = log_softmax(drawn_from_V[None])[0]
+    top = likeliest(own_V, row.params.logprobs or 0)
+    return Drawn(token, float(own_V[token]), float(sampled_V[token]), top)
+
+
+class _Record(ctypes.Structure):
+    """``Row`` of ``csrc/sample_rows.cpp``, where its fields are described."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("logits", "own", "top_ids", "top_logprobs")),
+        *((name, ctypes.c_double) for name in ("temperature", "top_p", "min_p", "uniform")),
+        *((name, ctypes.c_int64) for name in ("top_k", "num_top")),
+        *((name, ctypes.c_int64) for name in ("logits_are_bf16", "own_is_bf16", "token")),
+        *((name, ctypes.c_float) for name in ("largest", "logprob", "sampled_logprob")),
+    )
+
+
+def _draw_by_kernel(rows: Sequence[Row]) -> list[Drawn | NonFiniteError]:
+    vocab_size = len(rows[0].logits_V)
+    counts = [0 if row.own_V is None else min(row.params.logprobs or 0, vocab_size) for row in rows]
+    top_ids = np.empty((len(rows), max(counts)), dtype=np.int64)
+    top_logprobs = np.empty(top_ids.shape, dtype=np.float32)
+    records = (_Record * len(rows))()
+    held = []  # tensors must live until the kernel has read them
+    for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        assert len(row.logits_V) == vocab_size, (len(row.logits_V), vocab_size)
+        params = row.params
+        logits_V = row.logits_V.contiguous()
+        own_V = None if row.own_V is None else row.own_V.contiguous()
+        held += [logits_V, own_V]
+        is_random = params.temperature != 0
+        records[i] = _Record(
+            logits_V.data_ptr(),
+            None if own_V is None else own_V.data_ptr(),
+            top_ids.ctypes.data + i * top_ids.strides[0],
+            top_logprobs.ctypes.data + i * top_logprobs.strides[0],
+            *(params.temperature, params.top_p, params.min_p),
+            uniform(params.seed, row.sample, row.position) if is_random else 0.0,
+            *(min(params.top_k, vocab_size), count),
+            *(x is not None and x.dtype == torch.bfloat16 for x in (logits_V, own_V)),
+        )
+    native.call("sample_rows", records, len(rows), vocab_size)
+    drawn: list[Drawn | NonFiniteError] = []
+    for i, (row, record) in enumerate(zip(rows, records, strict=True)):
+        if record.token < 0:
+            drawn.append(_not_finite(row.position, record.largest))
+        elif row.own_V is None:
+            drawn.append(Drawn(record.token))
+        else:
+            top = slice(record.num_top)
+            pairs = zip(top_ids[i, top].tolist(), top_logprobs[i, top].tolist(), strict=True)
+            logprobs = record.logprob, record.sampled_logprob
+            drawn.append(Drawn(record.token, *logprobs, tuple(pairs)))
+    return drawn

@@ -1,7 +1,8 @@
 """The next token of every sequence of a step, and what is reported of it.
 
-Greedy requests without further wishes are drawn together; all others row by row, by
-``ops/sampling.py``. A row that has no distribution (NaN, or nothing allowed) fails alone.
+The rows of a step are drawn together, by ``ops/sampling.py``, from copies where penalties, masks or
+a grammar change a row's logits. A row that has no distribution (NaN, or nothing allowed) fails
+alone.
 
 Letters: ``B`` rows, ``V`` vocabulary.
 """
@@ -14,9 +15,9 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from selenite.errors import ConfigError
+from selenite.errors import ConfigError, NonFiniteError
 from selenite.ops.logprobs import log_softmax
-from selenite.ops.sampling import draw_token, penalized_logits
+from selenite.ops.sampling import Drawn, Row, draw_rows, is_by_kernel, likeliest, penalized_logits
 from selenite.serve.engine.request import Request, SampledToken
 
 
@@ -24,20 +25,37 @@ def sample(
     logits_BV: Tensor, requests: Sequence[Request], weight_version: int = 0
 ) -> list[SampledToken | Exception]:
     """A token for each row, or why there is none."""
+    results: dict[int, SampledToken | Exception] = {}
+    if not is_by_kernel(logits_BV):  # which takes the largest faster than torch does
+        greedy = _greedy(logits_BV, requests)
+        results = {i: SampledToken(t, weight_version=weight_version) for i, t in greedy.items()}
+    rows: dict[int, Row] = {}
+    for i, request in enumerate(requests):
+        if i not in results:
+            try:
+                rows[i] = _row(logits_BV[i], request)
+            except Exception as error:  # noqa: BLE001 - one request's grammar must not end the others
+                results[i] = error
+    for i, drawn in zip(rows, draw_rows(list(rows.values())), strict=True):
+        try:
+            results[i] = _accepted(drawn, requests[i], weight_version)
+        except Exception as error:  # noqa: BLE001 - the same
+            results[i] = error
+    return [results[i] for i in range(len(requests))]
+
+
+def _greedy(logits_BV: Tensor, requests: Sequence[Request]) -> dict[int, int]:
+    """Row -> token of the rows that take the likeliest and ask for nothing more."""
+    plain = [i for i, request in enumerate(requests) if is_plain(request)]
+    if not plain:
+        return {}
     largest, token_B = logits_BV.max(1)
     largest_B, greedy_B = largest.tolist(), token_B.tolist()
-    drawn: list[SampledToken | Exception] = []
-    for row, request in enumerate(requests):
-        greedy = greedy_B[row]
-        is_taken = is_plain(request) and greedy not in request.banned_ids
-        if is_taken and math.isfinite(largest_B[row]):
-            drawn.append(SampledToken(greedy, weight_version=weight_version))
-            continue
-        try:
-            drawn.append(_sample_row(logits_BV[row], request, weight_version))
-        except Exception as error:  # noqa: BLE001 - one request's grammar must not end the others
-            drawn.append(error)
-    return drawn
+    return {
+        i: greedy_B[i]
+        for i in plain
+        if math.isfinite(largest_B[i]) and greedy_B[i] not in requests[i].banned_ids
+    }
 
 
 def is_plain(request: Request) -> bool:
@@ -54,24 +72,24 @@ def is_plain(request: Request) -> bool:
     )
 
 
-def _sample_row(logits_V: Tensor, request: Request, weight_version: int) -> SampledToken:
+def _row(logits_V: Tensor, request: Request) -> Row:
     params = request.params
     completion = request.tokens[len(request.prompt) :]
     adjusted_V = penalized_logits(logits_V, params, request.prompt, completion)
     adjusted_V = _restricted(adjusted_V, request)
-    position = len(request.tokens)
-    token, drawn_from_V = draw_token(adjusted_V, params, request.sample, position)
+    own_V = None if params.logprobs is None else logits_V
+    return Row(adjusted_V, params, request.sample, len(request.tokens), own_V)
+
+
+def _accepted(
+    drawn: Drawn | NonFiniteError, request: Request, weight_version: int
+) -> SampledToken | NonFiniteError:
+    if isinstance(drawn, NonFiniteError):
+        return drawn
     if request.grammar is not None:
-        request.grammar.accept(token)
-    if params.logprobs is None:
-        return SampledToken(token, weight_version=weight_version)
-    own_V = log_softmax(logits_V[None])[0]
+        request.grammar.accept(drawn.token_id)
     return SampledToken(
-        token,
-        logprob=float(own_V[token]),
-        sampled_logprob=float(log_softmax(drawn_from_V[None])[0, token]),
-        top=likeliest(own_V, params.logprobs),
-        weight_version=weight_version,
+        drawn.token_id, drawn.logprob, drawn.sampled_logprob, drawn.top, weight_version
     )
 
 
@@ -95,14 +113,6 @@ def _restricted(logits_V: Tensor, request: Request) -> Tensor:
 def _without(logits_V: Tensor, tokens: Collection[int]) -> Tensor:
     index = torch.tensor(sorted(tokens), dtype=torch.int64, device=logits_V.device)
     return logits_V.index_fill(0, index, -torch.inf)
-
-
-def likeliest(logprobs_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:
-    """The ``count`` likeliest tokens with their log-probabilities, likeliest first."""
-    if count == 0:
-        return ()
-    best = logprobs_V.topk(min(count, len(logprobs_V)))
-    return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def prompt_logprobs(logits_TV: Tensor, targets: Sequence[int], count: int) -> list[SampledToken]:
