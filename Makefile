@@ -30,10 +30,10 @@ quickstart: $(VENV)/.train $(VENV)/.kernels ## install, train a small K2-style m
 
 install: $(VENV)/.dev $(VENV)/.kernels ## everything, for work on the code
 
-test: $(VENV)/.dev $(VENV)/.kernels ## the default test suite, at most 5 minutes
+test: $(VENV)/.dev $(VENV)/.kernels $(VENV)/.chromium ## the default test suite, at most 5 minutes
 	$(PYTEST) -m "not slow and not gpu and not network"
 
-test-slow: $(VENV)/.dev $(VENV)/.kernels ## the tests that take over 20 seconds each
+test-slow: $(VENV)/.dev $(VENV)/.kernels $(VENV)/.chromium ## the tests that take over 20 seconds each
 	$(PYTEST) -m "slow and not gpu and not network"
 
 check: $(VENV)/.dev ## lint, format, types and import order
@@ -79,3 +79,14 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.kernels: $(KERNELS)
 	$(BIN)/selenite doctor --build
 	@touch $@
+
+# For the tests of the web page, which are skipped without it, and say so.
+HAS_CHROMIUM := { command -v chromium || command -v google-chrome; } >/dev/null
+
+$(VENV)/.chromium: | $(VENV)/.created
+	@if ! $(HAS_CHROMIUM) && [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get update && timeout 300 apt-get install -y --no-install-recommends chromium; } \
+			>/dev/null 2>&1 || echo "chromium cannot be installed: the page's tests are skipped"; \
+	fi
+	@if $(HAS_CHROMIUM); then touch $@; fi

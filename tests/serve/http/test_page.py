@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -122,6 +123,7 @@ def test_requests_shows_what_is_open_and_what_was_left(http: httpx.Client) -> No
         left = http.get("/requests").json()["requests"][0]
         if left["ended"] is not None:
             break
+        time.sleep(0.02)
     assert left["id"] == first["id"]
     assert left["finish_reason"] == "abort"
 

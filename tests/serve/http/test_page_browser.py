@@ -61,7 +61,7 @@ class Opened:
         expect.set_options(timeout=20_000)
         self.requests: list[Request] = []
         self.complaints: list[str] = []
-        self.page.on("request", self.requests.append)
+        self.page.on("request", lambda it: self.requests.append(it))  # no builtin is taken
         self.page.on("console", lambda it: self.complaints.append(it.text))
         self.page.on("pageerror", lambda it: self.complaints.append(str(it)))
         self.page.goto(server.url)
