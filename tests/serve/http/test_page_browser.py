@@ -305,7 +305,7 @@ def test_the_panel_and_the_timeline_have_the_request(page: Page) -> None:
     answered(page, "length")
     (own,) = re.findall(r"request (\w{8})", last(page, ".foot").inner_text())
     expect(page.locator("#bars li").first).to_contain_text(own)
-    expect(page.locator("#bars li").first).to_contain_text("+ 12 tokens")
+    expect(page.locator("#bars li").first).to_contain_text("+ 12")
     expect(page.locator("#bars li").first.locator("rect.decode")).to_have_count(1)
     expect(totals).not_to_have_text(before)
     page.locator("#live summary").click()

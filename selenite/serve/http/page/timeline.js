@@ -75,7 +75,7 @@ function name(request) {
 function sizes(request) {
   const cached = request.cached_tokens ? ` (${request.cached_tokens} cached)` : "";
   const lost = request.preemptions ? `, preempted ${request.preemptions}×` : "";
-  return `${request.prompt_tokens}${cached} + ${request.completion_tokens} tokens${lost}`;
+  return `${request.prompt_tokens}${cached} + ${request.completion_tokens}${lost}`;
 }
 
 function ending(request) {
