@@ -80,13 +80,6 @@ $(VENV)/.kernels: $(KERNELS)
 	$(BIN)/selenite doctor --build
 	@touch $@
 
-# For the tests of the web page, which are skipped without it, and say so.
-HAS_CHROMIUM := { command -v chromium || command -v google-chrome; } >/dev/null
-
+# Looked for again at each run until it is there.
 $(VENV)/.chromium: | $(VENV)/.created
-	@if ! $(HAS_CHROMIUM) && [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then \
-		export DEBIAN_FRONTEND=noninteractive; \
-		{ apt-get update && timeout 300 apt-get install -y --no-install-recommends chromium; } \
-			>/dev/null 2>&1 || echo "chromium cannot be installed: the page's tests are skipped"; \
-	fi
-	@if $(HAS_CHROMIUM); then touch $@; fi
+	@bash .ci/chromium && touch $@ || true
