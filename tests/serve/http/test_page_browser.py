@@ -260,6 +260,8 @@ def test_the_page_asks_for_the_key(browser: Browser, server: ServerProcess) -> N
 
 def test_everything_is_reached_by_keyboard(page: Page) -> None:
     expect(page.locator("#prompt")).to_be_focused()
+    page.fill("[name=temperature]", "0")  # this text does not end by itself
+    page.focus("#prompt")
     page.keyboard.type("One line")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("and another")
