@@ -30,10 +30,10 @@ quickstart: $(VENV)/.train $(VENV)/.kernels ## install, train a small K2-style m
 
 install: $(VENV)/.dev $(VENV)/.kernels ## everything, for work on the code
 
-test: $(VENV)/.dev $(VENV)/.kernels ## the default test suite, at most 5 minutes
+test: $(VENV)/.dev $(VENV)/.kernels $(VENV)/.chromium ## the default test suite, at most 5 minutes
 	$(PYTEST) -m "not slow and not gpu and not network"
 
-test-slow: $(VENV)/.dev $(VENV)/.kernels ## the tests that take over 20 seconds each
+test-slow: $(VENV)/.dev $(VENV)/.kernels $(VENV)/.chromium ## the tests that take over 20 seconds each
 	$(PYTEST) -m "slow and not gpu and not network"
 
 check: $(VENV)/.dev ## lint, format, types and import order
@@ -79,3 +79,7 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.kernels: $(KERNELS)
 	$(BIN)/selenite doctor --build
 	@touch $@
+
+# Looked for again at each run until it is there.
+$(VENV)/.chromium: | $(VENV)/.created
+	@bash .ci/chromium && touch $@ || true

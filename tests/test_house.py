@@ -109,14 +109,16 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
     for command in (ROOT / "selenite" / "cli").glob("[a-z]*.py"):
         if command.stem != "main":
             assert command.stem.replace("_", "-") in helped.stdout
+    folders = ["chat/templates", "serve/http/page"]
     code = (
         "import importlib.resources as r, json, selenite.model.config as c; "
         "print(json.dumps([c.preset('nano').hidden_size, "
-        "sorted(p.name for p in r.files('selenite').joinpath('chat/templates').iterdir())]))"
+        "[sorted(p.name for p in r.files('selenite').joinpath(folder).iterdir()) "
+        f"for folder in {folders}]]))"
     )
-    size, templates = json.loads(subprocess.run([python, "-c", code], **run).stdout)
+    size, data = json.loads(subprocess.run([python, "-c", code], **run).stdout)
     assert size > 0
-    assert templates == sorted(p.name for p in (ROOT / "selenite/chat/templates").iterdir())
+    assert data == [sorted(p.name for p in (ROOT / "selenite" / it).iterdir()) for it in folders]
 
 
 # --- the Makefile and the documents

@@ -29,6 +29,7 @@ from selenite.serve.gated_grammar import AfterReasoning
 from selenite.serve.generation import Choice, Generation, timed_out
 from selenite.serve.grammar import GrammarFactory
 from selenite.serve.load import LoadedModel
+from selenite.serve.timelines import Timelines
 from selenite.serve.weight_update import WeightUpdater
 from selenite.types import FinishReason, Message, SamplingParams, ToolSpec
 
@@ -114,7 +115,8 @@ class Service:
             self.engine.load_adapter(name, directory)
         self.thread = EngineThread(self.engine)
         self.weights = WeightUpdater(self.thread)
-        self.listeners: list[Callable[[Choice], None]] = []
+        self.timelines = Timelines(self.engine.clock, loaded.name)
+        self.listeners: list[Callable[[Choice], None]] = [self.timelines.end]
         self.created = int(datetime.now(UTC).timestamp())
         self.num_open = 0  # completions that have not ended
         self.is_draining = False
@@ -318,6 +320,7 @@ class Service:
         self._admit(len(choices))  # others may have come meanwhile
         self._begin(len(choices))
         await generation.submit()
+        self.timelines.begin(generation)
         return generation
 
     async def _choices(self, prompt: _Prompt, options: Options, first: int) -> list[Choice]:

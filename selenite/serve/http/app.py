@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from selenite.serve.generation import Generation
-from selenite.serve.http import admin, errors
+from selenite.serve.http import admin, errors, page_files
 from selenite.serve.http.chat import ChatBody, ChatCompletion, ChatWriter
 from selenite.serve.http.completions import Completion, CompletionBody, CompletionWriter
 from selenite.serve.http.door import Door, DoorOf
@@ -24,11 +24,15 @@ from selenite.serve.http.embeddings import EmbeddingBody, Embeddings
 from selenite.serve.http.facts import (
     ModelEntry,
     ModelList,
+    RequestList,
     ServerLoad,
+    ServerStats,
     Version,
     model_entry,
     model_list,
+    request_list,
     server_load,
+    server_stats,
 )
 from selenite.serve.http.generate import GenerateBody, Generated, GenerateWriter
 from selenite.serve.http.guard import Guard
@@ -76,11 +80,15 @@ def create_app(door: Door) -> FastAPI:
     app = FastAPI(title="Selenite", version=version("selenite"))
     app.state.door = door
     app.include_router(router)
+    app.include_router(page_files.router)
     if door.config.admin:
         app.include_router(admin.router, responses=_ERRORS | {403: {"model": ErrorResponse}})
     errors.install(app)
     app.add_middleware(
-        Guard, api_keys=door.config.api_keys, max_body_bytes=door.config.max_body_bytes
+        Guard,
+        api_keys=door.config.api_keys,
+        max_body_bytes=door.config.max_body_bytes,
+        page_paths=page_files.PATHS,
     )
     return app
 
@@ -119,6 +127,18 @@ async def show_version() -> Version:
 async def load(door: DoorOf) -> ServerLoad:
     """What the server has to do now."""
     return server_load(door.service().load())
+
+
+@router.get("/stats", response_model=ServerStats)
+async def stats(door: DoorOf) -> ServerStats:
+    """Gauges and counters, as the web page's panel shows them."""
+    return server_stats(door.service())
+
+
+@router.get("/requests", response_model=RequestList)
+async def requests(door: DoorOf) -> RequestList:
+    """When the last requests were queued, prefilled and decoded."""
+    return request_list(door.service())
 
 
 @router.get("/metrics")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import secrets
 import uuid
@@ -16,13 +18,26 @@ from selenite.serve.http.errors import answer
 
 BODY_SECONDS = 60.0  # from the head of a request to the end of its body
 _OPEN_PATHS = ("/health",)
+_ASK = {"WWW-Authenticate": 'Basic realm="Selenite: the API key is the password", charset="UTF-8"'}
 
 
 class Guard:
-    """ASGI middleware. With keys, nothing but ``/health`` answers without one."""
+    """ASGI middleware. With keys, nothing but ``/health`` answers without one.
 
-    def __init__(self, app: ASGIApp, api_keys: Sequence[str], max_body_bytes: int) -> None:
+    Browsers cannot send a bearer when they open a page. For ``page_paths``, static files, they
+    may give the key as the password of HTTP's Basic scheme; what the page then asks for needs the
+    bearer: a browser sends passwords along with requests that other sites make.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        api_keys: Sequence[str],
+        max_body_bytes: int,
+        page_paths: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
+        self._page_paths = page_paths
         self._digests = [_digest(key.encode()) for key in api_keys]
         self._max_body_bytes = max_body_bytes
 
@@ -44,7 +59,7 @@ class Guard:
 
         try:
             if scope["path"] not in _OPEN_PATHS:
-                self._check_key(headers)
+                self._check_key(headers, scope["path"] in self._page_paths)
             body.check_announced(headers)
             await self._app(scope, body.receive, send_with_id)
         except HTTPException as error:
@@ -52,15 +67,21 @@ class Guard:
                 raise
             await answer(error)(scope, receive, send_with_id)
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, headers: Headers, is_page: bool) -> None:
         """Every key is compared in full, so that time says nothing of any."""
         if not self._digests:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        digest = _digest(given.strip().encode("utf-8", "surrogateescape"))
+        key = given.strip().encode("utf-8", "surrogateescape")
+        takes_password = is_page and scheme.lower() == "basic"
+        digest = _digest(_password(key) if takes_password else key)
         matches = [secrets.compare_digest(digest, known) for known in self._digests]
-        if not (any(matches) and scheme.lower() == "bearer"):
-            raise HTTPException(401, "no valid API key: send it as 'Authorization: Bearer KEY'")
+        if not (any(matches) and (takes_password or scheme.lower() == "bearer")):
+            raise HTTPException(
+                401,
+                "no valid API key: send it as 'Authorization: Bearer KEY'",
+                _ASK if is_page else None,
+            )
 
 
 class _BoundedBody:
@@ -100,6 +121,14 @@ class _BoundedBody:
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self._limit} bytes; send less")
+
+
+def _password(credentials: bytes) -> bytes:
+    """Out of Basic's ``base64(user:password)``; empty, which is no key, where there is none."""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _digest(key: bytes) -> bytes:

@@ -53,6 +53,7 @@ def test_nothing_but_health_answers_without_a_key(server: ServerProcess) -> None
         ("GET", path)
         for path in ("/v1/models", "/metrics", "/load", "/version", "/docs", "/openapi.json", "/x")
     ]
+    paths += [("GET", path) for path in ("/", "/page/main.js", "/stats", "/requests")]
     posts = (CHAT, "/v1/completions", "/v1/responses", "/v1/embeddings", "/generate", "/tokenize")
     paths += [("POST", path) for path in (*posts, "/detokenize")]
     for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):

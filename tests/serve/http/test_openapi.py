@@ -15,6 +15,8 @@ OPERATIONS = {
     ("get", "/health"),
     ("get", "/load"),
     ("get", "/metrics"),
+    ("get", "/requests"),
+    ("get", "/stats"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{name}"),
     ("get", "/version"),
