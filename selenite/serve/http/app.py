@@ -77,7 +77,8 @@ router = APIRouter(route_class=_Route, responses=_ERRORS)
 
 def create_app(door: Door) -> FastAPI:
     """The app of a server; it answers at once, with 503 until the door's service is there."""
-    app = FastAPI(title="Selenite", version=version("selenite"))
+    # FastAPI's own pages of documentation would load their code from elsewhere.
+    app = FastAPI(title="Selenite", version=version("selenite"), docs_url=None, redoc_url=None)
     app.state.door = door
     app.include_router(router)
     app.include_router(page_files.router)

@@ -120,4 +120,5 @@ class Server(uvicorn.Server):
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         for name, decision in service.loaded.decisions.items():
             self._say(f"{name:13} {decision.value} ({decision.reason})")
+        self._say(f"{'page':13} {url}/")
         self._say(f"{'url':13} {url}/v1")
