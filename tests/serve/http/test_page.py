@@ -114,7 +114,8 @@ def test_requests_tell_times_and_no_text(http: httpx.Client) -> None:
 def test_requests_shows_what_is_open_and_what_was_left(http: httpx.Client) -> None:
     body = {"prompt_token_ids": [5, 6, 7], "max_tokens": 3000, "ignore_eos": True, "stream": True}
     with http.stream("POST", "/generate", json=body) as stream:
-        next(stream.iter_bytes())
+        pieces = stream.iter_bytes()  # kept: an iterator that is dropped closes the connection
+        next(pieces)
         first = http.get("/requests").json()["requests"][0]
         assert first["finish_reason"] is None
         assert first["ended"] is None
