@@ -187,7 +187,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    return "not enough memory" in text or "can't allocate memory" in text
+    # torch's allocators, and C++ inside of an operation (sorting, say).
+    said = ("not enough memory", "can't allocate memory", "std::bad_alloc")
+    return any(words in text for words in said)
 
 
 @dataclass(frozen=True)
