@@ -76,9 +76,9 @@ class HfBackend:
                 entries[index] = self._special_reading.decode([index]).encode()
         return entries
 
-    def starts_with(self) -> list[int]:
-        """Ids that the file's post-processor puts before a text."""
-        return [int(id) for id in self._text_reading.encode("", add_special_tokens=True).ids][:1]
+    def adds_start(self) -> bool:
+        """Whether the file's post-processor puts a token before a text."""
+        return bool(self._text_reading.encode("", add_special_tokens=True).ids)
 
     def content(self) -> bytes:
         """What the fingerprint is taken of: the vocabulary, merges and rules in canonical JSON."""

@@ -60,9 +60,9 @@ class TiktokenBackend:
             entries[rank] = token
         return entries
 
-    def starts_with(self) -> list[int]:
+    def adds_start(self) -> bool:
         """Nothing is put before a text."""
-        return []
+        return False
 
     def content(self) -> bytes:
         """What the fingerprint is taken of: the ranks and the special tokens."""

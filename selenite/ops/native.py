@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -54,7 +55,7 @@ _COMMON = (
 )
 _PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).selenite_probe() != 42)"
 _ARGUMENTS = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
-_hears: Callable[[str, tuple[Any, ...]], None] | None = None  # see heard_by
+_local = threading.local()  # its ``hears``: see heard_by
 _LETTERS: dict[type, str] = {int: "i", float: "f"}  # other values are passed by address
 
 
@@ -167,8 +168,9 @@ def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> N
     Tensors are passed by address, None as a null pointer: the caller vouches for shape, dtype and
     strides.
     """
-    if _hears is not None:
-        _hears(name, (*arguments, torch.get_num_threads()))
+    hears = getattr(_local, "hears", None)
+    if hears is not None:
+        hears(name, (*arguments, torch.get_num_threads()))
     letters = ""
     values: list[ctypes.Array | int | float | None] = []
     for argument in arguments:
@@ -185,14 +187,14 @@ def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> N
 
 @contextmanager
 def heard_by(hears: Callable[[str, tuple[Any, ...]], None]) -> Iterator[None]:
-    """Tells ``hears`` of every call in the block: the kernel's name and all of its arguments."""
-    global _hears
-    assert _hears is None, "calls are heard by another already"
-    _hears = hears
+    """Tells ``hears`` of every call that this thread makes in the block: the kernel's name and all
+    of its arguments."""
+    assert getattr(_local, "hears", None) is None, "calls are heard by another already"
+    _local.hears = hears
     try:
         yield
     finally:
-        _hears = None
+        _local.hears = None
 
 
 def address(name: str) -> int:

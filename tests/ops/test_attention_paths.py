@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from selenite.ops import causal_attention, native, paged_attention
+from selenite.ops import causal_attention, paged_attention
 from selenite.ops.attention import AttendFunction, attend, attend_reference, choose_attention
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.causal_attention import attend_causal
 from selenite.ops.paged_attention import attend_paged
 from selenite.ops.segment_attention import attend_segments
 from selenite.ops.tiled_attention import KEY_TILE, QUERY_TILE, attend_tiled
-from tests.fixtures.dense_attention import Case, Heads, packed_case, paged_case
+from tests.fixtures.dense_attention import Case, Heads, over_pages, packed_case, paged_case
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 HEADS = [
@@ -43,20 +43,6 @@ sequences = st.lists(
     st.tuples(st.integers(0, 80), st.one_of(st.just(1), st.integers(1, 40))),
     min_size=1,
     max_size=4,
-)
-
-over_pages = pytest.mark.parametrize(
-    "path",
-    [
-        attend_segments,
-        attend_tiled,
-        pytest.param(
-            attend_paged,
-            marks=pytest.mark.skipif(
-                not native.is_available(), reason=native.availability().reason
-            ),
-        ),
-    ],
 )
 
 

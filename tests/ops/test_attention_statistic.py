@@ -15,14 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from selenite.ops import native
 from selenite.ops.attention import AttendFunction, attend_reference
 from selenite.ops.attention_context import StatsRequest
 from selenite.ops.causal_attention import attend_causal
-from selenite.ops.paged_attention import attend_paged
-from selenite.ops.segment_attention import attend_segments
 from selenite.ops.tiled_attention import attend_tiled
-from tests.fixtures.dense_attention import Case, Heads, dense, packed_case, paged_case
+from tests.fixtures.dense_attention import Case, Heads, dense, over_pages, packed_case, paged_case
 
 heads = st.sampled_from([Heads(4, 4, 8, 8), Heads(4, 2, 8, 8), Heads(6, 1, 24, 16)])
 documents = st.lists(st.integers(1, 300), min_size=1, max_size=4)  # of several query blocks
@@ -30,20 +27,6 @@ sequences = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 40)),  # entries before, and new rows
     min_size=1,
     max_size=4,
-)
-
-over_pages = pytest.mark.parametrize(
-    "path",
-    [
-        attend_segments,
-        attend_tiled,
-        pytest.param(
-            attend_paged,
-            marks=pytest.mark.skipif(
-                not native.is_available(), reason=native.availability().reason
-            ),
-        ),
-    ],
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
@@ -56,6 +58,19 @@ def test_what_torch_computes_is_refused_by_name():
     tape = record(lambda: [add(x_TD, x_TD)])
     tape.place(torch.empty(tape.num_bytes, dtype=torch.uint8))
     assert torch.equal(tape.play()[0], x_TD + x_TD)
+
+
+@needs_kernels
+def test_what_other_threads_call_is_not_recorded():
+    x_TD, beside_TD = values(3, 40), values(3, 40)
+
+    def step() -> list[Tensor]:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(native.call, "add_values", x_TD, x_TD, beside_TD, x_TD.numel()).result()
+        return [add(x_TD, x_TD)]
+
+    tape = record(step)
+    assert len(tape._calls) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 8), st.integers(1, 300)), max_size=30))

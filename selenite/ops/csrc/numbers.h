@@ -31,22 +31,29 @@ inline bf16 to_bf16(float x) {
 inline void store(bf16* to, float x) { *to = to_bf16(x); }
 inline void store(float* to, float x) { *to = x; }
 
-// e^x within 2 units in the last place; 0 below -87.3, infinity above 88.7.
-inline float exp_float(float x) {
-    const float clamped = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
-    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const float shifted = clamped * 1.44269504f + magic;
-    const float n = shifted - magic;
-    const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+constexpr float kExpMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+
+// e^x = result * 2^n, where n is `shifted` - kExpMagic, and the lowest bits of `shifted` too.
+inline float exp_parts(float x, float& shifted) {
+    shifted = x * 1.44269504f + kExpMagic;
+    const float n = shifted - kExpMagic;
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
-    p = (p * r) * r + r + 1.0f;
+    return (p * r) * r + r + 1.0f;
+}
+
+// e^x within 2 units in the last place; 0 below -87.3, infinity above 88.7.
+inline float exp_float(float x) {
+    const float clamped = x < -87.3f ? -87.3f : (x > 88.7f ? 88.7f : x);
+    float shifted;
+    float p = exp_parts(clamped, shifted);
     // Two factors, so that neither leaves the range of exponents.
-    const std::int32_t half = std::int32_t(n) / 2, rest = std::int32_t(n) - half;
+    const std::int32_t n = std::int32_t(shifted - kExpMagic), half = n / 2, rest = n - half;
     p = p * from_bits(std::uint32_t(half + 127) << 23) * from_bits(std::uint32_t(rest + 127) << 23);
     p = x < -87.3f ? 0.0f : p;
     p = x > 88.7f ? from_bits(0x7f800000) : p;

@@ -70,19 +70,9 @@ float read(Scores& row, const void* from, bool is_bf16, float temperature) {
 
 // exp_float of numbers up to 0, to the bit, in half the instructions: 2^n is a normal number.
 inline float exp_of_negative(float x) {
-    const float clamped = x < -87.3f ? -87.3f : x;
-    const float magic = 12582912.0f;
-    const float shifted = clamped * 1.44269504f + magic;
-    const float n = shifted - magic;
-    const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = (p * r) * r + r + 1.0f;
-    // The lowest bits of `shifted` are n; added to the exponent.
+    float shifted;
+    const float p = exp_parts(x < -87.3f ? -87.3f : x, shifted);
+    // n is added to the exponent.
     const float power = from_bits(to_bits(p) + (to_bits(shifted) << 23));
     return x < -87.3f ? 0.0f : power;
 }

@@ -21,23 +21,21 @@ class Pooler:
 
     def __init__(self, pooling: Pooling) -> None:
         self.pooling: Pooling = pooling
-        self._last_D = torch.empty(0)
-        self._sum_D = torch.zeros(())
+        self._sum_D = torch.zeros(())  # of the rows that are pooled
         self._num_rows = 0
         self.vector: list[float] | None = None  # of length one; None: there is more to come
 
     def add(self, hidden_TD: Tensor, start: int) -> None:
         """The next chunk, from position ``start`` on."""
-        if start == 0:
+        if start == 0 or self.pooling == "last":
             self._sum_D, self._num_rows = torch.zeros((), device=hidden_TD.device), 0
-        self._last_D = hidden_TD[-1].float()
-        self._sum_D = self._sum_D + hidden_TD.double().sum(0)
-        self._num_rows += len(hidden_TD)
+        rows_TD = hidden_TD[-1:] if self.pooling == "last" else hidden_TD
+        self._sum_D = self._sum_D + rows_TD.double().sum(0)
+        self._num_rows += len(rows_TD)
 
     def finish(self) -> None:
         """No chunk follows. Raises ``NonFiniteError`` for states that are not finite."""
-        mean_D = (self._sum_D / self._num_rows).float()
-        pooled_D = self._last_D if self.pooling == "last" else mean_D
+        pooled_D = (self._sum_D / self._num_rows).float()
         if not pooled_D.isfinite().all():
             raise NonFiniteError(
                 "the hidden states are not finite: the model's weights are broken; go back to a "

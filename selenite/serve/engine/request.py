@@ -67,7 +67,7 @@ class Request:
     pooler: Pooler | None = None
     """Given, the request wants a vector of its prompt, and no tokens."""
     stops: Callable[[int], bool] | None = None
-    """Told every sampled token; true ends the completion there (stop strings, complete calls)."""
+    """Told every sampled token; true ends the completion there (stop strings)."""
     leader: Request | None = None
     """A request with the same prompt, whose prompt this one waits for instead of computing it."""
     arrival: float = 0.0  # seconds of the engine's clock
