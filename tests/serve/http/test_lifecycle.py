@@ -182,9 +182,9 @@ def test_silence_is_filled_with_comments(inside: tuple[Server, httpx.Client]) ->
     server, http = inside
     thread = service_of(server).thread
     thread.pause().result()
-    threading.Timer(0.5, thread.resume).start()
     body = {"messages": HELLO, "max_tokens": 2, "stream": True}
     with http.stream("POST", CHAT, json=body) as response:
+        threading.Timer(0.5, thread.resume).start()  # once the stream has begun
         text = response.read().decode()
     assert text.count(": keep-alive\n\n") >= 2
     assert text.endswith("data: [DONE]\n\n")
