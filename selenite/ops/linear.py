@@ -8,6 +8,9 @@ Letters: ``I`` inputs, ``O`` outputs, ``R`` rank of an adapter.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -18,6 +21,21 @@ from selenite.ops import native
 from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 
 _FEW = 64  # rows; of more, torch's product is as fast
+_local = threading.local()
+
+
+@contextmanager
+def decoding(is_decode: bool) -> Iterator[None]:
+    """Whether products of few rows, on this thread, are those of a step that only decodes.
+
+    They may go through a kernel whose order of summation is another than torch's. A prompt's
+    products never do, however small its chunks: what is cached of it must not depend on them.
+    """
+    _local.is_decoding = is_decode
+    try:
+        yield
+    finally:
+        _local.is_decoding = False
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -40,9 +58,10 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
 
 
 def _is_few_rows(x_TI: Tensor, weight_OI: Tensor) -> bool:
-    """Whether the product is one that decoding makes: no gradient, and mostly reading weights."""
+    """Whether the product mostly reads weights, and has a kernel for that."""
     return (
-        not torch.is_grad_enabled()
+        getattr(_local, "is_decoding", False)
+        and not torch.is_grad_enabled()
         and 0 < x_TI.shape[:-1].numel() <= _FEW
         and weight_OI.is_contiguous()
         and native.serves(x_TI)
