@@ -39,6 +39,9 @@ def serve(
         typer.Option(help="NAME=DIRECTORY of a LoRA adapter; clients name it as the model."),
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    quantization: Annotated[
+        str | None, typer.Option(help="int8: half the weights' memory, faster, less exact.")
+    ] = None,
     kv_cache_tokens: Annotated[
         int | None, typer.Option(help="Tokens that the cache holds; planned by default.")
     ] = None,
@@ -88,6 +91,7 @@ def serve(
             admin=admin,
             adapters=adapters,
             dtype=dtype,
+            quantization=quantization,
             batch_invariant=batch_invariant,
             profile=tool_call_profile,
             layout=kv_layout,

@@ -23,6 +23,7 @@ import torch
 from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import SystemClock
 from selenite.model.hf_adapter import load_pretrained
+from selenite.model.pack import pack_weights
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import packed_context
 from selenite.ops.logprobs import token_logprobs
@@ -79,7 +80,7 @@ def load(
     """The model as the trainer holds it (float32 masters), as the engine does (cast), and as a
     trainer in float32 would, if that is another."""
     trained = load_pretrained(directory, dtype)
-    served = load_pretrained(directory, dtype).cast(dtype)
+    served = pack_weights(load_pretrained(directory, dtype).cast(dtype))
     is_exact = dtype == torch.float32
     return trained, served, None if is_exact else load_pretrained(directory, torch.float32)
 
@@ -195,9 +196,8 @@ def preempt_often(engine: Engine, step: int) -> None:
         engine.scheduler.preempt(candidates[step % len(candidates)])
 
 
-@torch.no_grad()
 def train_pass(model: Transformer, sequences: Sequence[Scored]) -> list[Scored]:
-    """The same tokens through the trainer's packed forward pass."""
+    """The same tokens through the trainer's packed forward pass, with all that a gradient needs."""
     context = packed_context([len(sequence.tokens) for sequence in sequences])
     tokens_T = torch.tensor([token for sequence in sequences for token in sequence.tokens])
     hidden_TD = model(tokens_T, context.positions_T, context).hidden_TD

@@ -8,7 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from selenite.ops.linear import LowRank, linear, low_rank, low_rank_weight
+from selenite.ops.linear import (
+    LowRank,
+    Packed,
+    linear,
+    low_rank,
+    low_rank_weight,
+    packed_linear,
+)
 from selenite.ops.norm import rms_norm
 
 
@@ -38,16 +45,19 @@ class Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.lora: Adapter | None = None  # set and taken away by model/lora.py
+        self.packed: Packed | None = None  # in the weight's place; set by model/pack.py
 
     @property
     def full_weight(self) -> Tensor:
         """The weight with what an adapter adds to it, for whoever needs the matrix itself."""
+        assert self.packed is None, "a packed weight is no matrix"
         if self.lora is None:
             return self.weight
         return self.weight + low_rank_weight(self.lora.low_rank)
 
     def forward(self, x_TI: Tensor) -> Tensor:
-        y_TO = linear(x_TI, self.weight)
+        packed = self.packed
+        y_TO = linear(x_TI, self.weight) if packed is None else packed_linear(x_TI, packed)
         return y_TO if self.lora is None else y_TO + low_rank(x_TI, self.lora.low_rank)
 
 

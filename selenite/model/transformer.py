@@ -69,18 +69,20 @@ class Transformer(nn.Module):
         self.embed = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.head: Linear | None = None  # tied: the embedding is the head
         if not config.tie_embeddings:
             self.head = Linear(config.hidden_size, config.vocab_size)
         self.nextn = nn.ModuleList(
             PredictionLayer(config, depth)
             for depth in range(1, config.num_nextn_predict_layers + 1)
         )
+        self.is_int8 = False  # set by model/pack.py
         self._rope: RopeTable | None = None
 
     @property
     def head_weight(self) -> Tensor:
         """The output head ``[V, D]``: its own, or the embedding's when tied."""
-        return self.embed.weight if self.config.tie_embeddings else self.head.full_weight
+        return self.embed.weight if self.head is None else self.head.full_weight
 
     @property
     def rope(self) -> RopeTable:
@@ -161,6 +163,8 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Logits ``[T, V]`` in the compute dtype."""
+        if self.head is not None and self.head.packed is not None:
+            return self.head(hidden_TD)
         return linear(hidden_TD, self.head_weight)
 
 

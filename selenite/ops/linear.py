@@ -8,9 +8,6 @@ Letters: ``I`` inputs, ``O`` outputs, ``R`` rank of an adapter.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -20,22 +17,7 @@ from torch import Tensor
 from selenite.ops import native
 from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 
-_FEW = 64  # rows; of more, torch's product is as fast
-_local = threading.local()
-
-
-@contextmanager
-def decoding(is_decode: bool) -> Iterator[None]:
-    """Whether products of few rows, on this thread, are those of a step that only decodes.
-
-    They may go through a kernel whose order of summation is another than torch's. A prompt's
-    products never do, however small its chunks: what is cached of it must not depend on them.
-    """
-    _local.is_decoding = is_decode
-    try:
-        yield
-    finally:
-        _local.is_decoding = False
+_PANEL = 32  # rows of a weight; ``csrc/linear.cpp``
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -48,8 +30,8 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     weight = weight_OI.to(x_TI.dtype)
     bias = None if bias_O is None else bias_O.to(x_TI.dtype)
     if not is_batch_invariant():
-        if bias is None and _is_few_rows(x_TI, weight):
-            return _few_rows_linear(x_TI, weight)
+        if bias is None and _is_by_kernel(x_TI, weight):
+            return _by_kernel("linear_rows", x_TI, (weight,), len(weight))
         return F.linear(x_TI, weight, bias)
     rows = x_TI.flatten(0, -2)
     padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS)).float()
@@ -57,26 +39,67 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     return out[: len(rows)].to(x_TI.dtype).view(*x_TI.shape[:-1], -1)
 
 
-def _is_few_rows(x_TI: Tensor, weight_OI: Tensor) -> bool:
-    """Whether the product mostly reads weights, and has a kernel for that."""
+class Packed(NamedTuple):
+    """A weight in the order in which ``csrc/linear.cpp`` reads it, made by ``pack``."""
+
+    values: Tensor  # bfloat16 or int8, flat
+    outputs: int
+    scale_O: Tensor | None  # float32, of an int8 weight
+
+    @property
+    def num_bytes(self) -> int:
+        """That it takes."""
+        return self.values.nbytes + (0 if self.scale_O is None else self.scale_O.nbytes)
+
+
+def can_pack(weight_OI: Tensor) -> bool:
+    """Whether there is a kernel for the weight's packed form."""
     return (
-        getattr(_local, "is_decoding", False)
-        and not torch.is_grad_enabled()
-        and 0 < x_TI.shape[:-1].numel() <= _FEW
-        and weight_OI.is_contiguous()
-        and native.serves(x_TI)
+        weight_OI.dim() == 2
+        and weight_OI.shape[1] % 2 == 0
+        and native.serves(weight_OI)
         and native.instruction_set().value == "avx512_bf16"
     )
 
 
-def _few_rows_linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
-    """``csrc/linear.cpp``: torch's product reads weights at a third of the memory's speed."""
+def pack(weight_OI: Tensor, to_int8: bool = False) -> Packed:
+    """A bfloat16 weight for ``packed_linear``, if ``can_pack``.
+
+    In int8 each row has a scale, its largest value over 127.
+    """
+    scale_O = None
+    weight_OI = weight_OI.detach().contiguous()
+    if to_int8:
+        largest_O1 = weight_OI.float().abs().amax(1, keepdim=True)
+        scale_O1 = (largest_O1 / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        weight_OI, scale_O = (weight_OI / scale_O1).round().to(torch.int8), scale_O1[:, 0]
+    outputs, inputs = weight_OI.shape
+    values = weight_OI.new_empty(-(-outputs // _PANEL) * _PANEL * inputs)
+    kernel = "pack_linear" if scale_O is None else "pack_linear_int8"
+    native.call(kernel, weight_OI, values, inputs, outputs)
+    return Packed(values, outputs, scale_O)
+
+
+def packed_linear(x_TI: Tensor, weight: Packed) -> Tensor:
+    """``linear`` by a packed weight; without gradient. A row's bits are those of ``linear`` with
+    the weight as it was (but for int8), and do not depend on the number of rows."""
+    assert not (x_TI.requires_grad and torch.is_grad_enabled())
+    if weight.scale_O is None:
+        return _by_kernel("linear_packed", x_TI, (weight.values,), weight.outputs)
+    return _by_kernel("linear_packed_int8", x_TI, (weight.values, weight.scale_O), weight.outputs)
+
+
+def _is_by_kernel(x_TI: Tensor, weight_OI: Tensor) -> bool:
+    is_trained = torch.is_grad_enabled() and (x_TI.requires_grad or weight_OI.requires_grad)
+    return not is_trained and can_pack(weight_OI) and weight_OI.is_contiguous()
+
+
+def _by_kernel(kernel: str, x_TI: Tensor, weight: tuple[Tensor, ...], outputs: int) -> Tensor:
     rows_TI = x_TI.reshape(-1, x_TI.shape[-1])
     rows_TI = rows_TI if rows_TI.stride(1) == 1 else rows_TI.contiguous()
-    outputs, inputs = weight_OI.shape
     out = rows_TI.new_empty(len(rows_TI), outputs)
-    place = rows_TI, rows_TI.stride(0), weight_OI, out
-    native.call("few_rows_linear", *place, len(rows_TI), inputs, outputs)
+    sizes = len(rows_TI), rows_TI.shape[1], outputs
+    native.call(kernel, rows_TI, rows_TI.stride(0), *weight, out, *sizes)
     return out.view(*x_TI.shape[:-1], outputs)
 
 

@@ -40,7 +40,8 @@ _SOURCES = Path(__file__).parent / "csrc"
 _FLAGS = {
     "avx512_bf16": (
         *("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mprefer-vector-width=512"),
-        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16"),
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi"),
+        "-mavx512bf16",
     ),
     "avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2"),
 }

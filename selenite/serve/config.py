@@ -22,6 +22,7 @@ class ServeConfig(Config):
     admin: bool = False  # pausing, sleeping and swapping weights over HTTP
     adapters: dict[str, Path] = Field(default_factory=dict)  # LoRA, by the name clients use
     dtype: DTypeName = "auto"
+    quantization: Literal["int8"] | None = None  # of the weights
     batch_invariant: bool = False
     profile: str | None = None  # how the model writes tool calls; None: found out
     layout: Literal["expanded", "latent"] = "expanded"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from selenite import runtime
 from selenite.chat.profile import PROFILES, ChatProfile, detect_profile
 from selenite.chat.template_check import check_template
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError, TokenizerError
 from selenite.model.accounting import count_parameters
+from selenite.model.config import ModelConfig
 from selenite.model.hf_adapter import load_pretrained, read_config
+from selenite.model.pack import pack_weights, packed_bytes
 from selenite.model.transformer import Transformer
 from selenite.ops import native
 from selenite.runtime import Decision
@@ -52,6 +56,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
             f"{config.model}: the tokenizer has {tokenizer.vocab_size} tokens but the model only "
             f"{model_config.vocab_size}; use the tokenizer it was trained with"
         )
+    to_int8 = config.quantization == "int8"
     plan = plan_engine(
         model_config,
         runtime.torch_dtype(dtype.value).itemsize,
@@ -61,11 +66,13 @@ def load_model(config: ServeConfig) -> LoadedModel:
         max_running=config.max_running,
         page_size=config.page_size,
         cache_tokens=config.cache_tokens,
+        weights=_weight_bytes(model_config, runtime.torch_dtype(dtype.value), to_int8),
         beside=grammar_process.RESIDENT_BYTES,
     )
     model = load_pretrained(config.model)
     model.to(device.value)
     model.cast(runtime.torch_dtype(dtype.value))
+    pack_weights(model, to_int8)
     engine = EngineConfig(
         num_pages=plan.cache_tokens // config.page_size,
         page_size=config.page_size,
@@ -78,12 +85,27 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "model": Decision(config.name, f"{count.total:,} parameters, {count.active:,} active"),
         "device": device,
         "dtype": dtype,
+        "weights": _weights(plan.weights, to_int8),
         "kernels": _kernels(dtype.value),
         "profile": Decision(profile.name, why),
         "conversations": _conversations(tokenizer, profile),
         "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
+
+
+def _weight_bytes(model: ModelConfig, dtype: torch.dtype, to_int8: bool) -> int:
+    """Of the weights as they are served; nothing is allocated."""
+    with torch.device("meta"):
+        return packed_bytes(pack_weights(Transformer(model).cast(dtype), to_int8))
+
+
+def _weights(num_bytes: int, is_int8: bool) -> Decision:
+    size = runtime.mebibytes(num_bytes)
+    if not is_int8:
+        return Decision(size, "in the dtype")
+    kept = "embedding, experts and latents' expansion stay in the dtype"
+    return Decision(f"{size}, int8", f"requested; {kept}")
 
 
 def _profile(name: str | None, tokenizer: Tokenizer) -> tuple[ChatProfile, str]:

@@ -16,6 +16,7 @@ from selenite import atomic
 from selenite.errors import CheckpointError, ConfigError, OutOfMemoryError
 from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import load_pretrained, read_config
+from selenite.model.pack import pack_weights
 from selenite.model.transformer import Transformer
 from selenite.runtime import available_memory, mebibytes
 from selenite.serve.engine.engine import AtSwap
@@ -116,6 +117,7 @@ def prepare(directory: Path, served: Transformer, sha256: str | None) -> Prepare
             f"{directory}: its SHA-256 is {found}, not {sha256}; copy the directory again"
         )
     model = load_pretrained(directory).to(served.embed.weight.device).cast(served.compute_dtype)
+    pack_weights(model, served.is_int8)
     return Prepared(model, found)
 
 

@@ -1,127 +1,239 @@
-// y = x W^T in bfloat16 for few rows of x: what decoding multiplies by. The weights are read once,
-// row after row as they lie, and are most of the work; x stays in the caches.
+// y = x W^T of bfloat16 rows, for inference. W is packed once (or, for a single product, on the
+// way): rows of it side by side in panels of 32, two values of k in 32 bits, [k / 2][32][2]. Each
+// sum runs over k in order, whatever the number of rows: a row's bits do not depend on the others.
 //
-// For each row of W a vector of float32 sums is kept for each of up to six rows of x (several, so
-// that no sum waits for the one before); its lanes are added up for sixteen sums at a time.
+// Few rows read the weights in one stream, at the memory's speed; many use them from the caches.
+//
+// Weights are bfloat16, or int8 with a scale for each row of W. Their integers are bfloat16 values
+// too, found in a table, so that products are exact, and a sum is scaled and rounded once.
 
 #ifdef __AVX512BF16__
 
-#include <immintrin.h>
-
 #include <algorithm>
+#include <vector>
 
-#include "numbers.h"
+#include "bf16_product.h"
 #include "tape.h"
 
 namespace {
 
-constexpr long kLanes = 32;  // bfloat16 values of a register
-constexpr long kBlock = 16;  // rows of W that a thread takes at once
-// From so many rows of x on, four rows of W share each load of x. Below, reading W in its order is
-// worth more.
-constexpr long kMany = 24;
+using bf16_product::kVector;
 
-inline __m512bh load(const bf16* from) { return (__m512bh)_mm512_loadu_si512(from); }
-inline __m512bh load_first(const bf16* from, __mmask32 lanes) {
-    return (__m512bh)_mm512_maskz_loadu_epi16(lanes, from);
-}
+constexpr long kVectors = 2;                   // of a panel
+constexpr long kOutputs = kVectors * kVector;  // rows of W in a panel
+constexpr long kMany = 48;    // rows of x from which on two panels at a time are faster
+constexpr long kChunk = 576, kSmallChunk = 96;  // rows of x that a thread takes at once
+constexpr long kFewPanels = 8;                  // which threads would share unevenly
 
-// The sums of 16 vectors' lanes, as the lanes of one.
-inline __m512 add_lanes(const __m512* v) {
-    __m512 half[8], quarter[4], eighth[2];
-    for (int i = 0; i < 8; i++)
-        half[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
-                                _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
-    for (int i = 0; i < 4; i++) {
-        const __m512d a = _mm512_castps_pd(half[2 * i]), b = _mm512_castps_pd(half[2 * i + 1]);
-        quarter[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
-                                   _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+// V registers of bfloat16 values for each pair of k.
+template <int V>
+struct Bf16Columns {
+    using Weight = bf16;
+    static constexpr int kColumns = V;
+
+    static inline void load(const bf16* w, long k, __m512bh* columns) {
+        for (int v = 0; v < V; v++)
+            columns[v] = (__m512bh)_mm512_loadu_si512(w + (k * V + v) * 2 * kVector);
     }
-    for (int i = 0; i < 2; i++)
-        eighth[i] = _mm512_add_ps(_mm512_shuffle_f32x4(quarter[2 * i], quarter[2 * i + 1], 0x88),
-                                  _mm512_shuffle_f32x4(quarter[2 * i], quarter[2 * i + 1], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(eighth[0], eighth[1], 0x88),
-                         _mm512_shuffle_f32x4(eighth[0], eighth[1], 0xdd));
+};
+
+// int8 values as bfloat16. A panel's 64 values of a pair of k lie so that the halves of each 16 of
+// them, widened, are the two registers.
+struct Int8Columns {
+    using Weight = std::int8_t;
+    static constexpr int kColumns = kVectors;
+
+    Int8Columns() {
+        alignas(64) std::uint8_t high[128], low[128];
+        for (int i = 0; i < 128; i++) {
+            const bf16 bits = to_bf16(float(i));
+            high[i] = bits >> 8;
+            low[i] = bits & 0xff;
+        }
+        for (int i = 0; i < 2; i++) {
+            high_[i] = _mm512_load_si512(high + 64 * i);
+            low_[i] = _mm512_load_si512(low + 64 * i);
+        }
+    }
+
+    inline void load(const std::int8_t* from, long k, __m512bh* columns) const {
+        const __m512i w = _mm512_loadu_si512(from + k * 2 * kOutputs), size = _mm512_abs_epi8(w);
+        const __m512i low = _mm512_permutex2var_epi8(low_[0], size, low_[1]);
+        const __m512i high = _mm512_permutex2var_epi8(high_[0], size, high_[1]);
+        // The sign of w above the bits of its size: high | (w & 0x80).
+        const __m512i with_sign = _mm512_ternarylogic_epi64(high, w, _mm512_set1_epi8(-128), 0xf8);
+        columns[0] = (__m512bh)_mm512_unpacklo_epi8(low, with_sign);
+        columns[1] = (__m512bh)_mm512_unpackhi_epi8(low, with_sign);
+    }
+
+    // Where value `i` of the panel's 64 (output i / 2, k i % 2) lies among them.
+    static constexpr long place(long i) { return i % 32 / 8 * 16 + i / 32 * 8 + i % 8; }
+
+  private:
+    __m512i high_[2], low_[2];  // bytes of the bfloat16 of 0 to 127
+};
+
+// R rows of x by the columns of W, of which `count` are real.
+template <int R, class Columns>
+inline void tile(const Columns& columns, const typename Columns::Weight* w, const bf16* x, long x_stride,
+                 long pairs, const float* scale, long count, bf16* y, long y_stride) {
+    constexpr int V = Columns::kColumns;
+    __m512 sum[R][V];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) sum[r][v] = _mm512_setzero_ps();
+    for (long k = 0; k < pairs; k++) {
+        __m512bh column[V];
+        columns.load(w, k, column);
+        for (int r = 0; r < R; r++) {
+            int pair;
+            std::memcpy(&pair, x + r * x_stride + 2 * k, sizeof pair);
+            const __m512bh row = (__m512bh)_mm512_set1_epi32(pair);
+            for (int v = 0; v < V; v++) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], row, column[v]);
+        }
+    }
+    for (int v = 0; v < V && v * kVector < count; v++) {
+        const long left = count - v * kVector;
+        const __mmask16 lanes = left >= kVector ? 0xffff : (1u << left) - 1;
+        const __m512 by = scale ? _mm512_maskz_loadu_ps(lanes, scale + v * kVector) : _mm512_set1_ps(1.0f);
+        for (int r = 0; r < R; r++)
+            _mm256_mask_storeu_epi16(y + r * y_stride + v * kVector, lanes,
+                                     (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(sum[r][v], by)));
+    }
 }
 
-// sums[i * X + j]: row i of W by row j of x, lanes not added yet. S sums side by side over k.
-template <int W, int X, int S>
-inline void multiply(const bf16* w, const bf16* x, long x_stride, long width, __m512* sums) {
-    __m512 sum[S][W][X];
-    for (int s = 0; s < S; s++)
-        for (int i = 0; i < W; i++)
-            for (int j = 0; j < X; j++) sum[s][i][j] = _mm512_setzero_ps();
-    long k = 0;
-    for (; k + S * kLanes <= width; k += S * kLanes)
-        for (int s = 0; s < S; s++) {
-            __m512bh row[X];
-            for (int j = 0; j < X; j++) row[j] = load(x + j * x_stride + k + s * kLanes);
-            for (int i = 0; i < W; i++) {
-                const __m512bh weight = load(w + i * width + k + s * kLanes);
-                for (int j = 0; j < X; j++)
-                    sum[s][i][j] = _mm512_dpbf16_ps(sum[s][i][j], weight, row[j]);
+// All rows of x by the columns: tiles of 24 sums, then what is left of the rows.
+template <class Columns>
+void by_columns(const Columns& columns, const typename Columns::Weight* w, const bf16* x, long x_stride,
+                long rows, long pairs, const float* scale, long count, bf16* y, long y_stride) {
+    constexpr long kTile = 24 / Columns::kColumns;
+    const auto some = [&](auto size) {
+        constexpr long R = decltype(size)::value;
+        tile<R>(columns, w, x, x_stride, pairs, scale, count, y, y_stride);
+        x += R * x_stride;
+        y += R * y_stride;
+        rows -= R;
+    };
+    while (rows >= kTile) some(std::integral_constant<long, kTile>());
+    if (kTile > 8 && rows >= 8) some(std::integral_constant<long, 8>());
+    if (rows >= 4) some(std::integral_constant<long, 4>());
+    if (rows >= 2) some(std::integral_constant<long, 2>());
+    if (rows >= 1) some(std::integral_constant<long, 1>());
+}
+
+// Up to two panels side by side, as bfloat16.
+template <class Columns>
+void widen(const Columns& columns, const typename Columns::Weight* w, long pairs, long count, bf16* to) {
+    const __m512i zero = _mm512_setzero_si512();
+    for (long k = 0; k < pairs; k++, to += 4 * kOutputs)
+        for (long p = 0; p < 2; p++) {
+            __m512bh column[kVectors] = {(__m512bh)zero, (__m512bh)zero};
+            if (p * kOutputs < count) columns.load(w + p * pairs * 2 * kOutputs, k, column);
+            for (long v = 0; v < kVectors; v++)
+                _mm512_storeu_si512(to + (p * kVectors + v) * 2 * kVector, (__m512i)column[v]);
+        }
+}
+
+template <class Columns>
+void by_packed(const bf16* x, long x_stride, const typename Columns::Weight* packed, const float* scale_O,
+               bf16* y, long rows, long inputs, long outputs, int threads) {
+    const bool many = rows >= kMany;
+    const long width = many ? 2 * kOutputs : kOutputs, pairs = inputs / 2;
+    const long panels = (outputs + width - 1) / width;
+    const long chunk = panels < kFewPanels ? kSmallChunk : kChunk, chunks = (rows + chunk - 1) / chunk;
+    const Columns columns;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (inputs * outputs > 65536)
+    for (long c = 0; c < chunks; c++)
+        for (long p = 0; p < panels; p++) {
+            const long t = c * chunk, o = p * width, count = std::min(width, outputs - o);
+            const long here = std::min(chunk, rows - t);
+            const float* scale = scale_O ? scale_O + o : nullptr;
+            const auto* w = packed + o * inputs;
+            const bf16* from = x + t * x_stride;
+            bf16* to = y + t * outputs + o;
+            if (!many) {
+                by_columns(columns, w, from, x_stride, here, pairs, scale, count, to, outputs);
+                continue;
             }
-        }
-    for (; k < width; k += kLanes) {
-        const __mmask32 lanes = width - k >= kLanes ? 0xffffffff : (1u << (width - k)) - 1;
-        for (int i = 0; i < W; i++)
-            for (int j = 0; j < X; j++)
-                sum[0][i][j] = _mm512_dpbf16_ps(sum[0][i][j], load_first(w + i * width + k, lanes),
-                                                load_first(x + j * x_stride + k, lanes));
-    }
-    for (int i = 0; i < W; i++)
-        for (int j = 0; j < X; j++) {
-            sums[i * X + j] = sum[0][i][j];
-            for (int s = 1; s < S; s++)
-                sums[i * X + j] = _mm512_add_ps(sums[i * X + j], sum[s][i][j]);
+            static thread_local std::vector<bf16> wide;
+            wide.resize(pairs * 4 * kOutputs);
+            widen(columns, w, pairs, count, wide.data());
+            by_columns(Bf16Columns<2 * kVectors>(), wide.data(), from, x_stride, here, pairs, scale, count, to,
+                       outputs);
         }
 }
 
-// Up to 16 rows of W, in groups of G, by X rows of x.
-template <int G, int X, int S>
-inline void block(const bf16* w, long count, const bf16* x, long x_stride, long width, bf16* y,
-                  long y_stride) {
-    __m512 sums[kBlock * X];
-    long i = 0;
-    for (; i + G <= count; i += G)
-        multiply<G, X, S>(w + i * width, x, x_stride, width, sums + i * X);
-    for (; i < count; i++) multiply<1, X, 1>(w + i * width, x, x_stride, width, sums + i * X);
-    for (i *= X; i < kBlock * X; i++) sums[i] = _mm512_setzero_ps();
-    float total[kBlock * X];
-    for (int j = 0; j < X; j++) _mm512_storeu_ps(total + 16 * j, add_lanes(sums + 16 * j));
-    for (int j = 0; j < X; j++)
-        for (i = 0; i < count; i++) y[j * y_stride + i] = to_bf16(total[i * X + j]);
+// Rows first, first + 1, ... of W as a panel; those that do not exist are zeros.
+void pack_panel(const bf16* w_OI, long first, long inputs, long outputs, std::uint32_t* to) {
+    const long pairs = inputs / 2;
+    for (long v = 0; v < kVectors; v++)
+        for (long k = 0; k < pairs; k += kVector) {
+            const long left = inputs - 2 * k, some = std::min(kVector, pairs - k);
+            const __mmask32 lanes = left >= 2 * kVector ? ~0u : (1u << left) - 1;
+            __m512i words[kVector];
+            for (long i = 0; i < kVector; i++) {
+                const long o = first + v * kVector + i;
+                words[i] = o < outputs ? _mm512_maskz_loadu_epi16(lanes, w_OI + o * inputs + 2 * k)
+                                       : _mm512_setzero_si512();
+            }
+            bf16_product::transpose(words, words);
+            for (long j = 0; j < some; j++)
+                _mm512_storeu_si512(to + (k + j) * kOutputs + v * kVector, words[j]);
+        }
 }
 
 }  // namespace
 
-extern "C" void few_rows_linear(const bf16* x_TI, std::int64_t x_stride, const bf16* w_OI,
-                                bf16* y_TO, std::int64_t rows, std::int64_t inputs,
-                                std::int64_t outputs, std::int64_t threads) {
-    const long blocks = (outputs + kBlock - 1) / kBlock;
+// In all of these `inputs` is even, and x_TI has rows `x_stride` values apart.
+
+// W as it lies: a panel is packed, used and forgotten.
+extern "C" void linear_rows(const bf16* x_TI, std::int64_t x_stride, const bf16* w_OI, bf16* y_TO,
+                            std::int64_t rows, std::int64_t inputs, std::int64_t outputs,
+                            std::int64_t threads) {
+    const long panels = (outputs + kOutputs - 1) / kOutputs;
 #pragma omp parallel for schedule(static) num_threads(threads) if (inputs * outputs > 65536)
-    for (long b = 0; b < blocks; b++) {
-        const long first = b * kBlock, count = std::min(kBlock, long(outputs) - first);
-        const bf16* w = w_OI + first * inputs;
-        for (long t = 0; t < rows; t += 6) {
-            const bf16* x = x_TI + t * x_stride;
-            bf16* y = y_TO + t * outputs + first;
-            const bool many = rows >= kMany;
-            switch (std::min(6L, long(rows) - t)) {
-                case 1: block<1, 1, 4>(w, count, x, x_stride, inputs, y, outputs); break;
-                case 2: block<1, 2, 4>(w, count, x, x_stride, inputs, y, outputs); break;
-                case 3: block<1, 3, 2>(w, count, x, x_stride, inputs, y, outputs); break;
-                case 4: block<1, 4, 2>(w, count, x, x_stride, inputs, y, outputs); break;
-                case 5: block<1, 5, 2>(w, count, x, x_stride, inputs, y, outputs); break;
-                case 6:
-                    if (many)
-                        block<4, 6, 1>(w, count, x, x_stride, inputs, y, outputs);
-                    else
-                        block<1, 6, 2>(w, count, x, x_stride, inputs, y, outputs);
-            }
-        }
+    for (long p = 0; p < panels; p++) {
+        static thread_local std::vector<std::uint32_t> packed;
+        packed.resize(inputs / 2 * kOutputs);
+        const long o = p * kOutputs;
+        pack_panel(w_OI, o, inputs, outputs, packed.data());
+        by_columns(Bf16Columns<kVectors>(), reinterpret_cast<const bf16*>(packed.data()), x_TI, x_stride, rows,
+                 inputs / 2, nullptr, std::min<long>(kOutputs, outputs - o), y_TO + o, outputs);
     }
 }
-RECORDABLE(few_rows_linear)
+RECORDABLE(linear_rows)
+
+extern "C" void linear_packed(const bf16* x_TI, std::int64_t x_stride, const bf16* packed,
+                              bf16* y_TO, std::int64_t rows, std::int64_t inputs,
+                              std::int64_t outputs, std::int64_t threads) {
+    by_packed<Bf16Columns<kVectors>>(x_TI, x_stride, packed, nullptr, y_TO, rows, inputs, outputs, threads);
+}
+RECORDABLE(linear_packed)
+
+extern "C" void linear_packed_int8(const bf16* x_TI, std::int64_t x_stride, const std::int8_t* packed,
+                                   const float* scale_O, bf16* y_TO, std::int64_t rows,
+                                   std::int64_t inputs, std::int64_t outputs, std::int64_t threads) {
+    by_packed<Int8Columns>(x_TI, x_stride, packed, scale_O, y_TO, rows, inputs, outputs, threads);
+}
+RECORDABLE(linear_packed_int8)
+
+extern "C" void pack_linear(const bf16* w_OI, std::uint32_t* packed, std::int64_t inputs,
+                            std::int64_t outputs, std::int64_t threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long o = 0; o < outputs; o += kOutputs)
+        pack_panel(w_OI, o, inputs, outputs, packed + o * inputs / 2);
+}
+
+// Values are -127 to 127.
+extern "C" void pack_linear_int8(const std::int8_t* w_OI, std::int8_t* packed, std::int64_t inputs,
+                                 std::int64_t outputs, std::int64_t threads) {
+#pragma omp parallel for num_threads(threads)
+    for (long first = 0; first < outputs; first += kOutputs)
+        for (long k = 0; k < inputs; k += 2)
+            for (long i = 0; i < 2 * kOutputs; i++) {
+                const long o = first + i / 2;
+                packed[first * inputs + k * kOutputs + Int8Columns::place(i)] =
+                    o < outputs ? w_OI[o * inputs + k + i % 2] : 0;
+            }
+}
 
 #endif

@@ -20,7 +20,6 @@ from torch import Tensor
 from selenite.clock import Clock, SystemClock
 from selenite.errors import ConfigError, NonFiniteError, SeleniteError
 from selenite.model.transformer import Transformer
-from selenite.ops.linear import decoding
 from selenite.runtime import is_batch_invariant
 from selenite.serve.cache.pages import PagePool
 from selenite.serve.cache.prefix import PrefixCache
@@ -135,10 +134,27 @@ class Engine:
         chunks = self.scheduler.schedule()
         if not chunks:
             return []
-        # Of completions, that is: a prompt's last token alone is computed as the others were.
-        is_decode = all(chunk.is_decode for chunk in chunks)
-        with decoding(is_decode):
-            return self._run(chunks, is_decode)
+        if all(chunk.is_decode for chunk in chunks):
+            logits_BV = self.runner.decode(chunks)
+            if logits_BV is not None:
+                self.scheduler.advance(chunks)
+                requests = [chunk.request for chunk in chunks]
+                self._sample(requests, logits_BV)
+                return requests
+        hidden = self.runner.run(chunks)
+        self.scheduler.advance(chunks)
+        changed = [chunk.request for chunk in chunks if chunk.samples]
+        rows: dict[Request, Tensor] = {}
+        for chunk, hidden_TD in zip(chunks, hidden, strict=True):
+            if chunk.request.pooler is not None:
+                self._pool(chunk, chunk.request.pooler, hidden_TD)
+            else:
+                self._score_prompt(chunk, hidden_TD)
+                if chunk.samples:
+                    rows[chunk.request] = hidden_TD[-1:]
+        if rows:
+            self._sample(list(rows), self.runner.logits(torch.cat(list(rows.values()))))
+        return changed
 
     def abort(self, request: Request) -> None:
         """Ends a request now, unless it has ended; its pages are free for the next step."""
@@ -219,27 +235,6 @@ class Engine:
             str(entries),
             config.layout,
         )
-
-    def _run(self, chunks: Sequence[Chunk], is_decode: bool) -> list[Request]:
-        logits_BV = self.runner.decode(chunks) if is_decode else None
-        if logits_BV is not None:
-            self.scheduler.advance(chunks)
-            requests = [chunk.request for chunk in chunks]
-            self._sample(requests, logits_BV)
-            return requests
-        hidden = self.runner.run(chunks)
-        self.scheduler.advance(chunks)
-        rows: dict[Request, Tensor] = {}
-        for chunk, hidden_TD in zip(chunks, hidden, strict=True):
-            if chunk.request.pooler is not None:
-                self._pool(chunk, chunk.request.pooler, hidden_TD)
-            else:
-                self._score_prompt(chunk, hidden_TD)
-                if chunk.samples:
-                    rows[chunk.request] = hidden_TD[-1:]
-        if rows:
-            self._sample(list(rows), self.runner.logits(torch.cat(list(rows.values()))))
-        return [chunk.request for chunk in chunks if chunk.samples]
 
     def _sample(self, requests: Sequence[Request], logits_BV: Tensor) -> None:
         """A new token for each request; a request whose token cannot be drawn fails alone."""

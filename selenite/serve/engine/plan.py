@@ -43,7 +43,7 @@ class EnginePlan:
     def lines(self) -> list[str]:
         """The plan as lines of text."""
         rows = {
-            "weights": (self.weights, "in the compute dtype"),
+            "weights": (self.weights, "as they are kept"),
             "loading": (self.loading, "float32 weights while they are read"),
             "step": (self.step, "activations, attention and logits of the largest step"),
             "cache": (self.cache, f"{self.cache_tokens:,} tokens: {self.reason}"),
@@ -63,6 +63,7 @@ def plan_engine(
     max_running: int,
     page_size: int,
     cache_tokens: int | None = None,
+    weights: int | None = None,
     beside: int = 0,
 ) -> EnginePlan:
     """The plan of a model on this machine.
@@ -76,12 +77,13 @@ def plan_engine(
         max_running: sequences at once.
         page_size: tokens of a page; the cache holds whole pages.
         cache_tokens: what the cache must hold; None: as many as there is use and room for.
+        weights: bytes of the weights; None: all in the compute dtype.
         beside: bytes of other processes that belong to the server.
 
     Raises ``OutOfMemoryError`` with the dial to turn where it does not fit.
     """
     count = count_parameters(model).total
-    weights = count * bytes_per_value
+    weights = count * bytes_per_value if weights is None else weights
     loading = 4 * count - weights + bytes_per_value * model.vocab_size * model.hidden_size
     step = _step_bytes(model, bytes_per_value, max_step_tokens, max_running)
     a_token = cache_bytes_per_token(model, layout, bytes_per_value)
