@@ -86,9 +86,10 @@ def write(prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
     written = [[token] for token in first]
     for step in range(max_tokens - 1):
         ends = [
-            (own[-1], len(p) + step, i, True) for i, (p, own) in enumerate(zip(prompts, written))
+            (own[-1], len(p) + step, i, True)
+            for i, (p, own) in enumerate(zip(prompts, written, strict=True))
         ]
-        for own, token in zip(written, run(ends)):
+        for own, token in zip(written, run(ends), strict=True):
             own.append(token)
     return written
 
