@@ -5,8 +5,8 @@ cores, greedy, each engine in a process of its own, one at work at a time.
 
 Peers: vLLM on the CPU and llama.cpp (both built by ``benchmarks.peers``), and transformers. Each is
 tried with one and two threads first and decodes with what is faster for it. Then they take turns,
-and memory and matrix products are measured between the rounds. Rows: serve.decode1.*, serve.batch32.*,
-serve.prefill4k.*, serve.decode8k.over_bytes.
+and memory and matrix products are measured between the rounds. Rows: serve.decode1.*,
+serve.batch32.vs_vllm, serve.prefill4k.*, serve.decode8k.over_bytes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -170,11 +174,15 @@ def start(
     decoding = max(speeds, key=speeds.__getitem__)
     tried = ", ".join(f"{count}: {speed:.0f} tokens/s" for count, speed in speeds.items())
     print(f"{name} decodes with {decoding} threads ({tried})", flush=True)
-    return {
+    chosen = {
         case: engines[decoding if case.startswith("decode") else 2]
         for case in CASES
         if takes_part(name, case)
     }
+    for engine in engines.values():
+        if engine not in chosen.values():
+            engine.close()
+    return chosen
 
 
 def _with_threads(command: list[str | Path], threads: int) -> list[str | Path]:
@@ -362,7 +370,7 @@ def write_rows(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="other: no rows")
+    parser.add_argument("--rounds", type=int, default=5, help="other: no rows")
     arguments = parser.parse_args()
     for name in ("vllm", "llamacpp"):
         if not is_built(name):

@@ -21,7 +21,9 @@ from selenite.serve.load import load_model
 from selenite.types import SamplingParams
 
 fields = {"quantization": sys.argv[3]} if len(sys.argv) > 3 else {}
-loaded = load_model(ServeConfig(model=Path(sys.argv[1]), dtype="bfloat16", **fields))
+loaded = load_model(
+    ServeConfig(model=Path(sys.argv[1]), dtype="bfloat16", cache_tokens=32_768, **fields)
+)
 engine = Engine(loaded.model, loaded.engine, model_id=loaded.name)
 
 
