@@ -6,7 +6,7 @@ cores, greedy, each engine in a process of its own, one at work at a time.
 Peers: vLLM on the CPU and llama.cpp (both built by ``benchmarks.peers``), and transformers. Each is
 tried with one and two threads first and decodes with what is faster for it. Then they take turns,
 and memory and matrix products are measured between the rounds. Rows: serve.decode1.*,
-serve.batch32.vs_vllm, serve.prefill4k.*, serve.decode8k.over_bytes.
+serve.batch32.vs_vllm, serve.prefill4k.*.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rich.table import Table
 from benchmarks.peers import is_built, python_of
 from benchmarks.results import Reference, record
 from selenite.errors import ConfigError
-from selenite.model.accounting import cache_bytes_per_token, count_parameters
+from selenite.model.accounting import count_parameters
 from selenite.model.hf_adapter import read_config
 from selenite.runtime import apply_threads, measure_bandwidth, measure_peak
 from tests.fixtures.smollm2 import CACHE, WHEEL, smollm2
@@ -42,7 +42,7 @@ ENGINES = Path(__file__).parent / "engines"
 COMMAND = "python -m benchmarks.serve_speed"
 SHORT, WRITTEN = 32, 128  # tokens of a short prompt, and of its completion
 BATCH, BATCH_PROMPT = 32, 256
-LONG, LONGEST = 4096, 8000
+LONG = 4096
 TOO_SLOW = {("transformers", "batch32"), ("llamacpp", "batch32")}
 """Peers that do not take part: they take minutes, and a row is about another one."""
 
@@ -100,20 +100,19 @@ class Prompts:
         return [[self._rng.randrange(1000, 40_000) for _ in range(length)] for _ in range(count)]
 
 
-def decode_speed(engine: Engine, prompts: Prompts, length: int, written: int) -> float:
+def decode_speed(engine: Engine, prompts: Prompts) -> float:
     """Tokens a second after the first, of one request."""
-    prompt = prompts(1, length)
+    prompt = prompts(1, SHORT)
     first = engine.seconds(prompt, 1)
-    return (written - 1) / (engine.seconds(prompt, written) - first)
+    return WRITTEN / (engine.seconds(prompt, WRITTEN + 1) - first)
 
 
 CASES: dict[str, Callable[[Engine, Prompts], float]] = {
-    "decode1": lambda engine, prompts: decode_speed(engine, prompts, SHORT, WRITTEN + 1),
+    "decode1": decode_speed,
     "batch32": lambda engine, prompts: (
         BATCH * WRITTEN / engine.seconds(prompts(BATCH, BATCH_PROMPT), WRITTEN)
     ),
     "prefill4k": lambda engine, prompts: LONG / engine.seconds(prompts(1, LONG), 1),
-    "decode8k": lambda engine, prompts: decode_speed(engine, prompts, LONGEST, 65),
 }
 """Tokens a second: of one short request's decoding, of 32 requests (written ones), of a prompt."""
 
@@ -134,8 +133,6 @@ def commands(model: Path, gguf: Path) -> dict[str, list[str | Path]]:
 
 def takes_part(engine: str, case: str) -> bool:
     """Whether a row needs it."""
-    if case == "decode8k":
-        return engine == "selenite"
     if engine in ("selenite8", "llamacpp4"):
         return case == "decode1"
     return (engine, case) not in TOO_SLOW
@@ -175,7 +172,7 @@ def start(
     tried = ", ".join(f"{count}: {speed:.0f} tokens/s" for count, speed in speeds.items())
     print(f"{name} decodes with {decoding} threads ({tried})", flush=True)
     chosen = {
-        case: engines[decoding if case.startswith("decode") else 2]
+        case: engines[decoding if case == "decode1" else 2]
         for case in CASES
         if takes_part(name, case)
     }
@@ -352,19 +349,6 @@ def write_rows(
         "fraction",
         ">= 0.5",
         Reference(name="peak, GFLOP/s", value=statistics.median(peaks) / 1e9, source="same run"),
-    )
-    cache = (LONGEST - SHORT) * cache_bytes_per_token(config, "expanded", 2)
-    pairs = zip(
-        speeds["selenite", "decode8k"], speeds["selenite", "decode1"], bandwidths, strict=True
-    )
-    share(
-        "serve.decode8k.over_bytes",
-        f"{model}, one request of {LONGEST} tokens: what a step takes longer than at {SHORT}, "
-        "over the time of reading its cached entries once",
-        [(1 / long - 1 / short) / (cache / b) for long, short, b in pairs],
-        "ratio",
-        "<= 1.3",
-        bandwidth,
     )
 
 
