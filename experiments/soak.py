@@ -5,8 +5,8 @@
 A real ``selenite serve`` with SmolLM2-135M-Instruct gets twice as many requests at once as it may
 run: streams, whole answers, tools and JSON schemas, embeddings; clients that go away in the middle,
 that send malformed bodies, prompts that do not fit, grammars that do not compile, and that read
-slowly. Every answer must be one that its request deserves, every accepted request must end, and when
-all have ended no page may be in use. Row: serve.soak.
+slowly. Every answer must be one that its request deserves, every accepted request must end, and
+when all have ended no page may be in use. Row: serve.soak.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,9 +34,7 @@ from tests.fixtures.smollm2 import smollm2
 
 RUNNING = 8
 CLIENTS = 2 * 5 * RUNNING  # four times as many may wait as run
-WORDS = (
-    "the sea a stone and light over old water under every hill that we saw once or never".split()
-)
+TEXT = "the sea a stone and light over old water under every hill that we saw once or never"
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 SCHEMA = {
     "type": "object",
@@ -94,7 +91,7 @@ class Traffic:
                 self.tally.faults.append(f"{kind}: {type(error).__name__}: {error}")
 
     def text(self, most: int) -> str:
-        return " ".join(self.rng.choices(WORDS, k=self.rng.randrange(1, most)))
+        return " ".join(self.rng.choices(TEXT.split(), k=self.rng.randrange(1, most)))
 
     def chat(self, **fields: Any) -> dict[str, Any]:
         messages = [{"role": "user", "content": self.text(200)}]
@@ -252,8 +249,8 @@ def main() -> None:
         ended_well = sum(n for outcome, n in tally.outcomes.items() if outcome.endswith("ended"))
         record(
             "serve.soak",
-            f"Ten minutes of mixed and rude traffic at twice capacity ({CLIENTS} clients, {RUNNING} "
-            "running): answers, pages, ends and log lines that were not what they must be",
+            f"Ten minutes of mixed and rude traffic at twice capacity ({CLIENTS} clients, "
+            f"{RUNNING} running): answers, pages, ends and log lines that are not as they must be",
             len(tally.faults),
             "faults",
             low=0,
@@ -282,4 +279,4 @@ def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
