@@ -2,8 +2,8 @@
 
     python -m experiments.soak [--minutes 10]
 
-A real ``selenite serve`` with SmolLM2-135M-Instruct gets twice as many requests at once as it may
-run: streams, whole answers, tools and JSON schemas, embeddings; clients that go away in the middle,
+A real ``selenite serve`` with SmolLM2-135M-Instruct has twice as many clients as it lets requests be
+open: streams, whole answers, tools and JSON schemas, embeddings; clients that go away in the middle,
 that send malformed bodies, prompts that do not fit, grammars that do not compile, and that read
 slowly. Every answer must be one that its request deserves, every accepted request must end, and
 when all have ended no page may be in use. Row: serve.soak.
@@ -33,7 +33,8 @@ from tests.fixtures.server import free_port
 from tests.fixtures.smollm2 import smollm2
 
 RUNNING = 8
-CLIENTS = 2 * 5 * RUNNING  # four times as many may wait as run
+MOST_OPEN = 5 * RUNNING  # four times as many may wait as run
+CLIENTS = 2 * MOST_OPEN
 TEXT = "the sea a stone and light over old water under every hill that we saw once or never"
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 SCHEMA = {
