@@ -2,8 +2,8 @@
 
     python -m experiments.soak [--minutes 10]
 
-A real ``selenite serve`` with SmolLM2-135M-Instruct has twice as many clients as it lets requests be
-open: streams, whole answers, tools and JSON schemas, embeddings; clients that go away in the middle,
+A real ``selenite serve`` with SmolLM2-135M-Instruct has twice as many clients as requests may be
+open: streams, whole answers, tools and JSON schemas, embeddings; clients that go away in between,
 that send malformed bodies, prompts that do not fit, grammars that do not compile, and that read
 slowly. Every answer must be one that its request deserves, every accepted request must end, and
 when all have ended no page may be in use. Row: serve.soak.
