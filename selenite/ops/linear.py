@@ -8,7 +8,7 @@ Letters: ``I`` inputs, ``O`` outputs, ``R`` rank of an adapter.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,8 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     weight = weight_OI.to(x_TI.dtype)
     bias = None if bias_O is None else bias_O.to(x_TI.dtype)
     if not is_batch_invariant():
-        if bias is None and _is_by_kernel(x_TI, weight):
-            return _by_kernel("linear_rows", x_TI, (weight,), len(weight))
+        if bias is None and can_pack(weight) and weight.is_contiguous():
+            return _KernelLinear.apply(x_TI, weight)
         return F.linear(x_TI, weight, bias)
     rows = x_TI.flatten(0, -2)
     padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS)).float()
@@ -89,9 +89,21 @@ def packed_linear(x_TI: Tensor, weight: Packed) -> Tensor:
     return _by_kernel("linear_packed_int8", x_TI, (weight.values, weight.scale_O), weight.outputs)
 
 
-def _is_by_kernel(x_TI: Tensor, weight_OI: Tensor) -> bool:
-    is_trained = torch.is_grad_enabled() and (x_TI.requires_grad or weight_OI.requires_grad)
-    return not is_trained and can_pack(weight_OI) and weight_OI.is_contiguous()
+class _KernelLinear(torch.autograd.Function):
+    """Our product in training's forward pass too, so that it has the bits of inference."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+        ctx.save_for_backward(x_TI, weight_OI)
+        return _by_kernel("linear_rows", x_TI, (weight_OI,), len(weight_OI))
+
+    @staticmethod
+    def backward(ctx: Any, grad_TO: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x_TI, weight_OI = ctx.saved_tensors
+        wants_x, wants_weight = ctx.needs_input_grad
+        grad_x = grad_TO @ weight_OI if wants_x else None
+        rows_TO, rows_TI = grad_TO.flatten(0, -2), x_TI.flatten(0, -2)
+        return grad_x, rows_TO.T @ rows_TI if wants_weight else None
 
 
 def _by_kernel(kernel: str, x_TI: Tensor, weight: tuple[Tensor, ...], outputs: int) -> Tensor:

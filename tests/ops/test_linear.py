@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -109,12 +110,19 @@ def test_leading_dimensions_and_other_strides():
 
 
 @needs_kernel
-def test_gradients_are_torchs():
-    x_TI = torch.randn(3, 40).bfloat16().requires_grad_()
-    weight_OI = torch.randn(8, 40, requires_grad=True)
-    linear(x_TI, weight_OI).float().sum().backward()
-    assert x_TI.grad is not None
-    assert weight_OI.grad is not None
+@pytest.mark.parametrize("wanted", ["both", "x", "weight"])
+def test_training_has_the_bits_of_inference_and_torchs_gradients(wanted: str):
+    x = torch.randn(2, 5, 40).bfloat16().requires_grad_(wanted != "weight")
+    weight_OI = torch.randn(8, 40, requires_grad=wanted != "x")
+    grad = torch.randn(2, 5, 8).bfloat16()
+    out = linear(x, weight_OI)
+    with torch.no_grad():
+        assert torch.equal(out, packed_linear(x, pack(weight_OI.bfloat16())))
+    inputs = [it for it in (x, weight_OI) if it.requires_grad]
+    found = torch.autograd.grad(out, inputs, grad)
+    torchs = torch.autograd.grad(F.linear(x, weight_OI.bfloat16()), inputs, grad)
+    for ours, theirs in zip(found, torchs, strict=True):
+        assert_close(ours, theirs)
 
 
 @torch.no_grad()

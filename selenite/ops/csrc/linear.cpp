@@ -23,10 +23,10 @@ constexpr long kVectors = 2;                   // of a panel
 constexpr long kOutputs = kVectors * kVector;  // rows of W in a panel
 constexpr long kMany = 48;    // rows of x from which on two panels at a time are faster
 constexpr long kChunk = 576, kSmallChunk = 96;  // rows of x that a thread takes at once
-constexpr long kFewPanels = 8;                  // which threads would share unevenly
+constexpr long kFewBlocks = 8;                  // which threads would share unevenly
 
 // V registers of bfloat16 values for each pair of k.
-template <int V>
+template <long V>
 struct Bf16Columns {
     using Weight = bf16;
     static constexpr int kColumns = V;
@@ -133,39 +133,49 @@ void widen(const Columns& columns, const typename Columns::Weight* w, long pairs
         }
 }
 
-template <class Columns>
-void by_packed(const bf16* x, long x_stride, const typename Columns::Weight* packed, const float* scale_O,
-               bf16* y, long rows, long inputs, long outputs, int threads) {
-    const bool many = rows >= kMany;
-    const long width = many ? 2 * kOutputs : kOutputs, pairs = inputs / 2;
-    const long panels = (outputs + width - 1) / width;
-    const long chunk = panels < kFewPanels ? kSmallChunk : kChunk, chunks = (rows + chunk - 1) / chunk;
-    const Columns columns;
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (inputs * outputs > 65536)
+// Calls `product` with all pairs of a block of rows of x and `width` rows of W: the first of each, and
+// how many they are.
+template <class Product>
+void by_blocks(long rows, long inputs, long outputs, long width, int threads, const Product& product) {
+    const long blocks = (outputs + width - 1) / width;
+    const long chunk = blocks < kFewBlocks ? kSmallChunk : kChunk, chunks = (rows + chunk - 1) / chunk;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (rows * inputs * outputs > 65536)
     for (long c = 0; c < chunks; c++)
-        for (long p = 0; p < panels; p++) {
-            const long t = c * chunk, o = p * width, count = std::min(width, outputs - o);
-            const long here = std::min(chunk, rows - t);
-            const float* scale = scale_O ? scale_O + o : nullptr;
-            const auto* w = packed + o * inputs;
-            const bf16* from = x + t * x_stride;
-            bf16* to = y + t * outputs + o;
-            if (!many) {
-                by_columns(columns, w, from, x_stride, here, pairs, scale, count, to, outputs);
-                continue;
-            }
-            static thread_local std::vector<bf16> wide;
-            wide.resize(pairs * 4 * kOutputs);
-            widen(columns, w, pairs, count, wide.data());
-            by_columns(Bf16Columns<2 * kVectors>(), wide.data(), from, x_stride, here, pairs, scale, count, to,
-                       outputs);
+        for (long b = 0; b < blocks; b++) {
+            const long t = c * chunk, o = b * width;
+            product(t, std::min(chunk, rows - t), o, std::min(width, outputs - o));
         }
 }
 
-// Rows first, first + 1, ... of W as a panel; those that do not exist are zeros.
-void pack_panel(const bf16* w_OI, long first, long inputs, long outputs, std::uint32_t* to) {
+template <class Columns>
+void by_packed(const bf16* x, long x_stride, const typename Columns::Weight* packed, const float* scale_O,
+               bf16* y, long rows, long inputs, long outputs, int threads) {
+    const Columns columns;
+    const bool many = rows >= kMany;
     const long pairs = inputs / 2;
-    for (long v = 0; v < kVectors; v++)
+    by_blocks(rows, inputs, outputs, many ? 2 * kOutputs : kOutputs, threads,
+              [&](long t, long here, long o, long count) {
+                  const float* scale = scale_O ? scale_O + o : nullptr;
+                  const auto* w = packed + o * inputs;
+                  const bf16* from = x + t * x_stride;
+                  bf16* to = y + t * outputs + o;
+                  if (!many) {
+                      by_columns(columns, w, from, x_stride, here, pairs, scale, count, to, outputs);
+                      return;
+                  }
+                  static thread_local std::vector<bf16> wide;
+                  wide.resize(pairs * 4 * kOutputs);
+                  widen(columns, w, pairs, count, wide.data());
+                  by_columns(Bf16Columns<2 * kVectors>(), wide.data(), from, x_stride, here, pairs, scale, count,
+                             to, outputs);
+              });
+}
+
+// V * 16 rows of W from the first on; those that do not exist are zeros.
+template <long V>
+void pack_columns(const bf16* w_OI, long first, long inputs, long outputs, std::uint32_t* to) {
+    const long pairs = inputs / 2;
+    for (long v = 0; v < V; v++)
         for (long k = 0; k < pairs; k += kVector) {
             const long left = inputs - 2 * k, some = std::min(kVector, pairs - k);
             const __mmask32 lanes = left >= 2 * kVector ? ~0u : (1u << left) - 1;
@@ -177,28 +187,32 @@ void pack_panel(const bf16* w_OI, long first, long inputs, long outputs, std::ui
             }
             bf16_product::transpose(words, words);
             for (long j = 0; j < some; j++)
-                _mm512_storeu_si512(to + (k + j) * kOutputs + v * kVector, words[j]);
+                _mm512_storeu_si512(to + ((k + j) * V + v) * kVector, words[j]);
         }
+}
+
+template <long V>
+void by_rows(const bf16* x, long x_stride, const bf16* w_OI, bf16* y, long rows, long inputs, long outputs,
+             int threads) {
+    by_blocks(rows, inputs, outputs, V * kVector, threads, [&](long t, long here, long o, long count) {
+        static thread_local std::vector<std::uint32_t> packed;
+        packed.resize(inputs / 2 * V * kVector);
+        pack_columns<V>(w_OI, o, inputs, outputs, packed.data());
+        by_columns(Bf16Columns<V>(), reinterpret_cast<const bf16*>(packed.data()), x + t * x_stride, x_stride,
+                   here, inputs / 2, nullptr, count, y + t * outputs + o, outputs);
+    });
 }
 
 }  // namespace
 
 // In all of these `inputs` is even, and x_TI has rows `x_stride` values apart.
 
-// W as it lies: a panel is packed, used and forgotten.
+// W as it lies: some rows of it are packed, used and forgotten.
 extern "C" void linear_rows(const bf16* x_TI, std::int64_t x_stride, const bf16* w_OI, bf16* y_TO,
                             std::int64_t rows, std::int64_t inputs, std::int64_t outputs,
                             std::int64_t threads) {
-    const long panels = (outputs + kOutputs - 1) / kOutputs;
-#pragma omp parallel for schedule(static) num_threads(threads) if (inputs * outputs > 65536)
-    for (long p = 0; p < panels; p++) {
-        static thread_local std::vector<std::uint32_t> packed;
-        packed.resize(inputs / 2 * kOutputs);
-        const long o = p * kOutputs;
-        pack_panel(w_OI, o, inputs, outputs, packed.data());
-        by_columns(Bf16Columns<kVectors>(), reinterpret_cast<const bf16*>(packed.data()), x_TI, x_stride, rows,
-                 inputs / 2, nullptr, std::min<long>(kOutputs, outputs - o), y_TO + o, outputs);
-    }
+    const auto product = rows >= kMany ? by_rows<2 * kVectors> : by_rows<kVectors>;
+    product(x_TI, x_stride, w_OI, y_TO, rows, inputs, outputs, threads);
 }
 RECORDABLE(linear_rows)
 
@@ -220,7 +234,7 @@ extern "C" void pack_linear(const bf16* w_OI, std::uint32_t* packed, std::int64_
                             std::int64_t outputs, std::int64_t threads) {
 #pragma omp parallel for num_threads(threads)
     for (long o = 0; o < outputs; o += kOutputs)
-        pack_panel(w_OI, o, inputs, outputs, packed + o * inputs / 2);
+        pack_columns<kVectors>(w_OI, o, inputs, outputs, packed + o * inputs / 2);
 }
 
 // Values are -127 to 127.
