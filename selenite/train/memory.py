@@ -31,6 +31,7 @@ from selenite.runtime import (
     available_memory,
     choose_device,
     choose_dtype,
+    is_out_of_memory,
     mebibytes,
     torch_dtype,
 )
@@ -138,19 +139,29 @@ def plan_memory(
 
 
 def out_of_memory(config: PretrainConfig, process: int, error: BaseException) -> OutOfMemoryError:
-    """What training raises when memory ran out: the plan, and the dial that brings most."""
+    """What training raises when memory ran out: the dials, and what the plan says of each."""
     # The frames in which it happened still hold the step's tensors.
     traceback.clear_frames(error.__traceback__)
-    plan = plan_memory(config, process, Available(0, "not enough, as it turned out"))
-    best = min(plan.dials, key=lambda dial: dial.total)
-    can_halve = any("micro_batch_tokens" in dial.setting for dial in plan.dials)
-    advice = "halve it" if can_halve else "it cannot be halved"
+    halved = next((setting for setting, _ in _turned(config) if "micro_batch" in setting), None)
+    advice = f"halve it ({halved})" if halved else "it cannot be halved"
     cause = next(iter(str(error).splitlines()), type(error).__name__)
     return OutOfMemoryError(
         f"memory ran out with train.micro_batch_tokens={config.train.micro_batch_tokens}: "
-        f"{advice}; most is saved by: {best.setting}. Checkpoints are intact; run the same "
-        f"command again. ({cause})\nThe plan of a step:\n" + "\n".join(plan.lines())
+        f"{advice}. Checkpoints are intact; run the same command again. ({cause})\n"
+        + _plan_of_what_ran_out(config, process)
     )
+
+
+def _plan_of_what_ran_out(config: PretrainConfig, process: int) -> str:
+    try:
+        plan = plan_memory(config, process, Available(0, "not enough, as it turned out"))
+    except (MemoryError, RuntimeError) as error:  # a plan takes some, too
+        if not is_out_of_memory(error):
+            raise
+        return "Too little is left for the plan of a step; selenite doctor CONFIG prints it."
+    best = min(plan.dials, key=lambda dial: dial.total)
+    lines = "\n".join(plan.lines())
+    return f"The plan of a step, of which most is saved by {best.setting}:\n{lines}"
 
 
 def process_bytes() -> int:

@@ -178,7 +178,7 @@ def test_running_out_of_memory_names_the_dial_and_keeps_the_checkpoint(tmp_path:
     ran = pretrain(tmp_path, *big, address_space=3 * 2**30)
     assert ran.returncode == OutOfMemoryError.exit_code, ran.stderr
     assert "train.micro_batch_tokens=262144" in ran.stderr
-    assert "activations" in ran.stderr
+    assert "activations" in ran.stderr or "Too little is left for the plan" in ran.stderr
     assert "Traceback" not in ran.stderr
     store = CheckpointStore(tmp_path / "run" / "checkpoints", keep_last=3)
     (newest, *_) = store.paths()
