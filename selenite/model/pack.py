@@ -16,7 +16,8 @@ from selenite.errors import ConfigError
 from selenite.model.attention import LatentAttention
 from selenite.model.layers import Linear
 from selenite.model.transformer import Transformer
-from selenite.ops.linear import can_pack, pack
+from selenite.ops.large_pages import empty_in_large_pages
+from selenite.ops.linear import can_pack, pack, packed_size
 
 
 def pack_weights(model: Transformer, to_int8: bool = False) -> Transformer:
@@ -39,8 +40,12 @@ def pack_weights(model: Transformer, to_int8: bool = False) -> Transformer:
         with torch.device("meta"):
             model.head = Linear(embedding.shape[1], embedding.shape[0])
         model.head.weight = nn.Parameter(embedding.detach(), requires_grad=False)
-    for module in _packable(model):
-        module.packed = pack(module.weight, to_int8)
+    modules = list(_packable(model))
+    # One stretch of memory, in the order in which a step reads it.
+    sizes = [packed_size(module.weight) for module in modules]
+    memory = empty_in_large_pages((sum(sizes),), torch.int8 if to_int8 else torch.bfloat16)
+    for module, values in zip(modules, memory.split(sizes), strict=True):
+        module.packed = pack(module.weight, values)
         # Its shape and device are still asked for; its values are gone.
         shell = module.weight.new_full((1, 1), torch.nan).expand_as(module.weight)
         module.weight = nn.Parameter(shell, requires_grad=False)

@@ -62,19 +62,28 @@ def can_pack(weight_OI: Tensor) -> bool:
     )
 
 
-def pack(weight_OI: Tensor, to_int8: bool = False) -> Packed:
+def packed_size(weight_OI: Tensor) -> int:
+    """Values of a packed weight."""
+    outputs, inputs = weight_OI.shape
+    return -(-outputs // _PANEL) * _PANEL * inputs
+
+
+def pack(weight_OI: Tensor, values: Tensor) -> Packed:
     """A bfloat16 weight for ``packed_linear``, if ``can_pack``.
 
-    In int8 each row has a scale, its largest value over 127.
+    Args:
+        weight_OI: the weight.
+        values: where its ``packed_size`` values go, bfloat16 or int8. In int8 each row has a scale,
+            its largest value over 127.
     """
+    assert len(values) == packed_size(weight_OI), (len(values), weight_OI.shape)
     scale_O = None
     weight_OI = weight_OI.detach().contiguous()
-    if to_int8:
+    if values.dtype == torch.int8:
         largest_O1 = weight_OI.float().abs().amax(1, keepdim=True)
         scale_O1 = (largest_O1 / 127).clamp(min=torch.finfo(torch.float32).tiny)
         weight_OI, scale_O = (weight_OI / scale_O1).round().to(torch.int8), scale_O1[:, 0]
     outputs, inputs = weight_OI.shape
-    values = weight_OI.new_empty(-(-outputs // _PANEL) * _PANEL * inputs)
     kernel = "pack_linear" if scale_O is None else "pack_linear_int8"
     native.call(kernel, weight_OI, values, inputs, outputs)
     return Packed(values, outputs, scale_O)

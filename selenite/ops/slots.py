@@ -9,16 +9,14 @@ import torch
 from torch import Tensor
 
 from selenite.ops import native
+from selenite.ops.large_pages import empty_in_large_pages
 
 
 def empty_slots(
     num_slots: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
-    """NaN ``[num_slots, *shape]``, in large pages of memory where the system has them."""
-    slots = torch.empty((num_slots, *shape), dtype=dtype, device=device)
-    if slots.device.type == "cpu" and native.is_available():
-        native.call("prefer_large_pages", slots, slots.nbytes)
-    return slots.fill_(torch.nan)
+    """NaN ``[num_slots, *shape]``."""
+    return empty_in_large_pages((num_slots, *shape), dtype, device).fill_(torch.nan)
 
 
 def store_rows(stored_SMH: Tensor, x_TMH: Tensor, slots_T: Tensor) -> None:

@@ -92,7 +92,9 @@ class Tape:
 
     def play(self) -> list[Tensor]:
         """Makes the calls again; the outputs are good until a tape of the same arena is played."""
-        native.function("tape_play", "pi")(self._calls.ctypes.data, len(self._calls))
+        native.function("tape_play", "pii")(
+            self._calls.ctypes.data, len(self._calls), torch.get_num_threads()
+        )
         return self.outputs
 
 

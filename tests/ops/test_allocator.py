@@ -170,6 +170,7 @@ def test_threads_make_and_free_each_others_tensors() -> None:
 
 
 def fork_while_allocating() -> None:
+    torch.set_num_threads(1)  # OpenMP's do not outlive a fork
     allocator.install()
     stop = threading.Event()
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bf16_product.h"
+#include "crew.h"
 #include "tape.h"
 
 namespace {
@@ -139,12 +140,10 @@ template <class Product>
 void by_blocks(long rows, long inputs, long outputs, long width, int threads, const Product& product) {
     const long blocks = (outputs + width - 1) / width;
     const long chunk = blocks < kFewBlocks ? kSmallChunk : kChunk, chunks = (rows + chunk - 1) / chunk;
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (rows * inputs * outputs > 65536)
-    for (long c = 0; c < chunks; c++)
-        for (long b = 0; b < blocks; b++) {
-            const long t = c * chunk, o = b * width;
-            product(t, std::min(chunk, rows - t), o, std::min(width, outputs - o));
-        }
+    crew::share(chunks * blocks, rows * inputs * outputs > 65536, threads, [&](long i) {
+        const long t = i / blocks * chunk, o = i % blocks * width;
+        product(t, std::min(chunk, rows - t), o, std::min(width, outputs - o));
+    });
 }
 
 template <class Columns>

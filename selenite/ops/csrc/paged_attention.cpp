@@ -22,6 +22,7 @@
 #include "attention_bf16.h"
 #include "attention_float.h"
 #include "attention_pages.h"
+#include "crew.h"
 #include "tape.h"
 
 namespace paged {
@@ -298,20 +299,15 @@ void run(const Step<typename P::Element>& step, int threads) {
     partial_scratch.reset(plan.partials * (sizeof(Running) + room * sizeof(float)) + 128);
     Running* parts = partial_scratch.take<Running>(plan.partials);
     float* part_sums = partial_scratch.take<float>(plan.partials * room);
-#pragma omp parallel num_threads(threads) if (tasks > 1)
-    {
-#pragma omp for schedule(dynamic, 1)
-        for (long i = 0; i < tasks; i++) {
-            // Likely this thread's next one.
-            const Task* following = i + threads < tasks ? &plan.tasks[i + threads] : nullptr;
-            Work<P> work(step, ancestors, plan.tasks[i], following);
-            work.run();
-            work.finish(parts, part_sums);
-        }
-#pragma omp for schedule(dynamic, 1)
-        for (long i = 0; i < long(plan.merges.size()); i++)
-            merge<P>(step, plan.merges[i], parts, part_sums);
-    }
+    crew::share(tasks, true, threads, [&](long i) {
+        // Likely this thread's next one.
+        const Task* following = i + 1 < tasks ? &plan.tasks[i + 1] : nullptr;
+        Work<P> work(step, ancestors, plan.tasks[i], following);
+        work.run();
+        work.finish(parts, part_sums);
+    });
+    crew::share(plan.merges.size(), true, threads,
+                [&](long i) { merge<P>(step, plan.merges[i], parts, part_sums); });
 }
 
 template <class P>

@@ -2,17 +2,17 @@
 
 #include <algorithm>
 
+#include "crew.h"
 #include "numbers.h"
 #include "tape.h"
 
 // `out[x] = row source[x]`.
 extern "C" void gather_rows(const bf16* x_TD, const std::int64_t* source_X, bf16* out_XD,
                             std::int64_t rows, std::int64_t width, std::int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows * width > 16384)
-    for (std::int64_t r = 0; r < rows; ++r) {
+    crew::share(rows, rows * width > 16384, threads, [=](long r) {
         const bf16* from = x_TD + source_X[r] * width;
         std::copy(from, from + width, out_XD + r * width);
-    }
+    });
 }
 RECORDABLE(gather_rows)
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "crew.h"
 #include "numbers.h"
 #include "tape.h"
 
@@ -10,8 +11,7 @@
 extern "C" void rms_norm_forward(const bf16* x_TD, std::int64_t stride, const float* gain_D,
                                  bf16* out_TD, float* scale_T, float eps, std::int64_t rows,
                                  std::int64_t width, std::int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows * width > 8192)
-    for (std::int64_t t = 0; t < rows; ++t) {
+    crew::share(rows, rows * width > 8192, threads, [=](long t) {
         const bf16* x = x_TD + t * stride;
         bf16* out = out_TD + t * width;
         float squares = 0.0f;
@@ -21,7 +21,7 @@ extern "C" void rms_norm_forward(const bf16* x_TD, std::int64_t stride, const fl
         scale_T[t] = scale;
 #pragma omp simd
         for (std::int64_t d = 0; d < width; ++d) out[d] = to_bf16(to_float(x[d]) * scale * gain_D[d]);
-    }
+    });
 }
 RECORDABLE(rms_norm_forward)
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "crew.h"
 #include "numbers.h"
 #include "tape.h"
 
@@ -46,8 +47,7 @@ extern "C" void rope_rotate(const bf16* x_TNH, std::int64_t row_stride, std::int
                             std::int64_t copied, std::int64_t pairs, std::int64_t threads) {
     const std::int64_t width = copied + 2 * pairs;
     const auto rotate = interleaved ? rotate_neighbours : rotate_halves;
-#pragma omp parallel for num_threads(threads) if (rows * heads * width > 8192)
-    for (std::int64_t t = 0; t < rows; ++t) {
+    crew::share(rows, rows * heads * width > 8192, threads, [=](long t) {
         const float *cosine = cos_JC + position_T[t] * pairs, *sine = sin_JC + position_T[t] * pairs;
         for (std::int64_t n = 0; n < heads; ++n) {
             const bf16* x = x_TNH + t * row_stride + n * head_stride;
@@ -55,6 +55,6 @@ extern "C" void rope_rotate(const bf16* x_TNH, std::int64_t row_stride, std::int
             std::copy(x, x + copied, out);
             rotate(x + copied, out + copied, cosine, sine, turn, pairs);
         }
-    }
+    });
 }
 RECORDABLE(rope_rotate)

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "crew.h"
 #include "tape.h"
 
 // Row t of `x` becomes row slots[t] of the dense `out`; a slot of -1 stores nothing. A row is `heads`
@@ -12,12 +13,11 @@
 extern "C" void store_rows(const char* x, std::int64_t row_stride, std::int64_t head_stride,
                            const std::int64_t* slots, char* out, std::int64_t rows, std::int64_t heads,
                            std::int64_t bytes, std::int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows * heads * bytes > (1 << 18))
-    for (std::int64_t t = 0; t < rows; ++t) {
-        if (slots[t] < 0) continue;
+    crew::share(rows, rows * heads * bytes > (1 << 18), threads, [=](long t) {
+        if (slots[t] < 0) return;
         for (std::int64_t m = 0; m < heads; ++m)
             std::memcpy(out + (slots[t] * heads + m) * bytes, x + t * row_stride + m * head_stride, bytes);
-    }
+    });
 }
 RECORDABLE(store_rows)
 

@@ -1,6 +1,7 @@
 // SwiGLU of bfloat16 rows, each row times a weight or not, and its gradients. Computed in float32
 // and rounded once; the gradients recompute the sigmoid instead of reading it.
 
+#include "crew.h"
 #include "numbers.h"
 #include "tape.h"
 
@@ -14,8 +15,7 @@ inline float sigmoid(float x) { return 1.0f / (1.0f + exp_float(-x)); }
 extern "C" void swiglu_forward(const bf16* gate_TF, const bf16* up_TF, const float* weight_T,
                                bf16* out_TF, std::int64_t rows, std::int64_t width,
                                std::int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (rows * width > 4096)
-    for (std::int64_t t = 0; t < rows; ++t) {
+    crew::share(rows, rows * width > 4096, threads, [=](long t) {
         const bf16 *gate = gate_TF + t * width, *up = up_TF + t * width;
         bf16* out = out_TF + t * width;
         const float weight = weight_T ? weight_T[t] : 1.0f;
@@ -24,7 +24,7 @@ extern "C" void swiglu_forward(const bf16* gate_TF, const bf16* up_TF, const flo
             const float x = to_float(gate[f]);
             out[f] = to_bf16(x * sigmoid(x) * to_float(up[f]) * weight);
         }
-    }
+    });
 }
 RECORDABLE(swiglu_forward)
 
