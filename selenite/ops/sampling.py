@@ -169,7 +169,10 @@ def sample_token(logits_V: Tensor, params: SamplingParams, sample: int, position
 def draw_rows(rows: Sequence[Row]) -> list[Drawn | NonFiniteError]:
     """Each row's token as ``draw_token`` defines it, or why it has none; all vocabularies are
     equal. Whether the kernel draws a row does not depend on the others."""
-    served = [_is_by_kernel(row) for row in rows]
+    served = [
+        _is_by_kernel(row.logits_V) and (row.own_V is None or _is_by_kernel(row.own_V))
+        for row in rows
+    ]
     from_kernel = iter(_draw_by_kernel(list(compress(rows, served))) if any(served) else ())
     return [
         next(from_kernel) if is_served else draw_by_torch(row)
@@ -177,9 +180,16 @@ def draw_rows(rows: Sequence[Row]) -> list[Drawn | NonFiniteError]:
     ]
 
 
-def is_by_kernel(logits: Tensor) -> bool:
-    """Whether the kernel draws from rows of such logits."""
-    return native.serves(logits, (torch.bfloat16, torch.float32))
+def first_largest(logits_BV: Tensor) -> tuple[list[int], list[float]]:
+    """The lowest id among each row's largest logits, and these; NaN where the row has one."""
+    if not (_is_by_kernel(logits_BV) and logits_BV.is_contiguous()):
+        largest_B, token_B = logits_BV.max(1)
+        return token_B.tolist(), largest_B.tolist()
+    rows, vocab_size = logits_BV.shape
+    tokens, largest = (ctypes.c_int64 * rows)(), (ctypes.c_float * rows)()
+    is_bf16 = int(logits_BV.dtype == torch.bfloat16)
+    native.call("first_largest", logits_BV, is_bf16, tokens, largest, rows, vocab_size)
+    return list(tokens), list(largest)
 
 
 def likeliest(logprobs_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:
@@ -190,11 +200,8 @@ def likeliest(logprobs_V: Tensor, count: int) -> tuple[tuple[int, float], ...]:
     return tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def _is_by_kernel(row: Row) -> bool:
-    own_V = row.own_V
-    return is_by_kernel(row.logits_V) and (
-        own_V is None or own_V is row.logits_V or is_by_kernel(own_V)
-    )
+def _is_by_kernel(logits: Tensor) -> bool:
+    return native.serves(logits, (torch.bfloat16, torch.float32))
 
 
 def draw_by_torch(row: Row) -> Drawn | NonFiniteError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -90,6 +91,19 @@ class Request:
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
+
+    @cached_property
+    def takes_likeliest(self) -> bool:
+        """Whether it takes the likeliest token, of the model's own logits, and asks for no more."""
+        params = self.params
+        return (
+            params.temperature == 0
+            and params.logprobs is None
+            and self.grammar is None
+            and not params.logit_bias
+            and params.repetition_penalty == 1
+            and params.presence_penalty == params.frequency_penalty == 0
+        )
 
     @property
     def is_prefilled(self) -> bool:

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from selenite.errors import ConfigError, NonFiniteError
 from selenite.ops.logprobs import log_softmax
-from selenite.ops.sampling import Drawn, Row, draw_rows, is_by_kernel, likeliest, penalized_logits
+from selenite.ops.sampling import (
+    Drawn,
+    Row,
+    draw_rows,
+    first_largest,
+    likeliest,
+    penalized_logits,
+)
 from selenite.serve.engine.request import Request, SampledToken
 
 
@@ -25,10 +32,10 @@ def sample(
     logits_BV: Tensor, requests: Sequence[Request], weight_version: int = 0
 ) -> list[SampledToken | Exception]:
     """A token for each row, or why there is none."""
-    results: dict[int, SampledToken | Exception] = {}
-    if not is_by_kernel(logits_BV):  # which takes the largest faster than torch does
-        greedy = _greedy(logits_BV, requests)
-        results = {i: SampledToken(t, weight_version=weight_version) for i, t in greedy.items()}
+    results: dict[int, SampledToken | Exception] = {
+        i: SampledToken(token, weight_version=weight_version)
+        for i, token in _greedy(logits_BV, requests).items()
+    }
     rows: dict[int, Row] = {}
     for i, request in enumerate(requests):
         if i not in results:
@@ -46,30 +53,19 @@ def sample(
 
 def _greedy(logits_BV: Tensor, requests: Sequence[Request]) -> dict[int, int]:
     """Row -> token of the rows that take the likeliest and ask for nothing more."""
-    plain = [i for i, request in enumerate(requests) if is_plain(request)]
+    plain = [
+        i
+        for i, request in enumerate(requests)
+        if request.takes_likeliest and len(request.completion) >= request.params.min_tokens
+    ]
     if not plain:
         return {}
-    largest, token_B = logits_BV.max(1)
-    largest_B, greedy_B = largest.tolist(), token_B.tolist()
+    token_B, largest_B = first_largest(logits_BV)
     return {
-        i: greedy_B[i]
+        i: token_B[i]
         for i in plain
-        if math.isfinite(largest_B[i]) and greedy_B[i] not in requests[i].banned_ids
+        if math.isfinite(largest_B[i]) and token_B[i] not in requests[i].banned_ids
     }
-
-
-def is_plain(request: Request) -> bool:
-    """Whether the request takes the likeliest token and asks for nothing more."""
-    params = request.params
-    return (
-        params.temperature == 0
-        and params.logprobs is None
-        and request.grammar is None
-        and not params.logit_bias
-        and params.repetition_penalty == 1
-        and params.presence_penalty == params.frequency_penalty == 0
-        and len(request.completion) >= params.min_tokens
-    )
 
 
 def _row(logits_V: Tensor, request: Request) -> Row:
