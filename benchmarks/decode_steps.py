@@ -3,7 +3,8 @@
     python -m benchmarks.decode_steps
 
 32 requests of SmolLM2-135M-Instruct decode together; the kernels of each step are timed, and the
-rest is scheduling and Python. Then one request decodes, with few tokens before it and with 8,000.
+rest is scheduling and Python. Then two engines decode one request each by turns, one with few tokens
+before it and one with 8,000.
 Rows: serve.step_overhead_ms, serve.decode8k.over_bytes.
 """
 
@@ -30,7 +31,7 @@ from tests.fixtures.smollm2 import smollm2
 COMMAND = "python -m benchmarks.decode_steps"
 REQUESTS, SHORT, LONG = 32, 64, 8000  # tokens of a prompt
 STEPS, WARM_UP = 100, 20
-ROUNDS = 5
+ROUNDS = 10
 
 
 class Timed:
@@ -104,28 +105,25 @@ def step_overhead(engine: Engine, clock: SystemClock) -> None:
     )
 
 
-def step_seconds(engine: Engine, clock: SystemClock, length: int) -> float:
-    """Of one request with so many tokens before it: the median."""
-    decoding(engine, 1, length)
-    seconds = []
-    for _ in range(STEPS):
-        start = clock.now()
-        engine.step()
-        seconds.append(clock.now() - start)
-    end_all(engine)
-    return statistics.median(seconds)
-
-
-def long_context(engine: Engine, clock: SystemClock) -> None:
-    """The row of a long context: rounds of a short and a long one."""
-    a_token = cache_bytes_per_token(engine.runner.model.config, "expanded", 2)
-    ratios, bandwidths = [], []
+def long_context(short: Engine, long: Engine, clock: SystemClock) -> None:
+    """The row of a long context. The two take turns step by step, and memory is measured between a few
+    steps, because its speed changes within seconds."""
+    cached = (LONG - SHORT) * cache_bytes_per_token(short.runner.model.config, "expanded", 2)
+    decoding(short, 1, SHORT)
+    decoding(long, 1, LONG)
+    ratios, bandwidths = [], [measure_bandwidth()]
     for _ in range(ROUNDS):
+        more = []
+        for _ in range(STEPS // ROUNDS):
+            start = clock.now()
+            short.step()
+            between = clock.now()
+            long.step()
+            more.append((clock.now() - between) - (between - start))
         bandwidths.append(measure_bandwidth())
-        short = step_seconds(engine, clock, SHORT)
-        long = step_seconds(engine, clock, LONG)
-        ratios.append((long - short) / ((LONG - SHORT) * a_token / bandwidths[-1]))
-        print(f"{short * 1e3:.1f} ms at {SHORT} tokens, {long * 1e3:.1f} at {LONG}", flush=True)
+        bandwidth = statistics.mean(bandwidths[-2:])
+        ratios.append(statistics.median(more) / (cached / bandwidth))
+    print("rounds:", *(f"{ratio:.2f}" for ratio in ratios))
     record(
         "serve.decode8k.over_bytes",
         f"SmolLM2-135M-Instruct in bfloat16, one request: what a decode step takes longer after "
@@ -149,7 +147,7 @@ def main() -> None:
     loaded = load_model(ServeConfig(model=smollm2(), dtype="bfloat16", cache_tokens=16_384))
     engine = Engine(loaded.model, loaded.engine)
     step_overhead(engine, clock)
-    long_context(engine, clock)
+    long_context(engine, Engine(loaded.model, loaded.engine), clock)
 
 
 if __name__ == "__main__":
