@@ -3,9 +3,8 @@
     python -m benchmarks.decode_steps
 
 32 requests of SmolLM2-135M-Instruct decode together; the kernels of each step are timed, and the
-rest is scheduling and Python. Then two engines decode one request each by turns, one with few tokens
-before it and one with 8,000.
-Rows: serve.step_overhead_ms, serve.decode8k.over_bytes.
+rest is scheduling and Python. Then two engines decode one request each by turns, one with few
+tokens before it and one with 8,000. Rows: serve.step_overhead_ms, serve.decode8k.over_bytes.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def step_overhead(engine: Engine, clock: SystemClock) -> None:
 
 
 def long_context(short: Engine, long: Engine, clock: SystemClock) -> None:
-    """The row of a long context. The two take turns step by step, and memory is measured between a few
+    """The row of a long context. The two take turns step by step, and memory is measured every few
     steps, because its speed changes within seconds."""
     cached = (LONG - SHORT) * cache_bytes_per_token(short.runner.model.config, "expanded", 2)
     decoding(short, 1, SHORT)
