@@ -1,5 +1,5 @@
 // Loops whose turns threads share. A loop opens a parallel region or, while a tape is played, is done by
-// the crew that stays with the tape: it waits by spinning, and a loop costs it a tenth of a region.
+// the crew that stays with the tape: it waits by spinning, which costs less than a region.
 #pragma once
 
 #include <immintrin.h>
@@ -77,7 +77,7 @@ class Crew {
     }
 
   private:
-    static constexpr long kSpins = 20000;  // half a millisecond; then another process may want the core
+    static constexpr long kSpins = 20000;  // then another process may want the core
 
     template <class Condition>
     static void spin_until(const Condition& condition) {
