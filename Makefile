@@ -14,6 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 KERNELS := $(wildcard selenite/ops/csrc/*)
+KERNELS_BUILT := $(VENV)/.kernels$(addprefix -,$(ATEN_CPU_CAPABILITY))
 BENCHMARKS := $(filter-out __init__ results peers trainees,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .DEFAULT_GOAL := help
@@ -23,17 +24,17 @@ BENCHMARKS := $(filter-out __init__ results peers trainees,$(basename $(notdir $
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-quickstart: $(VENV)/.train $(VENV)/.kernels ## install, train a small K2-style model on real text, let it write, serve it
+quickstart: $(VENV)/.train $(KERNELS_BUILT) ## install, train a small K2-style model on real text, let it write, serve it
 	$(BIN)/selenite pretrain configs/nano.toml
 	$(BIN)/selenite generate runs/nano --prompt "def "
 	echo "def add(a, b):" | $(BIN)/selenite chat runs/nano --max-tokens 32
 
-install: $(VENV)/.dev $(VENV)/.kernels ## everything, for work on the code
+install: $(VENV)/.dev $(KERNELS_BUILT) ## everything, for work on the code
 
-test: $(VENV)/.dev $(VENV)/.kernels $(VENV)/.chromium ## the default test suite, at most 5 minutes
+test: $(VENV)/.dev $(KERNELS_BUILT) $(VENV)/.chromium ## the default test suite, at most 5 minutes
 	$(PYTEST) -m "not slow and not gpu and not network"
 
-test-slow: $(VENV)/.dev $(VENV)/.kernels $(VENV)/.chromium ## the tests that take over 20 seconds each
+test-slow: $(VENV)/.dev $(KERNELS_BUILT) $(VENV)/.chromium ## the tests that take over 20 seconds each
 	$(PYTEST) -m "slow and not gpu and not network"
 
 check: $(VENV)/.dev ## lint, format, types and import order
@@ -42,14 +43,14 @@ check: $(VENV)/.dev ## lint, format, types and import order
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/.dev $(VENV)/.kernels ## every benchmark, each writing its result rows, then the results page
+bench: $(VENV)/.dev $(KERNELS_BUILT) ## every benchmark, each writing its result rows, then the results page
 	set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name; done
 	$(BIN)/python -m benchmarks.results
 
 results: $(VENV)/.dev ## render dev/RESULTS.md from dev/results/
 	$(BIN)/python -m benchmarks.results
 
-verify: $(VENV)/.dev $(VENV)/.kernels ## ROW=id: run the command of a result row again and compare
+verify: $(VENV)/.dev $(KERNELS_BUILT) ## ROW=id: run the command of a result row again and compare
 	@test -n "$(ROW)" || { echo "make verify needs ROW=id, an id of dev/RESULTS.md" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.results verify $(ROW)
 
@@ -75,8 +76,9 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP_INSTALL) -e '.[all,dev]'
 	@touch $@ $(VENV)/.train
 
-# Without a compiler it says so, and everything runs on torch's own kernels.
-$(VENV)/.kernels: $(KERNELS)
+# For the instruction set that this process may use. Without a compiler it says so, and everything
+# runs on torch's own kernels.
+$(KERNELS_BUILT): $(KERNELS)
 	$(BIN)/selenite doctor --build
 	@touch $@
 
