@@ -52,7 +52,7 @@ class Timed:
 
 
 def decoding(engine: Engine, requests: int, length: int) -> None:
-    """Lets so many requests get to where they decode; they would go on for ever."""
+    """Lets so many requests get to where they decode; they go on for longer than is measured."""
     params = SamplingParams(temperature=0, max_tokens=STEPS + WARM_UP + 20, ignore_eos=True)
     for i in range(requests):
         prompt = tuple(1000 + (7 * i + 13 * j) % 30_000 for j in range(length))

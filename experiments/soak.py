@@ -1,4 +1,4 @@
-"""Soak: mixed traffic at twice a server's capacity, most of it rude, for ten minutes.
+"""Soak: mixed traffic at twice a server's capacity, much of it rude, for ten minutes.
 
     python -m experiments.soak [--minutes 10]
 

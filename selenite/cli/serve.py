@@ -40,7 +40,10 @@ def serve(
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
     quantization: Annotated[
-        str | None, typer.Option(help="int8: half the weights' memory, faster, less exact.")
+        str | None,
+        typer.Option(
+            help="int8: dense layers and head in half the bytes; faster for few sequences."
+        ),
     ] = None,
     kv_cache_tokens: Annotated[
         int | None, typer.Option(help="Tokens that the cache holds; planned by default.")

@@ -18,7 +18,7 @@ from selenite.model.cache import EntryCache
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
 from selenite.ops.logprobs import log_softmax
-from selenite.ops.sampling import sample_token
+from selenite.ops.sampling import check_token_ids, sample_token
 from selenite.runtime import is_batch_invariant
 from selenite.types import FinishReason, SamplingParams
 
@@ -121,11 +121,14 @@ def decode(
         layout: how MLA entries are cached.
 
     Raises:
-        ConfigError: an empty prompt, or one too long for the model with its ``max_tokens``.
+        ConfigError: an empty prompt, one too long for the model with its ``max_tokens``, or a token
+            id in ``params`` that is not in the vocabulary.
     """
     for index, prompt in enumerate(prompts):
         if not prompt:
             raise ConfigError(f"prompt {index} is empty: give at least one token")
+    for sampling in params:
+        check_token_ids(sampling, model.config.vocab_size)
     if not prompts:
         return []
     longest = max(len(p) + s.max_tokens for p, s in zip(prompts, params, strict=True))

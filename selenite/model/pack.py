@@ -31,8 +31,8 @@ def pack_weights(model: Transformer, to_int8: bool = False) -> Transformer:
     if not can_pack(model.embed.weight):
         if to_int8:
             raise ConfigError(
-                f"int8 weights are multiplied by our kernels for avx512_bf16 alone, which do not "
-                f"serve {model.compute_dtype} here (selenite doctor says why); leave it out"
+                "--quantization int8: its products are our kernels' for avx512_bf16 alone, which "
+                f"do not serve {model.compute_dtype} here (selenite doctor says why); leave it out"
             )
         return model
     if model.config.tie_embeddings:

@@ -1,6 +1,6 @@
 """Causal attention over packed documents: the fast path of training.
 
-In bfloat16 on the CPU by a kernel of our own (``flash_attention.py``), where there is one; else on
+In bfloat16 on the CPU by a kernel of our own (``causal_kernel.py``), where there is one; else on
 torch's flash kernels, as follows.
 
 Documents of about one length are computed in one call and no mask is built. Lengths are rounded up:
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selenite.ops import flash_attention
+from selenite.ops import causal_kernel
 from selenite.ops.attention_context import Attended, AttentionContext
 from selenite.ops.permute import repeat_rows, sum_rows
 
@@ -36,8 +36,8 @@ def attend_causal(
     q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, context: AttentionContext, scale: float
 ) -> Attended:
     """``attend_reference`` for a context without pages or optional fields."""
-    if flash_attention.serves(q_TNH, v_TMW):
-        return flash_attention.attend_flash(q_TNH, k_TMH, v_TMW, context, scale)
+    if causal_kernel.serves(q_TNH, v_TMW):
+        return causal_kernel.attend_by_kernel(q_TNH, k_TMH, v_TMW, context, scale)
     N, W = q_TNH.shape[1], v_TMW.shape[2]
     order = order_by_length(context.segments, q_TNH.device)
     arranged = [q_TNH, k_TMH, v_TMW]

@@ -20,22 +20,21 @@ from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 _PANEL = 32  # rows of a weight; ``csrc/linear.cpp``
 
 
-def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """``x W^T + b`` in the dtype of ``x``; leading dimensions of ``x`` are free.
+def linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+    """``x W^T`` in the dtype of ``x``; leading dimensions of ``x`` are free.
 
     In batch-invariant mode the rows are padded, so that a row's bits do not depend on their number
     (``runtime.enable_batch_invariant``), and bfloat16 values are multiplied in float32: the product
     of two is exact there, and the sum is rounded once.
     """
     weight = weight_OI.to(x_TI.dtype)
-    bias = None if bias_O is None else bias_O.to(x_TI.dtype)
     if not is_batch_invariant():
-        if bias is None and can_pack(weight) and weight.is_contiguous():
+        if can_pack(weight) and weight.is_contiguous():
             return _KernelLinear.apply(x_TI, weight)
-        return F.linear(x_TI, weight, bias)
+        return F.linear(x_TI, weight)
     rows = x_TI.flatten(0, -2)
     padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS)).float()
-    out = F.linear(padded, weight.float(), None if bias is None else bias.float())
+    out = F.linear(padded, weight.float())
     return out[: len(rows)].to(x_TI.dtype).view(*x_TI.shape[:-1], -1)
 
 

@@ -5,7 +5,8 @@ set that the processor reports, tries the result in a process of its own, and on
 its name, so that an interrupted build leaves nothing behind. The name holds a hash of all that went
 into it: other sources, flags or another compiler make another file.
 
-Every kernel has a path in plain torch beside it, which serves where there is no compiler.
+Every kernel that computes has a path in plain torch beside it, which serves where there is no
+compiler; but int8 products have none, and are refused there.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selenite.errors import NonFiniteError
+from selenite.errors import ConfigError, NonFiniteError
 from selenite.ops import native
 from selenite.ops.logprobs import log_softmax
 from selenite.types import SamplingParams
@@ -75,12 +75,25 @@ def penalized_logits(
         tokens = torch.tensor(list(counts), device=logits.device)
         times = torch.tensor(list(counts.values()), dtype=torch.float32, device=logits.device)
         logits[tokens] -= params.presence_penalty + params.frequency_penalty * times
-    biases = [(token, bias) for token, bias in params.logit_bias if token < len(logits)]
-    if biases:  # at once: there can be a thousand, in every row of a step
-        index_B = torch.tensor([token for token, _ in biases], device=logits.device)
-        bias_B = torch.tensor([bias for _, bias in biases], device=logits.device)
+    if params.logit_bias:  # at once: there can be a thousand, in every row of a step
+        index_B = torch.tensor([token for token, _ in params.logit_bias], device=logits.device)
+        bias_B = torch.tensor([bias for _, bias in params.logit_bias], device=logits.device)
         logits.index_add_(0, index_B, bias_B)
     return logits
+
+
+def check_token_ids(params: SamplingParams, vocab_size: int) -> None:
+    """Raises ``ConfigError`` for a token id in ``params`` that the vocabulary has not."""
+    named = {
+        "stop_token_ids": params.stop_token_ids,
+        "logit_bias": [token for token, _ in params.logit_bias],
+    }
+    for field, tokens in named.items():
+        unknown = [token for token in tokens if not 0 <= token < vocab_size]
+        if unknown:
+            raise ConfigError(
+                f"{field}: token id {unknown[0]} is not in the vocabulary of {vocab_size}"
+            )
 
 
 def sampling_logits(logits_V: Tensor, params: SamplingParams) -> Tensor:

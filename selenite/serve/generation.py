@@ -132,10 +132,12 @@ class Generation:
                 batch.append(self._news.get_nowait())
             yield [self._update(news) for news in batch]
 
-    async def finish(self) -> None:
-        """Waits for the end of all choices."""
-        async for _ in self.updates():
-            pass
+    async def ends(self) -> dict[int, End]:
+        """How each choice ended, by its index, once all have; raises as ``updates`` does."""
+        ends: dict[int, End] = {}
+        async for updates in self.updates():
+            ends |= {update.index: update.end for update in updates if update.end}
+        return ends
 
     def close(self) -> None:
         """Ends what has not ended: nobody reads it any more."""

@@ -210,6 +210,8 @@ def test_what_a_user_can_get_wrong() -> None:
     model = tiny_model(k2_config())
     with pytest.raises(ConfigError, match="prompt 1 is empty"):
         decode(model, [[1], []], [SamplingParams()] * 2)
+    with pytest.raises(ConfigError, match=r"logit_bias: token id \d+ is not in the vocabulary"):
+        decode(model, [[1]], [SamplingParams(logit_bias=((10**6, 1.0),))])
     with pytest.raises(ConfigError, match=r"257 tokens exceeds .* max_positions=256"):
         decode(model, [[1] * 250], [SamplingParams(max_tokens=7)])
     assert decode(model, [], []) == []

@@ -1,4 +1,4 @@
-// y = x W^T of bfloat16 rows, for inference. W is packed once (or, for a single product, on the
+// y = x W^T of bfloat16 rows. W is packed once (or, for a single product, on the
 // way): rows of it side by side in panels of 32, two values of k in 32 bits, [k / 2][32][2]. Each
 // sum runs over k in order, whatever the number of rows: a row's bits do not depend on the others.
 //

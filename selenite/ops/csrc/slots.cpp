@@ -1,6 +1,4 @@
-// Memory of cached entries.
-
-#include <sys/mman.h>
+// Cached entries are stored in their slots.
 
 #include <cstdint>
 #include <cstring>
@@ -20,14 +18,3 @@ extern "C" void store_rows(const char* x, std::int64_t row_stride, std::int64_t 
     });
 }
 RECORDABLE(store_rows)
-
-// Asks for large pages in memory that is not written yet, where the system gives them on request:
-// entries are read in no order that its small pages like.
-extern "C" void prefer_large_pages(char* memory, std::int64_t bytes, std::int64_t) {
-#ifdef MADV_HUGEPAGE
-    constexpr std::uintptr_t page = 4096;
-    const std::uintptr_t first = (reinterpret_cast<std::uintptr_t>(memory) + page - 1) / page * page;
-    const std::uintptr_t stop = (reinterpret_cast<std::uintptr_t>(memory) + bytes) / page * page;
-    if (first < stop) madvise(reinterpret_cast<void*>(first), stop - first, MADV_HUGEPAGE);
-#endif
-}

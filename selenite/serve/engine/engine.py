@@ -20,6 +20,7 @@ from torch import Tensor
 from selenite.clock import Clock, SystemClock
 from selenite.errors import ConfigError, NonFiniteError, SeleniteError
 from selenite.model.transformer import Transformer
+from selenite.ops.sampling import check_token_ids
 from selenite.runtime import is_batch_invariant
 from selenite.serve.cache.pages import PagePool
 from selenite.serve.cache.prefix import PrefixCache
@@ -74,11 +75,15 @@ class Engine:
         self.clock = clock or SystemClock()
         self.pool = PagePool(config.num_pages, config.page_size)
         self.prefix = PrefixCache(self.pool)
-        self.scheduler = Scheduler(
-            self.pool, self.prefix, self.clock, config.max_step_tokens, config.max_running
-        )
         self.runner = Runner(model, config.num_pages, config.page_size, config.layout)
-        self.scheduler.adapter_key = self.runner.adapter_key
+        self.scheduler = Scheduler(
+            self.pool,
+            self.prefix,
+            self.clock,
+            config.max_step_tokens,
+            config.max_running,
+            self.runner.adapters.key,
+        )
         self.model_id = model_id
         self.weight_version = 0
         self._name_entries()
@@ -110,18 +115,8 @@ class Engine:
         wrong = [token for token in request.prompt if not 0 <= token < vocabulary]
         if wrong:
             raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
-        params = request.params
-        named = {
-            "stop_token_ids": params.stop_token_ids,
-            "logit_bias": [token for token, _ in params.logit_bias],
-        }
-        for field, tokens in named.items():
-            unknown = [token for token in tokens if not 0 <= token < vocabulary]
-            if unknown:
-                raise ConfigError(
-                    f"{field}: token id {unknown[0]} is not in the vocabulary of {vocabulary}"
-                )
-        self.runner.check_adapter(request.adapter)
+        check_token_ids(request.params, vocabulary)
+        self.runner.adapters.check(request.adapter)
         request.arrival = self.clock.now()
         self.scheduler.add(request)
 
@@ -174,14 +169,14 @@ class Engine:
         Raises ``ConfigError`` for a name that is taken, ``CheckpointError`` for a directory that
         does not fit the model.
         """
-        self.runner.load_adapter(name, directory)
+        self.runner.adapters.load(name, directory)
 
     def unload_adapter(self, name: str) -> None:
         """Forgets an adapter that no request uses; raises ``ConfigError`` otherwise."""
         requests = (*self.scheduler.waiting, *self.scheduler.running)
         if any(request.adapter == name for request in requests):
             raise ConfigError(f"adapter {name!r}: requests use it; unload it when they have ended")
-        self.runner.unload_adapter(name)
+        self.runner.adapters.unload(name)
 
     def swap_weights(self, model: Transformer, version: int, running: AtSwap) -> list[Request]:
         """Goes on with other weights of the same model from the next step on.

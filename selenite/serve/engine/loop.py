@@ -5,7 +5,6 @@ Everything that touches the engine happens on this thread, between steps. An idl
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -187,8 +186,11 @@ class EngineThread:
     def _run_calls(self) -> None:
         """After the end, whoever calls may run this beside the thread: nothing is lost or waits."""
         while self._calls:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                self._calls.popleft()()
+            try:
+                call = self._calls.popleft()
+            except IndexError:  # another thread was faster
+                return
+            call()
 
     def _end_all(self, reason: FinishReason, error: BaseException | None) -> None:
         for request in list(self._listeners):

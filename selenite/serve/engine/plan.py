@@ -98,9 +98,11 @@ def plan_engine(
             f"{mebibytes(_MOST)}; --kv-cache-tokens asks for more": _MOST // a_token,
         }
         why = min(fit, key=fit.__getitem__)
+        least = _LEAST_SEQUENCES * model.max_positions
         if tokens > fit[why]:
-            least = _LEAST_SEQUENCES * model.max_positions
-            tokens, reason = max(fit[why], least), why
+            tokens, reason = fit[why], why
+        if tokens < least:
+            tokens, reason = least, f"one sequence of {model.max_positions} positions, the least"
     tokens = -(-tokens // page_size) * page_size
     plan = EnginePlan(weights, loading, step, tokens * a_token, tokens, reason, beside)
     if plan.total > available.num_bytes:

@@ -19,6 +19,7 @@ from selenite.errors import UnsupportedError
 from selenite.model.cache import EntryCache
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
+from selenite.ops.linear import can_pack
 from selenite.ops.tape import Tape, record
 from selenite.serve.engine.request import Chunk
 
@@ -45,7 +46,11 @@ class RecordedDecode:
         self._most_pages = -(-longest // page_size)
         self._steps: dict[int, _Step] = {}  # by the number of sequences
         self._arena = torch.empty(0, dtype=torch.uint8)  # one step is played at a time
-        self._is_possible = model.embed.weight.device.type == "cpu"  # where our kernels are
+        self._is_possible = can_pack(model.embed.weight)
+        if not self._is_possible:
+            kept = f"{model.compute_dtype} on {model.embed.weight.device.type}"
+            reason = f"our products do not serve {kept} here (selenite doctor says why)"
+            log.once(logger, f"decode steps are not recorded: {reason}", logging.INFO)
 
     def logits(self, chunks: Sequence[Chunk]) -> Tensor | None:
         """Logits ``[B, V]`` of chunks of one token each, good until the next step; None where such

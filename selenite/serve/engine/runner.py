@@ -5,22 +5,23 @@ Letters: ``T`` rows of the step, ``D`` model width, ``B`` sequences, ``P`` pages
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from selenite import log
 from selenite.errors import ConfigError
 from selenite.model.cache import EntryCache
-from selenite.model.layers import Adapter
-from selenite.model.lora import put_adapters, take_adapters
-from selenite.model.lora_files import load_lora, read_lora_config
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
+from selenite.serve.engine.adapters import Adapters
 from selenite.serve.engine.recorded import RecordedDecode
 from selenite.serve.engine.request import Chunk
+
+logger = logging.getLogger(__name__)
 
 
 class Runner:
@@ -38,10 +39,7 @@ class Runner:
         self.page_size = page_size
         self.layout: Literal["latent", "expanded"] = layout
         self.device = model.embed.weight.device
-        self._adapters: dict[str, dict[str, Adapter]] = {}
-        self._adapter: str | None = None  # the one that is in the model
-        self._num_loaded = 0
-        self._generations: dict[str, int] = {}
+        self.adapters = Adapters(model)
         self.allocate_entries()
 
     def allocate_entries(self) -> None:
@@ -64,7 +62,7 @@ class Runner:
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> list[Tensor]:
         """Computes the chunks' tokens and stores their entries; each chunk's hidden states."""
-        self._use(chunks[0].request.adapter)
+        self.adapters.use(chunks[0].request.adapter)
         tokens_T = self._integers([t for c in chunks for t in c.request.tokens[c.start : c.stop]])
         context = self.context(chunks)
         hidden_TD = self.model(tokens_T, context.positions_T, context).hidden_TD
@@ -75,8 +73,9 @@ class Runner:
         """Logits ``[B, V]`` of a step in which every sequence has one token, good until the next
         step; None: such steps cannot be played from a tape, and ``run`` computes them."""
         if chunks[0].request.adapter is not None:
+            log.once(logger, "decode steps with an adapter are not recorded", logging.INFO)
             return None
-        self._use(None)
+        self.adapters.use(None)
         return self._recorded.logits(chunks)
 
     @torch.inference_mode()
@@ -86,55 +85,20 @@ class Runner:
 
     def swap(self, model: Transformer) -> None:
         """Goes on with other weights; the adapters stay."""
-        if model.config != self.model.config:
-            raise ConfigError("the new weights are of another model; start another server for it")
-        self._use(None)
+        old, new = vars(self.model.config), vars(model.config)
+        differing = [f"{key}={new[key]!r}, not {old[key]!r}" for key in old if new[key] != old[key]]
+        if differing:
+            raise ConfigError(
+                f"the new weights are of another model ({'; '.join(differing)}); start another "
+                "server for it"
+            )
+        self.adapters.move_to(model)
         self.model = model
         self._record_anew()
-
-    def load_adapter(self, name: str, directory: Path) -> None:
-        """Reads an adapter; it takes part when a step's requests name it."""
-        if name in self._adapters:
-            raise ConfigError(f"adapter {name!r} is loaded already; unload it first")
-        self._use(None)
-        targets = read_lora_config(directory, self.model).targets
-        if "head" in targets and self.model.config.tie_embeddings:
-            raise ConfigError(
-                f"adapter {name!r} changes the head, which this model shares with its embedding; "
-                "merge it (selenite convert) and serve the merged model"
-            )
-        load_lora(self.model, directory)
-        self._adapters[name] = take_adapters(self.model)
-        self._num_loaded += 1
-        self._generations[name] = self._num_loaded
-
-    def unload_adapter(self, name: str) -> None:
-        """Forgets an adapter."""
-        self.check_adapter(name)
-        self._use(None)
-        del self._adapters[name]
-
-    def adapter_key(self, name: str | None) -> str:
-        """What entries depend on: another adapter may be loaded under the same name."""
-        return "" if name is None else f"{name} {self._generations[name]}"
-
-    def check_adapter(self, name: str | None) -> None:
-        """Raises ``ConfigError`` for an adapter that is not loaded."""
-        if name is not None and name not in self._adapters:
-            known = ", ".join(self._adapters) or "none"
-            raise ConfigError(f"adapter {name!r} is not loaded (loaded: {known})")
 
     def _record_anew(self) -> None:
         slots = self.num_pages * self.page_size
         self._recorded = RecordedDecode(self.model, self.entries, slots, self.page_size)
-
-    def _use(self, name: str | None) -> None:
-        if name == self._adapter:
-            return
-        take_adapters(self.model)
-        if name is not None:
-            put_adapters(self.model, self._adapters[name])
-        self._adapter = name
 
     def context(self, chunks: Sequence[Chunk]) -> AttentionContext:
         """Where the rows of a step are, what they see, and where their entries go."""

@@ -233,9 +233,7 @@ class ChatWriter:
 
     async def whole(self) -> ChatCompletion:
         """All of it, at the end."""
-        ends: dict[int, End] = {}
-        async for updates in self._generation.updates():
-            ends |= {update.index: update.end for update in updates if update.end}
+        ends = await self._generation.ends()
         choices = [self._choice(c, ends[c.index]) for c in self._generation.choices]
         completion = ChatCompletion(**self._head, choices=choices, usage=usage_of(self._generation))
         if self._body.return_token_ids:

@@ -102,16 +102,12 @@ def install(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         return answer(error)
 
-    async def handle_unknown(request: Request, error: Exception) -> Response:
-        return answer(error)
-
     async def ignore(_: Request, error: Exception) -> Response:
         return Response(status_code=499)  # as nginx logs it; nobody is there to read it
 
     app.add_exception_handler(ClientDisconnect, ignore)
-    for kind in (HTTPException, RequestValidationError, SeleniteError, TimeoutError):
+    for kind in (HTTPException, RequestValidationError, SeleniteError, TimeoutError, Exception):
         app.add_exception_handler(kind, handle)
-    app.add_exception_handler(Exception, handle_unknown)
 
 
 def _first_fault(error: RequestValidationError) -> tuple[str | None, str]:

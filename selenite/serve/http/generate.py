@@ -71,9 +71,7 @@ class GenerateWriter:
 
     async def whole(self) -> Generated:
         """All of it, at the end."""
-        ends: dict[int, End] = {}
-        async for updates in self._generation.updates():
-            ends |= {update.index: update.end for update in updates if update.end}
+        ends = await self._generation.ends()
         choices = [
             _choice(c.index, c.request.completion, ends[c.index]) for c in self._generation.choices
         ]

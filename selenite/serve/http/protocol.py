@@ -215,9 +215,11 @@ class SamplingFields(Body):
 
     def _biases(self) -> tuple[tuple[int, float], ...]:
         biases = self.logit_bias or {}
-        wrong = [token for token in biases if not token.isascii() or not token.isdigit()]
-        if wrong or any(len(token) > 9 for token in biases):
-            raise ConfigError(f"logit_bias: its keys must be token ids, not {wrong or 'larger'}")
+        for token in biases:
+            if not (token.isascii() and token.isdigit() and len(token) <= 9):
+                raise ConfigError(
+                    f"logit_bias: {token[:40]!r} is no token id; its keys are ids in decimal digits"
+                )
         return tuple((int(token), bias) for token, bias in biases.items())
 
     def _structured(self) -> MakeGrammar | None:

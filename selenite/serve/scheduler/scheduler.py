@@ -26,6 +26,7 @@ class Scheduler:
         clock: for the time of first scheduling.
         max_step_tokens: rows of a step at most.
         max_running: sequences that run at once at most.
+        adapter_key: what entries that an adapter computed depend on.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Scheduler:
         clock: Clock,
         max_step_tokens: int,
         max_running: int,
+        adapter_key: Callable[[str | None], str] = lambda name: name or "",
     ) -> None:
         self.pool = pool
         self.prefix = prefix
@@ -42,7 +44,7 @@ class Scheduler:
         self.max_step_tokens = max_step_tokens
         self.max_running = max_running
         self.namespace: tuple[str, ...] = ()  # what all entries depend on; set by the engine
-        self.adapter_key: Callable[[str | None], str] = lambda name: name or ""  # the engine's
+        self.adapter_key = adapter_key
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of their (last) start
         self.num_preemptions = 0

@@ -310,32 +310,6 @@ def test_a_vector_of_a_broken_model_is_an_error(model: Transformer):
     assert other.error is None
 
 
-def test_a_large_request_of_one_adapter_is_not_overtaken_for_ever(
-    model: Transformer, monkeypatch: pytest.MonkeyPatch
-):
-    engine = Engine(model, EngineConfig(num_pages=16, page_size=4))
-    monkeypatch.setattr(engine.runner, "check_adapter", lambda name: None)
-    monkeypatch.setattr(engine.runner, "adapter_key", lambda name: name or "")
-    monkeypatch.setattr(engine.scheduler, "adapter_key", lambda name: name or "")
-    monkeypatch.setattr(engine.runner, "_use", lambda name: None)
-
-    def small(name: str) -> Request:
-        return Request(name, (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
-
-    for index in range(4):
-        engine.add(small(f"early {index}"))
-    engine.step()
-    large = Request("large", (4,) * 60, SamplingParams(temperature=0, max_tokens=4), adapter="b")
-    engine.add(large)
-    for step in range(60):  # one more small one at each step
-        engine.add(small(f"late {step}"))
-        engine.step()
-        engine.check_integrity()
-        if large.finish_reason is not None:
-            break
-    assert large.finish_reason is FinishReason.LENGTH
-
-
 def test_nothing_is_given_up_for_a_request_that_cannot_start(model: Transformer):
     engine = Engine(model, EngineConfig(num_pages=12, page_size=4))
     run(engine, [Request("a", (1,) * 12, SamplingParams(temperature=0, max_tokens=1))])

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from selenite import log
+from selenite.model.decode import decode
 from selenite.ops import native
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.recorded import RecordedDecode
@@ -77,8 +79,14 @@ def test_other_weights_and_a_cache_that_was_given_back_are_recorded_anew():
     assert [t.token_id for t in swapped.completion] != [t.token_id for t in request.completion]
 
 
-def test_what_cannot_be_recorded_says_why_and_runs(caplog: pytest.LogCaptureFixture):
-    plain = Engine(tiny_model(llama_config()), TIGHT)  # in float32
+def test_what_cannot_be_recorded_says_why_and_runs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(log, "_said", set())
+    model = tiny_model(llama_config())  # in float32
+    requests = [Request("a", (1, 2, 3), SamplingParams(temperature=0, max_tokens=8))]
     with caplog.at_level(logging.INFO):
-        run(plain, scored())
-    assert not plain.runner._recorded._is_possible
+        run(Engine(model, TIGHT), requests)
+    assert "decode steps are not recorded: our products do not serve torch.float32" in caplog.text
+    [expected] = decode(model, [(1, 2, 3)], [requests[0].params])
+    assert [token.token_id for token in requests[0].completion] == expected.token_ids

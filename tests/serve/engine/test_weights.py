@@ -77,6 +77,27 @@ def test_adapters_are_served_by_name_side_by_side(tmp_path: Path):
     assert written(fresh) == merged["second"]
 
 
+def test_a_large_request_of_one_adapter_is_not_overtaken_for_ever(tmp_path: Path):
+    engine = Engine(model(), EngineConfig(num_pages=16, page_size=4))
+    engine.load_adapter("b", save_adapter(tmp_path, 1))
+
+    def small(name: str) -> Request:
+        return Request(name, (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+
+    for index in range(4):
+        engine.add(small(f"early {index}"))
+    engine.step()
+    large = Request("large", (4,) * 60, SamplingParams(temperature=0, max_tokens=4), adapter="b")
+    engine.add(large)
+    for step in range(60):  # one more small one at each step
+        engine.add(small(f"late {step}"))
+        engine.step()
+        engine.check_integrity()
+        if large.finish_reason is not None:
+            break
+    assert large.finish_reason is FinishReason.LENGTH
+
+
 def test_adapters_that_cannot_be_used_are_refused_by_name(tmp_path: Path):
     engine = Engine(model(), CONFIG)
     with pytest.raises(ConfigError, match=r"adapter 'none' is not loaded \(loaded: none\)"):

@@ -27,12 +27,12 @@ def serves(q_TNH: Tensor, v_TMW: Tensor) -> bool:
     )
 
 
-def attend_flash(
+def attend_by_kernel(
     q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, context: AttentionContext, scale: float
 ) -> Attended:
     """``attend_reference`` for what ``serves``, without pages or optional fields."""
     assert all(first == 0 for _, _, first in context.segments), context.segments
-    out_TNW, lse_NT, exact_N = _Flash.apply(q_TNH, k_TMH, v_TMW, context.segments, scale)
+    out_TNW, lse_NT, exact_N = _Causal.apply(q_TNH, k_TMH, v_TMW, context.segments, scale)
     stats = context.stats
     return Attended(out_TNW, _statistic(stats, exact_N, lse_NT), lse_NT.T if stats.lse else None)
 
@@ -43,7 +43,7 @@ def _statistic(stats: StatsRequest, exact_N: Tensor, lse_NT: Tensor) -> Tensor |
     return exact_N if stats.max_logit == "exact" else lse_NT.amax(1)
 
 
-class _Flash(torch.autograd.Function):
+class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, segments: Segments, scale: float

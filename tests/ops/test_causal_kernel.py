@@ -16,7 +16,7 @@ from selenite.ops.attention_context import (
     StatsRequest,
     packed_context,
 )
-from selenite.ops.flash_attention import attend_flash, serves
+from selenite.ops.causal_kernel import attend_by_kernel, serves
 
 pytestmark = pytest.mark.skipif(
     native.instruction_set().value != "avx512_bf16" or not native.is_available(),
@@ -67,7 +67,7 @@ def test_results_and_gradients_equal_the_references(shape: tuple[list[int], int,
     context = packed_context(shape[0], EVERYTHING)
     tensors = operands(*shape)
     assert serves(tensors[0], tensors[2])
-    ours = results(attend_flash, tensors, context, torch.bfloat16)
+    ours = results(attend_by_kernel, tensors, context, torch.bfloat16)
     exact = results(attend_reference, tensors, context, torch.float32)
     assert ours.keys() == exact.keys() == {"out", "lse", "max_logit", "dq", "dk", "dv"}
     for name, x in ours.items():
@@ -86,8 +86,8 @@ def test_views_with_strides_give_the_same_bits():
     wide[..., 3:51] = tensors[0]
     views = [wide[..., 3:51], k, v]
     assert all(not x.is_contiguous() for x in views)
-    attended = attend_flash(*views, context, 0.1)
-    expected = attend_flash(*tensors[:3], context, 0.1)
+    attended = attend_by_kernel(*views, context, 0.1)
+    expected = attend_by_kernel(*tensors[:3], context, 0.1)
     assert torch.equal(attended.out_TNW, expected.out_TNW)
     assert torch.equal(attended.lse_TN, expected.lse_TN)
 
@@ -99,14 +99,14 @@ def test_bits_depend_neither_on_threads_nor_on_other_documents():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = results(attend_flash, tensors, context, torch.bfloat16)
+        one = results(attend_by_kernel, tensors, context, torch.bfloat16)
         torch.set_num_threads(2)
-        two = results(attend_flash, tensors, context, torch.bfloat16)
+        two = results(attend_by_kernel, tensors, context, torch.bfloat16)
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(x, two[name]) for name, x in one.items())
     alone = results(
-        attend_flash,
+        attend_by_kernel,
         [x[100:164] for x in tensors],
         packed_context([64], EVERYTHING),
         torch.bfloat16,
@@ -118,12 +118,12 @@ def test_bits_depend_neither_on_threads_nor_on_other_documents():
 def test_later_rows_and_other_documents_cannot_matter():
     tensors = operands([70, 20], 2, 2, 16, 16)
     context = packed_context([70, 20], EVERYTHING)
-    clean = attend_flash(*tensors[:3], context, 0.25)
+    clean = attend_by_kernel(*tensors[:3], context, 0.25)
     changed = [x.clone() for x in tensors[:3]]
     for x in changed:
         x[40:70] = 1e30
         x[70:] = torch.nan
-    dirty = attend_flash(*changed, context, 0.25)
+    dirty = attend_by_kernel(*changed, context, 0.25)
     assert torch.equal(dirty.out_TNW[:40], clean.out_TNW[:40])
     assert dirty.out_TNW[70:].isnan().all()
     assert dirty.max_logit_N is not None
@@ -136,7 +136,7 @@ def test_large_and_tiny_logits(size: float):
     tensors = operands([90], 2, 1, 32, 32)
     tensors[0] = (tensors[0].float() * size).bfloat16()
     context = packed_context([90], EVERYTHING)
-    ours = results(attend_flash, tensors, context, torch.bfloat16)
+    ours = results(attend_by_kernel, tensors, context, torch.bfloat16)
     exact = results(attend_reference, tensors, context, torch.float32)
     torch.testing.assert_close(ours["max_logit"], exact["max_logit"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours["lse"], exact["lse"], rtol=1e-5, atol=1e-5)
@@ -146,7 +146,7 @@ def test_large_and_tiny_logits(size: float):
 
 def test_a_plan_without_storage_allocates_what_a_step_does():
     tensors = [x.to("meta").requires_grad_() for x in operands([70], 4, 2, 48, 32)[:3]]
-    attended = attend_flash(*tensors, packed_context([70], EVERYTHING), 0.1)
+    attended = attend_by_kernel(*tensors, packed_context([70], EVERYTHING), 0.1)
     assert attended.out_TNW.shape == (70, 4, 32)
     attended.out_TNW.sum().backward()
     assert [x.grad.shape for x in tensors if x.grad is not None] == [x.shape for x in tensors]
