@@ -74,10 +74,10 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         rules = (
-            # Below 1e-6 logits divided by it could overflow float32; it is greedy anyway.
+            # Beyond, logits divided by it or it itself could overflow float32.
             (
-                self.temperature == 0 or 1e-6 <= self.temperature < math.inf,
-                f"temperature={self.temperature}: must be 0 (greedy), or 1e-6 or more and finite",
+                self.temperature == 0 or 1e-6 <= self.temperature <= 1e30,
+                f"temperature={self.temperature}: must be 0 (greedy), or in [1e-6, 1e30]",
             ),
             (self.top_k >= 0, f"top_k={self.top_k}: must be 0 (all tokens) or more"),
             (0 < self.top_p <= 1, f"top_p={self.top_p}: must be in (0, 1]"),

@@ -49,7 +49,7 @@ def add(x: Tensor, y: Tensor) -> Tensor:
         or not (x.is_contiguous() and y.is_contiguous())
     ):
         return x + y
-    assert x.shape == y.shape, (x.shape, y.shape)
+    assert (x.shape, x.dtype) == (y.shape, y.dtype), (x.shape, x.dtype, y.shape, y.dtype)
     out = torch.empty_like(x)
     native.call("add_values", x, y, out, x.numel())
     return out

@@ -115,6 +115,7 @@ class _KernelLinear(torch.autograd.Function):
 
 
 def _by_kernel(kernel: str, x_TI: Tensor, weight: tuple[Tensor, ...], outputs: int) -> Tensor:
+    assert x_TI.dtype == torch.bfloat16, x_TI.dtype
     rows_TI = x_TI.reshape(-1, x_TI.shape[-1])
     rows_TI = rows_TI if rows_TI.stride(1) == 1 else rows_TI.contiguous()
     out = rows_TI.new_empty(len(rows_TI), outputs)

@@ -56,7 +56,7 @@ class _RMSNormByKernel(torch.autograd.Function):
         scale_T = gain_D.new_empty(len(x_TD))
         ctx.save_for_backward(x_TD, gain_D, scale_T)
         place = x_TD, x_TD.stride(0), gain_D
-        native.call("rms_norm_forward", *place, out_TD, scale_T, eps, *x_TD.shape)
+        native.call("rms_norm_forward", *place, out_TD, scale_T, float(eps), *x_TD.shape)
         return out_TD
 
     @staticmethod

@@ -32,6 +32,8 @@ def store_rows(stored_SMH: Tensor, x_TMH: Tensor, slots_T: Tensor) -> None:
         kept = slots_T >= 0
         stored_SMH[slots_T[kept]] = x_TMH[kept].detach()
         return
+    assert slots_T.dtype == torch.int64, slots_T.dtype
+    assert slots_T.is_contiguous(), slots_T.stride()
     size = x_TMH.element_size()
     T, M, H = x_TMH.shape
     strides = (stride * size for stride in x_TMH.stride()[:2])

@@ -58,7 +58,12 @@ class Tape:
         for output in outputs:
             recorder.place(output).memory.last = len(recorder.calls)  # until it is played again
         self.num_bytes = _lay_out(memories)
-        self._kept = [argument for _, arguments in recorder.calls for argument in arguments]
+        self._kept = [  # the caller's; what the step allocated lies in the arena
+            argument
+            for _, arguments in recorder.calls
+            for argument in arguments
+            if not (isinstance(argument, Tensor) and recorder.find(argument))
+        ]
         words: list[int] = []
         starts: list[int] = []
         self._moved: list[tuple[int, int]] = []  # word that is an address, offset in the arena

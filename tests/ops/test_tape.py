@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -47,6 +48,27 @@ def test_a_tape_computes_anew_on_what_its_inputs_hold():
             expected = step()
         for found, wanted in zip(tape.play(), expected, strict=True):
             assert torch.equal(found, wanted)
+
+
+@needs_kernels
+def test_what_the_step_allocated_is_given_back():
+    """There is a tape for each number of sequences: what they kept would be more than the cache."""
+    x_TD = values(3, 40)
+    allocated = []
+
+    def step() -> list[Tensor]:
+        allocated[:] = [weakref.ref(add(x_TD, x_TD))]
+        total = add(x_TD, x_TD)
+        for _ in range(3):
+            total = add(total, x_TD)
+            allocated.append(weakref.ref(total))
+        return [total]
+
+    tape = record(step)
+    assert len(allocated) == 4
+    assert all(reference() is None for reference in allocated)
+    tape.place(torch.empty(tape.num_bytes, dtype=torch.uint8))
+    assert torch.equal(tape.play()[0], x_TD + x_TD + x_TD + x_TD + x_TD)
 
 
 @needs_kernels

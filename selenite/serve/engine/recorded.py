@@ -40,6 +40,7 @@ class RecordedDecode:
         self, model: Transformer, entries: EntryCache, num_slots: int, page_size: int
     ) -> None:
         self._model = model
+        model.rope  # noqa: B018 - made at its first use, which a tape could not hold
         self._entries = entries
         self._page_size = page_size
         longest = min(model.config.max_positions, num_slots)

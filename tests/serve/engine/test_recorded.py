@@ -79,6 +79,18 @@ def test_other_weights_and_a_cache_that_was_given_back_are_recorded_anew():
     assert [t.token_id for t in swapped.completion] != [t.token_id for t in request.completion]
 
 
+@needs_kernel
+def test_steps_go_on_from_tapes_where_weights_change_in_the_middle():
+    served = engine()
+    request = Request("a", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
+    served.add(request)
+    for _ in range(4):
+        served.step()
+    served.swap_weights(tiny_model(llama_config(), seed=1).cast(torch.bfloat16), 1, "keep")
+    served.step()
+    assert len(served.runner._recorded._steps) == 1
+
+
 def test_what_cannot_be_recorded_says_why_and_runs(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
