@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <thread>
 
 namespace crew {
@@ -45,7 +46,8 @@ class Turns {
 };
 
 // The threads of a parallel region in which a tape is played: the first does what the tape says, the
-// others `follow` until it ends, and all of them share its loops.
+// others `follow` until it ends, and all of them share its loops. Nobody waits for a thread that has
+// not come to a loop in time, because something else has its core: the others take its turns.
 class Crew {
   public:
     explicit Crew(int threads) : turns_(threads) {}
@@ -57,43 +59,50 @@ class Crew {
         loop_ = [](Crew& crew, int thread) {
             crew.turns_.take(thread, *static_cast<const Turn*>(crew.turn_));
         };
-        start();
+        open();
         loop_(*this, 0);
-        spin_until([&] { return done_.load(std::memory_order_acquire) == turns_.threads() - 1; });
+        gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+        spin_until([&] { return gate_.load(std::memory_order_acquire) % kOpen == 0; });
     }
 
     void follow(int thread) {
-        for (long round = 1;; round++) {
-            spin_until([&] { return round_.load(std::memory_order_acquire) == round; });
-            if (!loop_) return;
-            loop_(*this, thread);
-            done_.fetch_add(1, std::memory_order_release);
+        for (std::uint64_t last = 0;;) {
+            std::uint64_t gate;
+            spin_until([&] {
+                gate = gate_.load(std::memory_order_acquire);
+                return gate & kOpen && gate / kRound > last;
+            });
+            if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
+            last = gate / kRound;
+            const auto loop = loop_;
+            if (loop) loop(*this, thread);
+            gate_.fetch_sub(1, std::memory_order_release);
+            if (!loop) return;
         }
     }
 
     void end() {
         loop_ = nullptr;
-        start();
+        open();
     }
 
   private:
     static constexpr long kSpins = 20000;  // then another process may want the core
+    // The gate of a loop: its number, whether it may be entered, and how many threads are inside.
+    static constexpr std::uint64_t kOpen = 1 << 16, kRound = kOpen << 1;
 
     template <class Condition>
     static void spin_until(const Condition& condition) {
         for (long spins = 0; !condition(); spins++) spins < kSpins ? _mm_pause() : std::this_thread::yield();
     }
 
-    void start() {
-        done_.store(0, std::memory_order_relaxed);
-        round_.store(round_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-    }
+    void open() { gate_.store(++round_ * kRound | kOpen, std::memory_order_release); }
 
     Turns turns_;
     const void* turn_ = nullptr;
     void (*loop_)(Crew&, int) = nullptr;
-    alignas(64) std::atomic<long> round_{0};
-    alignas(64) std::atomic<int> done_{0};
+    std::uint64_t round_ = 0;
+    alignas(64) std::atomic<std::uint64_t> gate_{0};
 };
 
 inline thread_local Crew* present = nullptr;  // of the tape that this thread plays
