@@ -157,6 +157,16 @@ def read_config_json(directory: Path) -> dict[str, Any]:
     """The ``config.json`` of a model directory, whole."""
     path = directory / CONFIG
     if not path.is_file():
+        if not directory.exists():
+            raise CheckpointError(
+                f"{directory}: no such directory; give one of this machine (names on a hub are not "
+                "looked up)"
+            )
+        if (directory / "checkpoints").is_dir():
+            raise CheckpointError(
+                f"{directory} is a training run that has not ended: its model is written at the "
+                "end; go on with the command that began it"
+            )
         raise CheckpointError(
             f"{directory} is not a model directory: {path.name} is missing; "
             "give the directory that training exported"

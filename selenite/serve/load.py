@@ -48,9 +48,9 @@ def load_model(config: ServeConfig) -> LoadedModel:
     runtime.apply_threads()
     device = runtime.choose_device()
     dtype = runtime.choose_dtype(config.dtype, device.value)
+    model_config = read_config(config.model)
     tokenizer = Tokenizer.load(config.model)
     profile, why = _profile(config.profile, tokenizer)
-    model_config = read_config(config.model)
     if tokenizer.vocab_size > model_config.vocab_size:
         raise TokenizerError(
             f"{config.model}: the tokenizer has {tokenizer.vocab_size} tokens but the model only "

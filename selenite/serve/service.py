@@ -138,6 +138,7 @@ class Service:
 
     def start(self) -> None:
         """Starts the engine's thread, and the process that compiles grammars."""
+        self.engine.warm_up()
         self.thread.start()
         self._grammars.start()
 

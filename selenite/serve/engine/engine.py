@@ -29,7 +29,7 @@ from selenite.serve.engine.request import Chunk, Request, SampledToken
 from selenite.serve.engine.runner import Runner
 from selenite.serve.engine.sampler import prompt_logprobs, sample
 from selenite.serve.scheduler.scheduler import Scheduler
-from selenite.types import FinishReason
+from selenite.types import FinishReason, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Engine:
             raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
         check_token_ids(request.params, vocabulary)
         self.runner.adapters.check(request.adapter)
-        request.arrival = self.clock.now()
+        request.is_queued, request.arrival = True, self.clock.now()
         self.scheduler.add(request)
 
     def has_work(self) -> bool:
@@ -155,6 +155,14 @@ class Engine:
         """Ends a request now, unless it has ended; its pages are free for the next step."""
         if request.finish_reason is None:
             self._end(request, FinishReason.ABORT)
+
+    def warm_up(self) -> None:
+        """Runs a prompt and a decode step, and forgets them: the first of each loads code, which
+        takes a second of somebody's request otherwise."""
+        params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+        self.generate([Request("", (0,), params)])
+        self.prefix.clear()
+        self.prefix.queries = 0
 
     def generate(self, requests: Sequence[Request]) -> None:
         """Runs requests to their end."""

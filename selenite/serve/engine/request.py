@@ -71,6 +71,7 @@ class Request:
     """Told every sampled token; true ends the completion there (stop strings)."""
     leader: Request | None = None
     """A request with the same prompt, whose prompt this one waits for instead of computing it."""
+    is_queued: bool = False  # an engine has taken it
     arrival: float = 0.0  # seconds of the engine's clock
 
     status: Status = Status.WAITING

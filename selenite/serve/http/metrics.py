@@ -49,8 +49,10 @@ class Metrics:
         return generate_latest(self.registry)
 
     def observe(self, choice: Choice) -> None:
-        """A completion that ended or was left."""
+        """A completion that ended or was left; one that was refused is none."""
         request, times = choice.request, choice.token_times
+        if not request.is_queued:
+            return
         reason = request.finish_reason or FinishReason.ABORT  # left: the engine ends it soon
         self._success.labels(self._name, reason.value).inc()
         self._prompt_tokens.inc(len(request.prompt))

@@ -102,10 +102,20 @@ class Body(BaseModel):
         return body
 
 
+_PASSED_OVER = frozenset(
+    {
+        *("metadata", "prediction", "prompt_cache_key", "reasoning_effort", "safety_identifier"),
+        *("service_tier", "store", "text", "user", "verbosity"),
+    }
+)
+"""OpenAI's fields that a client may always send and that change nothing here."""
+
+
 def _say_unknown(body: type[BaseModel], field: str) -> None:
     """Once for each name, and not for ever: clients choose them."""
     aliases = {known.alias for known in body.model_fields.values()}
-    if field in aliases or field in _unknown or len(_unknown) == _MOST_UNKNOWN:
+    known = aliases | _PASSED_OVER
+    if field in known or field in _unknown or len(_unknown) == _MOST_UNKNOWN:
         return
     _unknown.add(field)
     logger.warning("a request's field %.64r is not known here and was passed over", field)

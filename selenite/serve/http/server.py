@@ -74,6 +74,7 @@ class Server(uvicorn.Server):
             self.should_exit = True
         if self.started:
             self._loop = asyncio.get_running_loop()
+            self._say(f"loading {self.door.config.model} (/health says when it is ready)")
             threading.Thread(
                 target=self._load, args=(self._loop,), name="load", daemon=True
             ).start()
@@ -93,6 +94,11 @@ class Server(uvicorn.Server):
         if self.door.loaded is None or self._loop is None:
             self.should_exit = True
         else:
+            seconds = f"{self.door.config.shutdown_timeout:g} s"
+            self._say(
+                f"ending: {self.door.loaded.num_open} completions are open and have up to "
+                f"{seconds}; Ctrl-C ends at once"
+            )
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:

@@ -58,8 +58,16 @@ def test_a_life(model: Path) -> None:
 def test_a_directory_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", str(tmp_path), "--port", str(free_port())])
-    assert ended.value.code == 3
-    assert "no tokenizer there" in capsys.readouterr().err
+    assert ended.value.code == 4
+    assert "config.json is missing" in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(tmp_path), "--port", str(free_port())])
+    assert ended.value.code == 4
+    assert "is a training run that has not ended" in capsys.readouterr().err
 
 
 def test_a_port_in_use(model: Path, capfd: pytest.CaptureFixture[str]) -> None:

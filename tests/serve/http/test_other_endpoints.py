@@ -288,6 +288,10 @@ def test_metrics_count(http: httpx.Client) -> None:
     http.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 7})
     after = value("generation_tokens_total"), value('request_success_total{finished_reason="le')
     assert (after[0] - before[0], after[1] - before[1]) == (7, 1)
+    counted = value("prompt_tokens_total"), value("request_success_total")
+    refused = http.post("/v1/completions", json={"prompt": "ab", "max_tokens": 100_000})
+    assert refused.status_code == 400
+    assert (value("prompt_tokens_total"), value("request_success_total")) == counted
     text = http.get("/metrics").text
     for name in (
         "num_requests_running",
