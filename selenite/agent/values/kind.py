@@ -1,0 +1,66 @@
+"""What a field of a record may hold.
+
+A ``Kind`` draws values, describes them as JSON schema, says them as people do and reads them back:
+``read`` of each of ``forms`` is the value again. Values are JSON: equal values have equal JSON.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from selenite.errors import DataError
+
+Value = Any  # JSON: str, int, float, bool, list or dict
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """One kind of value. ``today`` is the world's, for what is said relative to it."""
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the values; a new one each time."""
+
+    @abstractmethod
+    def accepts(self, value: Value) -> bool:
+        """Whether ``schema`` accepts a value."""
+
+    @abstractmethod
+    def draw(self, rng: random.Random, today: date) -> Value:
+        """A value."""
+
+    @abstractmethod
+    def forms(self, value: Value, today: date) -> list[str]:
+        """Ways to say a value, the plainest first; all different."""
+
+    @abstractmethod
+    def read(self, text: str, today: date) -> Value:
+        """The value of one of the ``forms``. Raises ``DataError`` for any other text."""
+
+    def say(self, value: Value, rng: random.Random, today: date) -> str:
+        """The value in words."""
+        return rng.choice(self.forms(value, today))
+
+
+def is_number(value: Value) -> bool:
+    """What JSON schema calls a number; in Python True is one, too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_integer(value: Value) -> bool:
+    """What JSON schema calls an integer."""
+    return is_number(value) and value == int(value)
+
+
+def unreadable(text: str, kind: str) -> DataError:
+    """The error of a text that is none of a kind's forms."""
+    return DataError(f"{text!r} is no {kind}; it must be one of the forms that the kind says")
+
+
+def distinct(forms: list[str]) -> list[str]:
+    """Each form once, in order."""
+    return list(dict.fromkeys(forms))
