@@ -1,6 +1,6 @@
 // One turn of the assistant as it comes: reasoning, text, tool calls, what was no call, the end.
 
-import { element } from "./dom.js";
+import { append, element, write } from "./dom.js";
 
 export class Answer {
   constructor() {
@@ -25,43 +25,44 @@ export class Answer {
       for (const call of delta.tool_calls ?? []) this.addCall(call);
       for (const part of delta.malformed ?? []) this.addMalformed(part);
       if (choice.finish_reason) this.reason = choice.finish_reason;
-      if (this.root.ariaBusy === "true") this.foot.textContent = "writing …";
+      if (this.root.ariaBusy === "true") write(this.foot, "writing …");
     }
   }
 
   addReasoning(text) {
     this.reasoning += text;
     if (!this.reasoningText) {
-      this.reasoningText = new Text();
+      this.reasoningText = element("p", { class: "text", dir: "auto" });
       this.add(element("details", { class: "reasoning" },
-        element("summary", {}, "Reasoning"), element("p", { class: "text" }, this.reasoningText)));
+        element("summary", {}, "Reasoning"), this.reasoningText));
     }
-    this.reasoningText.appendData(text);
+    append(this.reasoningText, text);
   }
 
   addContent(text) {
     this.content += text;
     if (!this.contentText) {
-      this.contentText = new Text();
-      this.add(element("p", { class: "text" }, this.contentText));
+      this.contentText = element("p", { class: "text", dir: "auto" });
+      this.add(this.contentText);
     }
-    this.contentText.appendData(text);
+    append(this.contentText, text);
   }
 
   addCall({ index, id, function: { name, arguments: text } }) {
     let call = this.calls.get(index);
     if (!call) {
-      call = { id: "", name: "", arguments: "", text: new Text(), state: new Text("writing …") };
+      call = { id: "", name: "", arguments: "", state: new Text("writing …") };
       call.title = element("strong");
+      call.text = element("pre", { tabindex: "0", "aria-label": "Arguments" });
       call.root = element("div", { class: "call" },
         element("p", {}, "Tool call ", call.title, element("span", { class: "note" }, call.state)),
-        element("pre", { tabindex: "0", "aria-label": "Arguments" }, call.text));
+        call.text);
       this.calls.set(index, call);
       this.add(call.root);
     }
     if (id) call.id = id;
     if (name) call.title.textContent = call.name += name;
-    if (text) call.text.appendData(text);
+    if (text) append(call.text, text);
     call.arguments += text ?? "";
   }
 
@@ -79,7 +80,9 @@ export class Answer {
   // Nothing more comes. ``reason``: what ended it, where the server did not say.
   end(reason) {
     this.root.ariaBusy = "false";
-    for (const call of this.calls.values()) call.state.data = this.reason ? call.id : "cut off";
+    for (const { id, state } of this.calls.values()) {
+      state.data = this.reason ? id : "cut off, and not kept";
+    }
     const parts = [this.reason ?? reason];
     if (this.usage) {
       const { prompt_tokens: prompt, completion_tokens: written } = this.usage;
@@ -90,10 +93,10 @@ export class Answer {
     this.foot.textContent = parts.join(" · ");
   }
 
-  // As the history has it; null where there is nothing to remember.
+  // As the history has it; null where nothing came.
   message() {
     const calls = this.reason ? [...this.calls.values()] : []; // a cut call is no call
-    if (!this.content && !this.reasoning && !calls.length) return null;
+    if (!this.content && !this.reasoning && !this.reason) return null;
     const message = { role: "assistant", content: this.content };
     if (this.reasoning) message.reasoning_content = this.reasoning;
     if (calls.length) {

@@ -1,10 +1,13 @@
 // The live panel: asks /stats every second while the page is seen, and draws what has changed.
 
 import { json } from "./api.js";
-import { $ } from "./dom.js";
+import { $, write } from "./dom.js";
+import * as models from "./models.js";
 import { draw } from "./timeline.js";
 
 const SECONDS = 60; // that the curve reaches back
+const GROWING = ["uptime", "ended", "prompt_tokens", "generation_tokens"];
+const GAUGES = ["running", "waiting", "rate", "prompt-rate"];
 const rates = [];
 let last = null;
 
@@ -23,40 +26,49 @@ function once(target, name) {
 async function tick() {
   try {
     const stats = await json("/stats");
-    if (last && stats.uptime < last.uptime) last = null; // the server was started anew
+    if (last && GROWING.some((name) => stats[name] < last[name])) { // it was started anew
+      last = null;
+      models.list();
+    }
     show(stats);
     const isNew = !last || stats.ended !== last.ended;
     if (isNew || stats.open || last.open) draw(await json("/requests"));
     last = stats;
-    say("");
+    tell("", false);
   } catch (error) {
-    say(error.message);
+    for (const id of GAUGES) write($(id), "–");
+    tell(last ? `${error.message}; what is dimmed is old` : error.message, true);
   }
+}
+
+function tell(text, isOld) {
+  write($("panel-status"), text);
+  $("live").classList.toggle("old", isOld);
 }
 
 function show(stats) {
   const seconds = last ? stats.uptime - last.uptime : 0;
   const rate = (name) => (seconds > 0 ? (stats[name] - last[name]) / seconds : 0);
   const written = rate("generation_tokens");
-  $("running").textContent = number(stats.running);
-  $("waiting").textContent = number(stats.waiting);
-  $("rate").textContent = number(written);
-  $("prompt-rate").textContent = number(rate("prompt_tokens"));
+  write($("running"), number(stats.running));
+  write($("waiting"), number(stats.waiting));
+  write($("rate"), number(written));
+  write($("prompt-rate"), number(rate("prompt_tokens")));
   share("kv", stats.pages_in_use, stats.pages);
   share("hits", stats.prefix_cache_hits, stats.prefix_cache_queries);
   const parts = [
-    `${number(stats.ended)} answers`, `${number(stats.generation_tokens)} tokens written`,
+    `${number(stats.ended)} requests ended`, `${number(stats.generation_tokens)} tokens written`,
     `${number(stats.prompt_tokens)} of prompts`, `${number(stats.preemptions)} preemptions`,
     `${number(stats.pages_cached)} pages hold prefixes`,
   ];
-  $("totals").textContent = parts.join(" · ");
+  write($("totals"), parts.join(" · "));
   curve(written);
 }
 
 function share(id, part, whole) {
   const value = whole ? part / whole : 0;
   $(id).value = value;
-  $(`${id}-text`).textContent = `${Math.round(100 * value)} % (${number(part)} of ${number(whole)})`;
+  write($(`${id}-text`), `${Math.round(100 * value)} % (${number(part)} of ${number(whole)})`);
 }
 
 function curve(rate) {
@@ -72,8 +84,4 @@ function curve(rate) {
 
 function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
-}
-
-function say(text) {
-  if ($("panel-status").textContent !== text) $("panel-status").textContent = text;
 }

@@ -1,6 +1,7 @@
 // Sampling controls and the box of tools, as fields of a request.
 
-import { $, element } from "./dom.js";
+import { $, element, write } from "./dom.js";
+import * as views from "./views.js";
 
 const EXAMPLE = [{
   type: "function",
@@ -15,9 +16,17 @@ const EXAMPLE = [{
     },
   },
 }];
+const PAUSE = 500; // milliseconds without a key, after which what was written is judged
+
+let refused = null; // the field that could not be sent, of which the status speaks
+let pause = null;
 
 export function start() {
-  $("tools").addEventListener("input", showTools);
+  $("tools").addEventListener("input", () => {
+    clearTimeout(pause);
+    pause = setTimeout(showTools, PAUSE);
+  });
+  $("sampling").addEventListener("input", (event) => mended(event.target));
   $("example").addEventListener("click", () => {
     $("tools").value = JSON.stringify(EXAMPLE, null, 2);
     showTools();
@@ -37,15 +46,17 @@ export function fields() {
   const body = {};
   for (const input of $("sampling").elements) {
     if (input.type !== "number") continue;
-    if (!input.checkValidity()) {
-      const label = input.parentElement.firstChild.textContent.trim();
-      throw new Error(`${label}: ${input.validationMessage}`);
+    const why = complaint(input);
+    if (why) {
+      const message = `${input.parentElement.firstChild.textContent.trim()}: ${why}`;
+      write($("sampling-note"), message);
+      throw refusal(input, message);
     }
     if (input.value !== "") body[input.name] = Number(input.value);
   }
   const stop = $("sampling").elements.stop.value.split("\n").filter((line) => line !== "");
   if (stop.length) body.stop = stop;
-  const tools = parsed($("tools").value);
+  const tools = offered();
   if (tools.length) {
     const choice = $("tool-choice").selectedOptions[0];
     body.tools = tools;
@@ -54,6 +65,39 @@ export function fields() {
       : choice.value;
   }
   return body;
+}
+
+function offered() {
+  showTools(); // the pause may not be over
+  try {
+    return parsed($("tools").value);
+  } catch (error) {
+    throw refusal($("tools"), error.message);
+  }
+}
+
+function complaint(input) {
+  if (!input.checkValidity()) return input.validationMessage;
+  const isWhole = input.step === "1" && input.value !== "";
+  if (isWhole && !Number.isSafeInteger(Number(input.value))) return "That number is too large.";
+  return "";
+}
+
+// The error for a field that cannot be sent; leads the user there.
+function refusal(field, message) {
+  refused = field;
+  field.ariaInvalid = "true";
+  views.show("settings");
+  field.focus();
+  return new Error(message);
+}
+
+function mended(field) {
+  field.ariaInvalid = null;
+  if (field !== refused) return;
+  refused = null;
+  write($("sampling-note"), "");
+  write($("status"), "");
 }
 
 // A list of tools; bare functions are wrapped. Throws an Error that says what is wrong.
@@ -81,17 +125,18 @@ function parsed(text) {
 }
 
 function showTools() {
+  clearTimeout(pause);
   const note = $("tools-note");
   let names = [];
   try {
     names = parsed($("tools").value).map((tool) => tool.function.name);
-    note.textContent = names.length ? `Offered: ${names.join(", ")}` : "No tools.";
+    write(note, names.length ? `Offered: ${names.join(", ")}` : "No tools.");
     note.classList.remove("wrong");
-    $("tools").removeAttribute("aria-invalid");
+    mended($("tools"));
   } catch (error) {
-    note.textContent = error.message;
+    write(note, error.message);
     note.classList.add("wrong");
-    $("tools").setAttribute("aria-invalid", "true");
+    $("tools").ariaInvalid = "true";
     return; // the choice stays while the JSON is being written
   }
   const select = $("tool-choice");

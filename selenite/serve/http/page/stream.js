@@ -1,6 +1,8 @@
 // Server-sent events of a streamed answer, one parsed object at a time.
 
-import { ask, ServerError } from "./api.js";
+import { ask, reached, ServerError } from "./api.js";
+
+const BROKEN = "the answer broke off";
 
 export async function* stream(path, body, signal) {
   const response = await ask(path, {
@@ -15,7 +17,7 @@ export async function* stream(path, body, signal) {
     if (piece.error) throw new ServerError(piece.error.message);
     yield piece;
   }
-  throw new ServerError("the answer broke off");
+  throw new ServerError(BROKEN);
 }
 
 async function* events(body) {
@@ -23,7 +25,7 @@ async function* events(body) {
   let rest = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reached(reader.read(), BROKEN);
       if (done) return;
       const parts = (rest + value).split("\n\n");
       rest = parts.pop();

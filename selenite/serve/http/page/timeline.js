@@ -36,20 +36,27 @@ function drawBars() {
     element("li", {},
       element("span", {}, element("b", {}, name(request)), ` ${sizes(request)}`),
       element("span", { class: "end" }, `${time(total(spans))}, ${ending(request)}`),
-      bar(spans, longest)))));
+      bar(request, spans, longest)))));
   if (!shown.length) $("bars").append(element("li", { class: "note" }, "None yet."));
 }
 
-function bar(spans, longest) {
+function bar(request, spans, longest) {
   let x = 0;
   const rects = [];
   for (const [kind, seconds] of Object.entries(spans)) {
     if (seconds <= 0) continue;
-    const width = Math.max((960 * seconds) / longest, 8); // the least that can be seen
+    const width = (960 * seconds) / longest;
     rects.push(svg("rect", { class: kind, x, y: 0, width, height: 10 }));
     x += width;
   }
-  return svg("svg", { viewBox: "0 0 1000 10", preserveAspectRatio: "none" }, ...rects);
+  return svg("svg", { viewBox: "0 0 1000 10", preserveAspectRatio: "none" },
+    svg("title", {}, times(request, spans)), ...rects);
+}
+
+// In words: a part may be too short to be seen, and cached tokens take no time of their own.
+function times(request, { queued, cached, prefill, decode }) {
+  return `queued ${time(queued)}, prefill ${time(cached + prefill)} `
+    + `(${request.cached_tokens} of ${request.prompt_tokens} tokens cached), decode ${time(decode)}`;
 }
 
 function drawTable() {
