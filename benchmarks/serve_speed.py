@@ -4,8 +4,10 @@ cores, greedy, each engine in a process of its own, one at work at a time.
     make peers; python -m benchmarks.serve_speed
 
 Peers: vLLM on the CPU and llama.cpp (both built by ``benchmarks.peers``), and transformers. Each is
-tried with one and two threads first and decodes with what is faster for it. Then they take turns,
-and memory and matrix products are measured between the rounds. Rows: serve.decode1.*,
+tried with one and two threads first, vLLM with and without the libraries that its documentation
+advises to preload (Debian's libtcmalloc-minimal4 where it is installed), and does each case in the
+setting that is fastest for it. Then they take turns, and memory and matrix products are measured
+between the rounds. Rows: serve.decode1.*,
 serve.batch32.vs_vllm, serve.prefill4k.*.
 """
 
@@ -45,6 +47,9 @@ BATCH, BATCH_PROMPT = 32, 256
 LONG = 4096
 TOO_SLOW = {("transformers", "batch32"), ("llamacpp", "batch32")}
 """Peers that do not take part: they take minutes, and a row is about another one."""
+SETTINGS = {"vllm": ("1", "2", "1 preloaded", "2 preloaded")}
+"""What is tried of an engine, besides one and two threads: ``engines/with_vllm.py``."""
+TRIALS = 3
 
 
 class Engine:
@@ -156,34 +161,29 @@ def gguf_file() -> Path:
 def start(
     name: str, command: list[str | Path], prompts: Prompts, logs: Path, stack: ExitStack
 ) -> dict[str, Engine]:
-    """The engine for each case: with two threads, or where decoding is faster with one, with that
-    for decoding (which waits for memory, not for a core)."""
+    """The engine for each case, in the setting that is fastest for it."""
     engines = {
-        threads: stack.enter_context(
-            Engine(_with_threads(command, threads), logs / f"{name}.{threads}")
+        setting: stack.enter_context(
+            Engine([*command[:3], *setting.split(), *command[3:]], logs / f"{name} {setting}")
         )
-        for threads in (1, 2)
+        for setting in SETTINGS.get(name, ("1", "2"))
     }
-    speeds = dict.fromkeys(engines, 0.0)
-    for _ in range(3):  # the first warms up
-        for threads, engine in engines.items():
-            speeds[threads] = CASES["decode1"](engine, prompts)
-    decoding = max(speeds, key=speeds.__getitem__)
-    tried = ", ".join(f"{count}: {speed:.0f} tokens/s" for count, speed in speeds.items())
-    print(f"{name} decodes with {decoding} threads ({tried})", flush=True)
-    chosen = {
-        case: engines[decoding if case == "decode1" else 2]
-        for case in CASES
-        if takes_part(name, case)
-    }
+    chosen = {}
+    for case in CASES:
+        if not takes_part(name, case):
+            continue
+        speeds = dict.fromkeys(engines, 0.0)
+        for _ in range(TRIALS):  # the first warms up
+            for setting, engine in engines.items():
+                speeds[setting] = max(speeds[setting], CASES[case](engine, prompts))
+        best = max(speeds, key=speeds.__getitem__)
+        tried = ", ".join(f"{setting}: {speed:.0f}" for setting, speed in speeds.items())
+        print(f"{name}, {case}: threads {best} (tokens/s with {tried})", flush=True)
+        chosen[case] = engines[best]
     for engine in engines.values():
         if engine not in chosen.values():
             engine.close()
     return chosen
-
-
-def _with_threads(command: list[str | Path], threads: int) -> list[str | Path]:
-    return [*command[:3], str(threads), *command[3:]]
 
 
 def measure(rounds: int) -> tuple[dict[tuple[str, str], list[float]], list[float], list[float]]:
