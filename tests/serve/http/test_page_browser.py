@@ -576,11 +576,12 @@ def test_bars_keep_to_the_times_and_are_told_apart(page: Page) -> None:
     request |= {"first_token": 1.01, "last_token": 21.0, "ended": 21.0, "prompt_tokens": 4}
     request |= {"cached_tokens": 2, "completion_tokens": 9, "preemptions": 0}
     answer = {"uptime": 30.0, "requests": [request | {"finish_reason": "stop"}]}
-    draw = "async (it) => (await import('/page/timeline.js')).draw(it)"
+    page.route("**/requests", lambda route: route.fulfill(json=answer))
+    page.reload()
+    bar = page.locator("#bars svg")
+    expect(bar).to_have_count(1)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.evaluate(draw, answer)
-        bar = page.locator("#bars svg")
         assert float(bar.locator(".cached").get_attribute("width") or "") < 1
         expect(bar.locator("title")).to_contain_text("prefill 10 ms (2 of 4 tokens cached)")
         ground = bar.evaluate("it => getComputedStyle(it).backgroundColor")
