@@ -37,7 +37,8 @@ _NAMING_SECONDS = 2.0  # for finding the tool whose schema is to blame
 # 0xfe begins no UTF-8 sequence, so no text of a grammar matches a special token.
 _SPECIAL = b"\xfe"
 _CONTROL = frozenset(range(32))
-_PARTING = frozenset({9, 10, 13})  # tab and line ends may stand between JSON's tokens
+_TAB = 9
+_PARTING = frozenset({_TAB, 10, 13})  # tab and line ends may stand between JSON's tokens
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,19 @@ class Surrogates:
         return cls(begun_by, [i for i, entry in tokens if 0xA0 <= entry[0] <= 0xBF])
 
 
+@dataclass(frozen=True)
+class CallBounds:
+    """Where calls begin and end, and the tokens that none may hold though the text around may.
+
+    xgrammar lets tabs into JSON strings of bounded length, where they are not allowed.
+    """
+
+    vocabulary: Sequence[bytes]
+    begin: bytes
+    end: bytes
+    never: list[int]
+
+
 class TokenGrammar:
     """A compiled grammar at one place of one completion (``engine.request.Grammar``).
 
@@ -68,6 +82,7 @@ class TokenGrammar:
         vocab_size: int,
         never: Sequence[int],
         surrogates: Surrogates,
+        calls: CallBounds | None = None,
     ) -> None:
         import xgrammar
 
@@ -75,6 +90,9 @@ class TokenGrammar:
         self._vocab_size = vocab_size
         self._never = list(never)
         self._surrogates = surrogates
+        self._calls = calls
+        self._is_in_call = False
+        self._tail = b""  # of the text, as long as the start of a marker may be
         self._last: int | None = None
         self._granted = _BURST_SECONDS
         self._bits = xgrammar.allocate_token_bitmask(1, vocab_size)
@@ -91,6 +109,8 @@ class TokenGrammar:
         allowed_V[self._never] = False
         if self._last in self._surrogates.begun_by:
             allowed_V[self._surrogates.ended_by] = False
+        if self._calls and self._is_in_call:
+            allowed_V[self._calls.never] = False
         return allowed_V
 
     def accept(self, token: int) -> None:
@@ -99,8 +119,17 @@ class TokenGrammar:
         accepted = self._matcher.accept_token(token)
         assert accepted, f"the grammar's own mask allowed token {token}"
         self._last = token
+        if self._calls:
+            self._follow(self._calls, self._calls.vocabulary[token])
         self._granted += _TOKEN_SECONDS
         self._charge(time.thread_time() - begun)
+
+    def _follow(self, calls: CallBounds, text: bytes) -> None:
+        self._tail += text
+        while (marker := calls.end if self._is_in_call else calls.begin) in self._tail:
+            self._is_in_call = not self._is_in_call
+            self._tail = self._tail.partition(marker)[2]
+        self._tail = self._tail[-len(marker) :]
 
     def _charge(self, seconds: float) -> None:
         self._granted -= seconds
@@ -139,6 +168,8 @@ class GrammarFactory:
         self._surrogates = Surrogates.of(vocabulary)
         for name, index in self._special.items():
             vocabulary[index] = _SPECIAL + name.encode()
+        self._vocabulary = vocabulary
+        self._tabbed = [i for i, found in control if _TAB in found]
         info = xgrammar.TokenizerInfo(
             vocabulary,
             xgrammar.VocabType.RAW,
@@ -206,10 +237,11 @@ class GrammarFactory:
                 "server with the profile of the model, or leave out tools"
             )
         calls = self._calls(offered, choice == "auto", one=named or not parallel)
+        bounds = self._bounds(offered[0])
         if len(offered) == 1:
-            return self._tagged(calls, f"the schema of {offered[0].name!r}")
+            return self._tagged(calls, f"the schema of {offered[0].name!r}", calls=bounds)
         try:
-            return self._tagged(calls, "the tools")
+            return self._tagged(calls, "the tools", calls=bounds)
         except ConfigError:
             end = self._clock.now() + _NAMING_SECONDS
             for tool in offered:  # which one is it?
@@ -244,6 +276,13 @@ class GrammarFactory:
             "stop_after_first": one,
         }
 
+    def _bounds(self, tool: ToolSpec) -> CallBounds:
+        assert self._profile.calls is not None
+        sign = _SPECIAL if self._profile.calls.section else b""
+        begin = sign + self._profile.calls.trigger.encode()
+        end = sign + self._profile.calls.tag(tool.name).end.encode()
+        return CallBounds(self._vocabulary, begin, end, self._tabbed)
+
     def _token_call(self, tool: ToolSpec) -> Format:
         """``begin`` and the other parts, special tokens as tokens and the rest as text."""
         assert self._profile.calls is not None
@@ -268,17 +307,26 @@ class GrammarFactory:
         return {"type": "token", "token": self._special[name]}
 
     def _tagged(
-        self, content: Format, what: str, never: Sequence[int] | None = None
+        self,
+        content: Format,
+        what: str,
+        never: Sequence[int] | None = None,
+        calls: CallBounds | None = None,
     ) -> TokenGrammar:
         tag = {"type": "structural_tag", "format": content}
         never = self._control if never is None else never
         if content["type"] == "triggered_tags":
             # Free text with triggers of text would take a special token's bytes.
             never = [*never, *sorted({*self._special.values()} - {*self._stop})]
-        return self._compiled("structural_tag", json.dumps(tag), what, never)
+        return self._compiled("structural_tag", json.dumps(tag), what, never, calls)
 
     def _compiled(
-        self, kind: Kind, source: str, what: str, never: Sequence[int] = ()
+        self,
+        kind: Kind,
+        source: str,
+        what: str,
+        never: Sequence[int] = (),
+        calls: CallBounds | None = None,
     ) -> TokenGrammar:
         import xgrammar
 
@@ -286,7 +334,7 @@ class GrammarFactory:
             matcher = xgrammar.GrammarMatcher(self._process.compile(kind, source))
         except ConfigError as error:
             raise _not_compiled(what, error) from error
-        return TokenGrammar(matcher, self._vocab_size, never, self._surrogates)
+        return TokenGrammar(matcher, self._vocab_size, never, self._surrogates, calls)
 
 
 def _json(schema: dict[str, Any]) -> Format:

@@ -116,6 +116,34 @@ def test_calls_are_valid_by_construction(tokenizer: Tokenizer, profile: ChatProf
     assert num_calls >= (0 if choice == "auto" and profile is HERMES else 10)
 
 
+@pytest.mark.parametrize("profile", [K2, HERMES], ids=lambda profile: profile.name)
+def test_strings_of_calls_hold_no_tabs_and_the_text_around_them_may(
+    tokenizer: Tokenizer, profile: ChatProfile
+):
+    schema = {"type": "object", "properties": {"text": {"type": "string", "maxLength": 9}}}
+    tool = ToolSpec("note", "", {**schema, "required": ["text"]})
+    grammar = factory(tokenizer, profile).tools([tool], "auto")
+    tab = tokenizer.vocabulary().index(b"\t")
+
+    def allows(token: int) -> bool:
+        allowed_V = grammar.allowed_V()
+        return allowed_V is None or bool(allowed_V[token])
+
+    def write(text: str) -> None:
+        for token in tokenizer.encode(text, allow_special=True):
+            grammar.accept(token)
+
+    assert profile.calls
+    tag = profile.calls.tag("note")
+    index = "0" if tag.index_pattern else ""
+    section = profile.calls.section or ("", "")
+    assert allows(tab)
+    write(f'Let me see.\t{section[0]}{tag.begin}{index}{tag.arguments_begin}{{"text":"a')
+    assert not allows(tab)
+    write('"}' + tag.end + section[1])
+    assert allows(tab)
+
+
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("profile", [K2, HERMES], ids=lambda profile: profile.name)
 def test_one_call_ends_a_reply_that_may_have_no_more(
