@@ -10,6 +10,7 @@
 #ifdef __AVX512BF16__
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "bf16_product.h"
@@ -22,7 +23,8 @@ using bf16_product::kVector;
 
 constexpr long kVectors = 2;                   // of a panel
 constexpr long kOutputs = kVectors * kVector;  // rows of W in a panel
-constexpr long kMany = 48;    // rows of x from which on two panels at a time are faster
+constexpr long kWidened = 32;  // rows of x from which on int8 is made bfloat16 once for all of them
+constexpr long kTwoPanels = 48;  // from which on two panels that are packed on the way are faster
 constexpr long kChunk = 576, kSmallChunk = 96;  // rows of x that a thread takes at once
 constexpr long kFewBlocks = 8;                  // which threads would share unevenly
 
@@ -74,16 +76,18 @@ struct Int8Columns {
     __m512i high_[2], low_[2];  // bytes of the bfloat16 of 0 to 127
 };
 
-// R rows of x by the columns of W, of which `count` are real.
-template <int R, class Columns>
+// R rows of x by the columns of W, of which `count` are real. Given `ahead`, it asks for a line of
+// memory from there on with each pair of k.
+template <int R, bool Asks, class Columns>
 inline void tile(const Columns& columns, const typename Columns::Weight* w, const bf16* x, long x_stride,
-                 long pairs, const float* scale, long count, bf16* y, long y_stride) {
+                 long pairs, const float* scale, long count, bf16* y, long y_stride, const char* ahead) {
     constexpr int V = Columns::kColumns;
     __m512 sum[R][V];
     for (int r = 0; r < R; r++)
         for (int v = 0; v < V; v++) sum[r][v] = _mm512_setzero_ps();
     for (long k = 0; k < pairs; k++) {
         __m512bh column[V];
+        if (Asks) _mm_prefetch(ahead + 64 * k, _MM_HINT_T1);
         columns.load(w, k, column);
         for (int r = 0; r < R; r++) {
             int pair;
@@ -102,14 +106,22 @@ inline void tile(const Columns& columns, const typename Columns::Weight* w, cons
     }
 }
 
-// All rows of x by the columns: tiles of 24 sums, then what is left of the rows.
+// All rows of x by the columns: tiles of 24 sums, then what is left of the rows. Meanwhile they ask for
+// `next_bytes` from `next` on, which come after: with more than one tile there is time for it.
 template <class Columns>
 void by_columns(const Columns& columns, const typename Columns::Weight* w, const bf16* x, long x_stride,
-                long rows, long pairs, const float* scale, long count, bf16* y, long y_stride) {
+                long rows, long pairs, const float* scale, long count, bf16* y, long y_stride,
+                const char* next, long next_bytes) {
     constexpr long kTile = 24 / Columns::kColumns;
+    if (rows <= kTile) next_bytes = 0;
     const auto some = [&](auto size) {
         constexpr long R = decltype(size)::value;
-        tile<R>(columns, w, x, x_stride, pairs, scale, count, y, y_stride);
+        if (next_bytes > 0)
+            tile<R, true>(columns, w, x, x_stride, pairs, scale, count, y, y_stride, next);
+        else
+            tile<R, false>(columns, w, x, x_stride, pairs, scale, count, y, y_stride, next);
+        next += 64 * pairs;
+        next_bytes -= 64 * pairs;
         x += R * x_stride;
         y += R * y_stride;
         rows -= R;
@@ -121,17 +133,13 @@ void by_columns(const Columns& columns, const typename Columns::Weight* w, const
     if (rows >= 1) some(std::integral_constant<long, 1>());
 }
 
-// Up to two panels side by side, as bfloat16.
-template <class Columns>
-void widen(const Columns& columns, const typename Columns::Weight* w, long pairs, long count, bf16* to) {
-    const __m512i zero = _mm512_setzero_si512();
-    for (long k = 0; k < pairs; k++, to += 4 * kOutputs)
-        for (long p = 0; p < 2; p++) {
-            __m512bh column[kVectors] = {(__m512bh)zero, (__m512bh)zero};
-            if (p * kOutputs < count) columns.load(w + p * pairs * 2 * kOutputs, k, column);
-            for (long v = 0; v < kVectors; v++)
-                _mm512_storeu_si512(to + (p * kVectors + v) * 2 * kVector, (__m512i)column[v]);
-        }
+// A panel as bfloat16.
+inline void widen(const Int8Columns& columns, const std::int8_t* w, long pairs, bf16* to) {
+    for (long k = 0; k < pairs; k++, to += 2 * kOutputs) {
+        __m512bh column[kVectors];
+        columns.load(w, k, column);
+        for (long v = 0; v < kVectors; v++) _mm512_storeu_si512(to + v * 2 * kVector, (__m512i)column[v]);
+    }
 }
 
 // Calls `product` with all pairs of a block of rows of x and `width` rows of W: the first of each, and
@@ -150,24 +158,25 @@ template <class Columns>
 void by_packed(const bf16* x, long x_stride, const typename Columns::Weight* packed, const float* scale_O,
                bf16* y, long rows, long inputs, long outputs, int threads) {
     const Columns columns;
-    const bool many = rows >= kMany;
-    const long pairs = inputs / 2;
-    by_blocks(rows, inputs, outputs, many ? 2 * kOutputs : kOutputs, threads,
-              [&](long t, long here, long o, long count) {
-                  const float* scale = scale_O ? scale_O + o : nullptr;
-                  const auto* w = packed + o * inputs;
-                  const bf16* from = x + t * x_stride;
-                  bf16* to = y + t * outputs + o;
-                  if (!many) {
-                      by_columns(columns, w, from, x_stride, here, pairs, scale, count, to, outputs);
-                      return;
-                  }
-                  static thread_local std::vector<bf16> wide;
-                  wide.resize(pairs * 4 * kOutputs);
-                  widen(columns, w, pairs, count, wide.data());
-                  by_columns(Bf16Columns<2 * kVectors>(), wide.data(), from, x_stride, here, pairs, scale, count,
-                             to, outputs);
-              });
+    const long pairs = inputs / 2, panel = kOutputs * inputs;
+    by_blocks(rows, inputs, outputs, kOutputs, threads, [&](long t, long here, long o, long count) {
+        const float* scale = scale_O ? scale_O + o : nullptr;
+        const auto* w = packed + o * inputs;
+        const auto product = [&](const auto& columns, const auto* w) {
+            // The next panel is likely this thread's, too.
+            by_columns(columns, w, x + t * x_stride, x_stride, here, pairs, scale, count,
+                       y + t * outputs + o, outputs, reinterpret_cast<const char*>(packed + o * inputs + panel),
+                       panel * sizeof *packed);
+        };
+        if constexpr (std::is_same_v<Columns, Int8Columns>)
+            if (here >= kWidened) {
+                static thread_local std::vector<bf16> wide;
+                wide.resize(panel);
+                widen(columns, w, pairs, wide.data());
+                return product(Bf16Columns<kVectors>(), wide.data());
+            }
+        product(columns, w);
+    });
 }
 
 // V * 16 rows of W from the first on; those that do not exist are zeros.
@@ -198,7 +207,7 @@ void by_rows(const bf16* x, long x_stride, const bf16* w_OI, bf16* y, long rows,
         packed.resize(inputs / 2 * V * kVector);
         pack_columns<V>(w_OI, o, inputs, outputs, packed.data());
         by_columns(Bf16Columns<V>(), reinterpret_cast<const bf16*>(packed.data()), x + t * x_stride, x_stride,
-                   here, inputs / 2, nullptr, count, y + t * outputs + o, outputs);
+                   here, inputs / 2, nullptr, count, y + t * outputs + o, outputs, nullptr, 0);
     });
 }
 
@@ -210,7 +219,7 @@ void by_rows(const bf16* x, long x_stride, const bf16* w_OI, bf16* y, long rows,
 extern "C" void linear_rows(const bf16* x_TI, std::int64_t x_stride, const bf16* w_OI, bf16* y_TO,
                             std::int64_t rows, std::int64_t inputs, std::int64_t outputs,
                             std::int64_t threads) {
-    const auto product = rows >= kMany ? by_rows<2 * kVectors> : by_rows<kVectors>;
+    const auto product = rows >= kTwoPanels ? by_rows<2 * kVectors> : by_rows<kVectors>;
     product(x_TI, x_stride, w_OI, y_TO, rows, inputs, outputs, threads);
 }
 RECORDABLE(linear_rows)
