@@ -61,10 +61,10 @@ def _print(found: Parity, title: str, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for name in ("against one batch of the engine", "largest", "mean", "tokens", "diverged"):
+    for name in ("against one batch of the engine", "largest", "mean", "tokens", "part ways"):
         table.add_column(name, justify="left" if table.row_count == 0 else "right")
     for each in [*found.differences, *([found.rounding] if found.rounding else [])]:
-        diverged = str(each.other_tokens)
-        numbers = (f"{each.largest:.2e}", f"{each.mean:.2e}", str(each.tokens), diverged)
+        parted = str(each.other_tokens)
+        numbers = (f"{each.largest:.2e}", f"{each.mean:.2e}", str(each.tokens), parted)
         table.add_row(each.name, *numbers)
     Console().print(table)
