@@ -152,7 +152,8 @@ def test_verify_asks_for_its_row() -> None:
 def commands(document: Path) -> list[list[str]]:
     """The command lines in a document's ``sh`` blocks, as words."""
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", document.read_text(encoding="utf-8"), re.S)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    joined = [block.replace("\\\n", "") for block in blocks]
+    lines = [line.strip() for block in joined for line in block.splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
