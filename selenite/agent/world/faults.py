@@ -8,24 +8,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from selenite.agent.values.kind import Value
 from selenite.agent.world.reply import Code
 
 
 @dataclass(frozen=True)
+class Change:
+    """A field of a record set by somebody else."""
+
+    entity: str
+    id: str
+    field: str
+    value: Value
+
+
+@dataclass(frozen=True)
 class Fault:
-    """How a call fails. ``after`` (of DEADLINE_EXCEEDED): it is done all the same."""
+    """How a call fails. ``after`` (of DEADLINE_EXCEEDED): it is done all the same. ``meanwhile``
+    (of CONFLICT): what somebody else did just before."""
 
     code: Code
     after: bool = False
     retry_after: int = 0  # seconds, of RATE_LIMITED
+    meanwhile: Change | None = None
 
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """Faults by tool and by the number of its call, counted from 0."""
+    """Faults by tool and by the number of its call, counted from 0; and tools that nobody here may
+    use (PERMISSION_DENIED)."""
 
     faults: Mapping[tuple[str, int], Fault] = field(default_factory=dict)
+    denied: frozenset[str] = frozenset()
 
     def of(self, tool: str, call: int) -> Fault | None:
         """The fault of a call; None: it works."""
+        if tool in self.denied:
+            return Fault(Code.PERMISSION_DENIED)
         return self.faults.get((tool, call))
+
+
+NO_FAULTS = FaultPlan()
+"""Everything works."""

@@ -19,11 +19,9 @@ from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.tools.tool import Tool
 from selenite.agent.values.kind import Value
 from selenite.agent.world.domain import Domain
-from selenite.agent.world.faults import Fault, FaultPlan
+from selenite.agent.world.faults import NO_FAULTS, Change, Fault, FaultPlan
 from selenite.agent.world.records import Record, Records
 from selenite.agent.world.reply import Code, Refusal, Reply, refused
-
-_NO_FAULTS = FaultPlan()
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class World:
     """Records of a domain, and what has been done to them."""
 
     def __init__(
-        self, domain: Domain, records: Records, today: date, faults: FaultPlan = _NO_FAULTS
+        self, domain: Domain, records: Records, today: date, faults: FaultPlan = NO_FAULTS
     ) -> None:
         self.domain = domain
         self.records = records
@@ -51,9 +49,9 @@ class World:
         self._calls: Counter[str] = Counter()
         self._answered: dict[tuple[str, str], Reply] = {}  # by tool and idempotency key
 
-    def fork(self) -> World:
-        """Another world in the same state, with no events and no faults to come."""
-        return World(self.domain, self.records.copy(), self.today)
+    def fork(self, faults: FaultPlan = NO_FAULTS) -> World:
+        """Another world in the same state, with no events."""
+        return World(self.domain, self.records.copy(), self.today, faults)
 
     def call(self, name: str, arguments: Mapping[str, Value]) -> Reply:
         """Calls a tool. Whatever the arguments, the answer is a reply."""
@@ -64,6 +62,11 @@ class World:
             reply = refused(refusal)
         self.events.append(Event(name, arguments, reply, before, self.records.digest()))
         return reply
+
+    def change(self, change: Change) -> None:
+        """What somebody else does to a record."""
+        record = self.record(change.entity, change.id)
+        self.records.put(change.entity, change.id, {**record, change.field: change.value})
 
     def new_id(self, entity: str) -> str:
         """The id of the entity's next record. What was removed leaves its number free only at the
@@ -93,6 +96,8 @@ class World:
         fault = self._faults.of(name, self._calls[name])
         self._calls[name] += 1
         if fault is not None and not fault.after:
+            if fault.meanwhile is not None:
+                self.change(fault.meanwhile)
             raise _failure(fault)
         key = given.pop(IDEMPOTENCY_KEY, None)
         known = self._answered.get((name, key)) if key is not None else None
@@ -139,5 +144,10 @@ def _failure(fault: Fault) -> Refusal:
             return Refusal(fault.code, "Too many requests.", retry_after=seconds)
         case Code.DEADLINE_EXCEEDED:
             return Refusal(fault.code, "The deadline passed; it may or may not have been done.")
+        case Code.CONFLICT:
+            text = "It was changed by somebody else meanwhile; read it again."
+            return Refusal(fault.code, text)
+        case Code.PERMISSION_DENIED:
+            return Refusal(fault.code, "Your role may not use this tool.")
         case _:
             return Refusal(fault.code, "The service is not available at the moment.")

@@ -1,0 +1,179 @@
+"""Writes tasks: a template in a world, a variation, the tools that the agent has.
+
+Task ``number`` of a repository follows from its seed. Where a template finds nothing to do, the
+next try has another world; a task whose proof fails is not handed out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from selenite.agent.randomness import stream
+from selenite.agent.tasks import variations
+from selenite.agent.tasks.draft import Draft, Unfit
+from selenite.agent.tasks.goal import Goal
+from selenite.agent.tasks.plan import Words
+from selenite.agent.tasks.prove import reached
+from selenite.agent.tasks.task import Task, TaskClass
+from selenite.agent.tasks.templates import questions, refusals, several, single
+from selenite.agent.tasks.variations import Variation
+from selenite.agent.world.domain import Domain
+from selenite.agent.world.setting import Setting
+
+Template = Callable[[Draft], None]
+Vary = Callable[[Draft], Variation]
+
+PLAIN: tuple[Template, ...] = (
+    single.create,
+    single.update,
+    single.move,
+    single.delete,
+    single.item,
+    questions.fact,
+    questions.reckoned,
+    questions.chosen,
+    several.all_that_match,
+    several.conditional,
+    several.transfer,
+    several.reassign,
+    several.reconcile,
+    several.make_and_move,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How tasks of a class are made, and their share."""
+
+    share: float
+    templates: tuple[Template, ...]
+    vary: Vary | None = None
+    then: tuple[Template, ...] = ()  # of what the user wants next
+
+
+_WRITING = (single.create, single.update, single.move, single.item, several.make_and_move)
+RECIPES: Mapping[TaskClass, Recipe] = {
+    TaskClass.CLEAN: Recipe(0.25, PLAIN),
+    TaskClass.PARALLEL: Recipe(0.10, (several.fan_out, several.fan_out, several.all_that_match)),
+    TaskClass.TRANSIENT: Recipe(0.08, PLAIN, variations.transient),
+    TaskClass.REPAIR: Recipe(0.08, PLAIN, variations.blunder),
+    TaskClass.CONFLICT: Recipe(0.04, (single.update, single.move), variations.conflict),
+    TaskClass.MUST_ASK: Recipe(0.12, (single.create, single.update), variations.must_ask),
+    TaskClass.NO_TOOL: Recipe(0.10, (refusals.no_tool, refusals.chat)),
+    TaskClass.FORBIDDEN: Recipe(0.06, (refusals.forbidden,)),
+    TaskClass.INJECTION: Recipe(
+        0.03, (questions.fact, several.conditional, several.all_that_match), variations.injection
+    ),
+    TaskClass.PARTIAL: Recipe(0.04, (several.bulk,)),
+    TaskClass.CHANGE_OF_MIND: Recipe(
+        0.06, _WRITING, then=(several.amend, several.amend, several.amend, *PLAIN)
+    ),
+    TaskClass.LONG_OUTPUT: Recipe(0.04, (questions.paged,)),
+}
+"""By class. The shares are ours: K2 reports none."""
+
+_TRIES = 60
+_TOOLS = (5, 60)  # in the agent's context, at least and at most
+
+
+def make_task(seed: int, number: int, domains: Sequence[int], tasks_per_domain: int = 20) -> Task:
+    """Task ``number``. ``domains`` are the numbers of the repository's domains, taken in turn.
+
+    Some domains have no policy or no bulk tool: then the class of the task is another one.
+    """
+    domain = domains[number // tasks_per_domain % len(domains)]
+    rng = stream(seed, "task", number)
+    for attempt in range(_TRIES):
+        cls = _class(rng)
+        task = _try(seed, number, domain, attempt, cls, rng)
+        if task is not None:
+            return task
+    raise AssertionError(f"domain {domain} of seed {seed} has nothing to do")
+
+
+def _class(rng: random.Random) -> TaskClass:
+    return rng.choices([*RECIPES], [recipe.share for recipe in RECIPES.values()])[0]
+
+
+def _try(
+    seed: int, number: int, domain: int, attempt: int, cls: TaskClass, rng: random.Random
+) -> Task | None:
+    recipe = RECIPES[cls]
+    for _ in range(12):  # of one class, so that the rarer ones keep their share
+        setting = Setting(seed, domain, rng.randrange(1 << 31))
+        template = rng.choice(recipe.templates)
+        try:
+            return _written(f"{seed}-{number}", number, cls, recipe, template, setting, rng)
+        except Unfit:
+            continue
+    return None
+
+
+def _written(
+    id: str,
+    number: int,
+    cls: TaskClass,
+    recipe: Recipe,
+    template: Template,
+    setting: Setting,
+    rng: random.Random,
+) -> Task:
+    draft = Draft(setting.open(), rng)
+    template(draft)
+    if recipe.then:
+        rng.choice(recipe.then)(draft)
+    varied = recipe.vary(draft) if recipe.vary else Variation()
+    setting = replace(setting, patches=varied.patches, faults=varied.faults)
+    task = Task(
+        id=id,
+        number=number,
+        template=template.__name__,
+        cls=cls,
+        setting=setting,
+        slots=dict(draft.slots),
+        phases=tuple(draft.phases),
+        goal=Goal(()),
+        tools=_tools(draft, rng),
+        withheld=varied.withheld,
+        mistaken=varied.mistaken,
+        blunder=varied.blunder,
+        forbidden=() if draft.missing is None else (draft.missing.name,),
+        confirms=rng.random() < 0.5,
+    )
+    return replace(task, goal=reached(task, _free(draft)))
+
+
+def _free(draft: Draft) -> Mapping[str, frozenset[str]]:
+    """Fields of new records that are the agent's own words."""
+    found: dict[str, frozenset[str]] = {}
+    for step in draft.steps:
+        tool = draft.domain.by_tool[step.tool]
+        own = frozenset(
+            tool.by_name[name].field
+            for name, source in step.sources.items()
+            if isinstance(source, Words)
+        )
+        found[tool.entity] = found.get(tool.entity, frozenset()) | own
+    return found
+
+
+def _tools(draft: Draft, rng: random.Random) -> tuple[str, ...]:
+    """What the steps need, and others that distract, in random order; never one that is missing."""
+    domain: Domain = draft.domain
+    needed = list(dict.fromkeys(step.tool for step in draft.steps))
+    escalation = next(t.name for t in domain.tools if t.entity == "escalation")
+    needed += [escalation] if escalation not in needed else []
+    missing = draft.missing
+    others = [
+        tool.name
+        for tool in domain.tools
+        if tool.name not in needed
+        and not (missing and tool.entity == missing.entity and tool.verb == missing.verb)
+        and not (missing and tool.family == "update" and missing.family == "delete")
+    ]
+    count = min(len(others), max(0, rng.randint(*_TOOLS) - len(needed)))
+    chosen = [*needed, *rng.sample(others, count)]
+    rng.shuffle(chosen)
+    return tuple(chosen)

@@ -1,0 +1,155 @@
+"""A task while it is written: each call is tried at once, in a copy of the world."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from selenite.agent.ontology.entity import Entity
+from selenite.agent.tasks.plan import (
+    All,
+    Answer,
+    Given,
+    Phase,
+    Read,
+    Slot,
+    Source,
+    Step,
+    Words,
+    at,
+    sources_of,
+)
+from selenite.agent.tools.tool import Effect, Tool
+from selenite.agent.values.kind import Kind, Value
+from selenite.agent.world.domain import Domain
+from selenite.agent.world.records import Record
+from selenite.agent.world.reply import Code, Reply
+from selenite.agent.world.world import World
+
+READS = frozenset({Effect.READ, Effect.COMPUTE})
+
+
+class Unfit(Exception):  # noqa: N818 - no error: another world may do
+    """Raised where a template finds nothing to do in a world."""
+
+
+class Draft:
+    """The steps and slots of a task so far, and the world after them."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self.world = world
+        self.rng = rng
+        self.slots: dict[str, Slot] = {}
+        self.steps: list[Step] = []
+        self.replies: list[Reply] = []
+        self.phases: list[Phase] = []
+        self.missing: Tool | None = None  # that the agent does not have
+        self._first = 0  # step of the phase that is written
+
+    @property
+    def domain(self) -> Domain:
+        return self.world.domain
+
+    def entities(self) -> list[Entity]:
+        """Those that have records, in random order; who hands over cases is none of them."""
+        found = [e for e in self.domain.entities if self.world.records.of(e.name)]
+        return self.rng.sample(found, len(found))
+
+    def tools(self, family: str, entity: str | None = None) -> list[Tool]:
+        """Tools of a family, in random order."""
+        found = [
+            tool
+            for tool in self.domain.tools
+            if tool.family == family and entity in (None, tool.entity)
+        ]
+        return self.rng.sample(found, len(found))
+
+    def tool(self, family: str, entity: str | None = None) -> Tool:
+        """One of a family; ``Unfit`` where there is none."""
+        found = self.tools(family, entity)
+        if not found:
+            raise Unfit(f"no tool to {family}")
+        return found[0]
+
+    def any_record(
+        self, entity: str, suits: Callable[[Record], bool] = lambda record: True
+    ) -> tuple[str, Record]:
+        """A record that suits; ``Unfit`` where there is none."""
+        found = [item for item in self.world.records.of(entity).items() if suits(item[1])]
+        if not found:
+            raise Unfit(f"no {entity} that suits")
+        return self.rng.choice(found)
+
+    def give(self, name: str, words: str, kind: Kind, value: Value) -> Given:
+        """The user knows a value; the same name stands for the same value."""
+        while name in self.slots and self.slots[name].value != value:
+            name = f"{name}_2" if not name[-1].isdigit() else f"{name[:-1]}{int(name[-1]) + 1}"
+        self.slots[name] = Slot(name, words, kind, value)
+        return Given(name)
+
+    def value(self, source: Source) -> Value:
+        """What a source stands for."""
+        match source:
+            case Given(slot):
+                return self.slots[slot].value
+            case Read(step, path):
+                return at(self.replies[step].content, path)
+            case Words(text):
+                return text
+            case All(parts):
+                return [self.value(part) for part in parts]
+
+    def call(
+        self, tool: Tool, sources: Mapping[str, Source], code: Code | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Tries a call; returns its place and what came back. ``Unfit`` where it does not end as
+        it should: well, or refused with ``code``."""
+        arguments = {name: self.value(source) for name, source in sources.items()}
+        reply = self.world.call(tool.name, arguments)
+        if reply.code is not code:
+            raise Unfit(f"{tool.name}: {reply.text()}")
+        needs = {
+            part.step
+            for source in sources.values()
+            for part in sources_of(source)
+            if isinstance(part, Read)
+        }
+        is_write = tool.effect not in READS
+        step = Step(tool.name, dict(sources), arguments, is_write, code, frozenset(needs))
+        self.steps.append(step)
+        self.replies.append(reply)
+        return len(self.steps) - 1, reply.content
+
+    def end_phase(
+        self,
+        requests: Sequence[str],
+        details: Sequence[str] = (),
+        answers: Sequence[Answer] = (),
+        report: str = "",
+    ) -> None:
+        """What the user wanted with the steps since the last phase."""
+        steps = tuple(self.steps[self._first :])
+        self._first = len(self.steps)
+        request = self.rng.choice(requests)
+        self.phases.append(Phase(request, tuple(details), steps, tuple(answers), report))
+
+    def replace(self, place: int, sources: Mapping[str, Source]) -> None:
+        """Other arguments of a call that was tried, which come to the same."""
+        old = self.steps[place]
+        arguments = {name: self.value(source) for name, source in sources.items()}
+        new = dataclasses.replace(old, sources=dict(sources), arguments=arguments)
+        self.steps[place] = new
+        self.phases = [
+            dataclasses.replace(phase, steps=tuple(new if s is old else s for s in phase.steps))
+            for phase in self.phases
+        ]
+
+    def reopen(self, phase: Phase) -> None:
+        """Goes on with a phase that was taken off the end."""
+        self._first = len(self.steps) - len(phase.steps)
+
+    def answer(self, words: str, kind: Kind, value: Value) -> Answer:
+        """A value that must be told, in whatever form."""
+        return Answer(words, tuple(map(str, kind.forms(value, self.world.today))))

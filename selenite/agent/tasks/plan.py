@@ -1,0 +1,102 @@
+"""How a task is solved: calls whose arguments each have a source.
+
+An argument comes from the user (``Given``), from what an earlier call returned (``Read``), or is
+the agent's own words (``Words``). So no argument of a solution falls from the sky.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selenite.agent.values.kind import Kind, Value
+from selenite.agent.world.reply import Code
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Something that the user knows and can say."""
+
+    name: str
+    words: str  # what people call it
+    kind: Kind
+    value: Value
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user says of a slot."""
+
+    slot: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a call returned, at a path of its content."""
+
+    step: int
+    path: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text that is the agent's to choose."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class All:
+    """A list of several."""
+
+    of: tuple[Given | Read, ...]
+
+
+Source = Given | Read | Words | All
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a solution. ``code``: how it is refused, if the solution has to see that."""
+
+    tool: str
+    sources: Mapping[str, Source]  # by parameter
+    arguments: Mapping[str, Value]
+    is_write: bool
+    code: Code | None = None
+    needs: frozenset[int] = frozenset()  # steps that must come before
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the agent must tell: a value, or one of several ways to put it."""
+
+    words: str
+    forms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One thing that the user wants, after what came before is done.
+
+    ``request`` has the names of slots in braces; ``details`` are slots that a sentence each tells.
+    """
+
+    request: str
+    details: tuple[str, ...]
+    steps: tuple[Step, ...]  # ``Read.step`` counts over all phases
+    answers: tuple[Answer, ...] = ()
+    report: str = ""  # what is so afterwards, in words
+
+
+def at(content: Any, path: Sequence[str | int]) -> Any:
+    """The value at a path of a result."""
+    for part in path:
+        content = content[part]
+    return content
+
+
+def sources_of(source: Source) -> tuple[Given | Read | Words, ...]:
+    """The parts that a source has."""
+    return source.of if isinstance(source, All) else (source,)

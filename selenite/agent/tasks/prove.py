@@ -1,0 +1,151 @@
+"""Proofs that come with a task: its solution reaches the goal, and nothing less does.
+
+A solution is played without a dialogue: its calls in their order, each retried while it fails for a
+while and done again after a conflict. What must be said is checked with the dialogue (``judges``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from selenite.agent.tasks.draft import Unfit
+from selenite.agent.tasks.goal import Goal
+from selenite.agent.tasks.plan import All, Given, Read, Source, Step, Words, at
+from selenite.agent.tasks.task import Task
+from selenite.agent.values.kind import Value
+from selenite.agent.world.records import Records
+from selenite.agent.world.reply import RETRYABLE, Code, Reply
+from selenite.agent.world.world import World
+
+_RETRIES = 4
+
+
+@dataclass(frozen=True)
+class Played:
+    """A world in which steps were tried."""
+
+    before: Records
+    world: World
+    replies: tuple[Reply, ...]
+    went_as_planned: bool
+
+
+def play(task: Task, steps: Sequence[Step]) -> Played:
+    """The steps in a new world. Stops at one that goes wrong, or whose source is not there."""
+    world = task.setting.open()
+    before = world.records.copy()
+    replies: list[Reply] = []
+    for step in steps:
+        try:
+            arguments = resolved(task, step, replies)
+        except (KeyError, IndexError):
+            return Played(before, world, tuple(replies), False)
+        reply = call(world, step.tool, arguments)
+        replies.append(reply)
+        if reply.code is not step.code:
+            return Played(before, world, tuple(replies), False)
+    return Played(before, world, tuple(replies), True)
+
+
+def call(world: World, tool: str, arguments: Mapping[str, Value]) -> Reply:
+    """A call that is tried again while that may help. A call whose deadline passed may have been
+    done: it is tried again only where a key makes that safe, which the task's author sees to."""
+    reply = world.call(tool, arguments)
+    for _ in range(_RETRIES):
+        if reply.code not in RETRYABLE and reply.code is not Code.CONFLICT:
+            break
+        reply = world.call(tool, arguments)
+    return reply
+
+
+def resolved(task: Task, step: Step, replies: Sequence[Reply]) -> dict[str, Value]:
+    """The step's arguments, by what came back before."""
+    arguments = {}
+    for name, source in step.sources.items():
+        arguments[name] = _value(task, source, replies)
+    return arguments
+
+
+def _value(task: Task, source: Source, replies: Sequence[Reply]) -> Value:
+    match source:
+        case Given(slot):
+            return task.slots[slot].value
+        case Read(step, path):
+            return at(replies[step].content, path)
+        case Words(text):
+            return text
+        case All(parts):
+            return [_value(task, part, replies) for part in parts]
+
+
+def reached(task: Task, free: Mapping[str, Collection[str]]) -> Goal:
+    """The goal that the solution reaches; ``Unfit`` where the proof fails."""
+    played = play(task, task.steps)
+    if not played.went_as_planned:
+        raise Unfit("the solution does not work in its world")
+    goal = Goal.between(played.before, played.world.records, free)
+    faults = list(unproved(replace(task, goal=goal)))
+    if faults:
+        raise Unfit("; ".join(faults))
+    return goal
+
+
+def unproved(task: Task) -> Iterable[str]:
+    """What does not hold of a task, each in a line:
+
+    - the solution reaches the goal; with a call left out or a write's argument changed it does not
+      (where only something must be said, leaving out a call leaves that unknown);
+    - doing nothing does not reach it, unless there is nothing to do;
+    - every argument has a source, and what is read was read before.
+    """
+    steps = task.steps
+    whole = play(task, steps)
+    if not whole.went_as_planned or task.goal.unmet(whole.before, whole.world.records):
+        yield "the solution does not reach the goal"
+        return
+    has_writes = any(step.is_write for step in steps)
+    if has_writes and not task.goal.predicates:
+        yield "the writes leave no trace"
+    for place, step in enumerate(steps):
+        for name, source in step.sources.items():
+            if name not in step.arguments:
+                yield f"call {place}: {name} has no value"
+            if isinstance(source, Given) and source.slot not in task.slots:
+                yield f"call {place}: {name} is known to nobody"
+            if isinstance(source, Read) and source.step >= place:
+                yield f"call {place}: {name} is not known yet"
+        if step.is_write:
+            rest = without(task, place)
+            if not rest:
+                continue
+            less = play(task, rest)
+            if less.went_as_planned and not task.goal.unmet(less.before, less.world.records):
+                yield f"call {place} is not needed"
+
+
+def without(task: Task, place: int) -> tuple[Step, ...]:
+    """The solution without a call and without all that need what it returns."""
+    gone = {place}
+    kept: list[Step] = []
+    places: dict[int, int] = {}
+    for number, step in enumerate(task.steps):
+        if number in gone or step.needs & gone:
+            gone.add(number)
+            continue
+        places[number] = len(kept)
+        kept.append(replace(step, sources=_moved(step.sources, places)))
+    return tuple(kept)
+
+
+def _moved(sources: Mapping[str, Source], places: Mapping[int, int]) -> dict[str, Source]:
+    def moved(source: Any) -> Any:
+        match source:
+            case Read(step, path):
+                return Read(places[step], path)
+            case All(parts):
+                return All(tuple(moved(part) for part in parts))
+        return source
+
+    return {name: moved(source) for name, source in sources.items()}

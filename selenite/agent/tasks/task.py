@@ -1,0 +1,98 @@
+"""A task: a place, what a user wants and knows, a solution that was tried, and what decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from selenite.agent.tasks.goal import Goal
+from selenite.agent.tasks.plan import Phase, Slot, Step
+from selenite.agent.values.kind import Value
+from selenite.agent.world.setting import Setting
+
+
+class TaskClass(StrEnum):
+    """What an episode trains (K2 synthesis, the shares are ours: ``shares.py``)."""
+
+    CLEAN = "clean"
+    PARALLEL = "parallel"
+    TRANSIENT = "transient"
+    REPAIR = "repair"
+    CONFLICT = "conflict"
+    MUST_ASK = "must_ask"
+    NO_TOOL = "no_tool"
+    FORBIDDEN = "forbidden"
+    INJECTION = "injection"
+    PARTIAL = "partial"
+    CHANGE_OF_MIND = "change_of_mind"
+    LONG_OUTPUT = "long_output"
+
+
+@dataclass(frozen=True)
+class Blunder:
+    """A call that the agent gets wrong at first, and what is wrong with it."""
+
+    step: int
+    parameter: str
+    value: Value  # MISSING: left out
+
+
+MISSING = "\0missing"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. A function of the repository's seed and of ``number``: see ``author.py``."""
+
+    id: str
+    number: int
+    template: str
+    cls: TaskClass
+    setting: Setting
+    slots: Mapping[str, Slot]
+    phases: tuple[Phase, ...]
+    goal: Goal
+    tools: tuple[str, ...]  # that the agent has, in the order in which it sees them
+    withheld: frozenset[str] = frozenset()  # slots that the user tells when asked
+    mistaken: Mapping[str, Value] = field(default_factory=dict)  # said wrong at first, by slot
+    blunder: Blunder | None = None
+    forbidden: tuple[str, ...] = ()  # tools that must not be called
+    confirms: bool = False  # deleting needs the user's yes
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Of all phases."""
+        return tuple(step for phase in self.phases for step in phase.steps)
+
+    @property
+    def needs_no_call(self) -> bool:
+        return not self.steps
+
+    def record(self) -> dict[str, Any]:
+        """As a file has it."""
+        return {
+            "id": self.id,
+            "template": self.template,
+            "class": self.cls.value,
+            "setting": {
+                "seed": self.setting.seed,
+                "domain": self.setting.domain,
+                "world": self.setting.world,
+            },
+            "known": {
+                slot.name: slot.value
+                for slot in self.slots.values()
+                if slot.name not in self.withheld
+            },
+            "withheld": {name: self.slots[name].value for name in sorted(self.withheld)},
+            "request": [phase.request for phase in self.phases],
+            "oracle": [
+                {"tool": step.tool, "arguments": dict(step.arguments)} for step in self.steps
+            ],
+            "goal": self.goal.record(),
+            "must_say": [a.forms[0] for phase in self.phases for a in phase.answers],
+            "forbidden": list(self.forbidden),
+            "tools": list(self.tools),
+        }

@@ -1,0 +1,151 @@
+"""Questions: nothing changes, and the answer must be said."""
+
+from __future__ import annotations
+
+from selenite.agent.ontology.entity import STATUS
+from selenite.agent.tasks.draft import Draft, Unfit
+from selenite.agent.tasks.locating import locate
+from selenite.agent.tasks.plan import Answer, Read, Source
+from selenite.agent.tools.tool import Tool
+from selenite.agent.values.compounds import COMPOUND
+from selenite.agent.values.numbers import Count, Measure
+from selenite.agent.values.texts import Flag, Reference
+
+
+def fact(draft: Draft) -> None:
+    """A field of a record."""
+    for entity in draft.entities():
+        tools = draft.tools("get", entity.name)
+        names = [f for f in entity.by_name.values() if not isinstance(f.kind, (Flag, *COMPOUND))]
+        if not tools or not names:
+            continue
+        id, record = draft.any_record(entity.name)
+        field = draft.rng.choice(names)
+        if field.name not in record:
+            continue
+        target = locate(draft, entity.name, id)
+        draft.call(tools[0], {tools[0].param_of("id").name: target.id})
+        if any(slot.value == record[field.name] for slot in draft.slots.values()):
+            raise Unfit("the question has its answer")
+        words = field.words
+        draft.end_phase(
+            (
+                f"What is the {words} of {target.said}?",
+                f"Can you tell me the {words} of {target.said}?",
+                f"I'd like to know the {words} of {target.said}.",
+            ),
+            answers=[draft.answer(f"the {words} of {id}", field.kind, record[field.name])],
+        )
+        return
+    raise Unfit("nothing to ask for")
+
+
+def reckoned(draft: Draft) -> None:
+    """A sum, a price, or how many there are."""
+    tool = draft.rng.choice(draft.tools("total") + draft.tools("quote") + draft.tools("count"))
+    sources: dict[str, Source] = {}
+    filters = []
+    for param in tool.params:
+        if not (param.required or draft.rng.random() < 0.5):
+            continue
+        if isinstance(param.kind, (Reference, *COMPOUND)):
+            raise Unfit("a reference to find")
+        value = param.kind.draw(draft.rng, draft.world.today)
+        given = draft.give(param.field, param.field.replace("_", " "), param.kind, value)
+        sources[param.name] = given
+        if param.field != "group_by":
+            filters.append(given.slot)
+    _, content = draft.call(tool, sources)
+    many = _many(draft, tool)
+    if tool.family == "quote":
+        answer = Answer("the total", _numbers(content["total"]))
+        requests: tuple[str, ...] = (
+            f"What would a {tool.entity.replace('_', ' ')} cost? Just a quote, please.",
+            f"Give me a quote for a {tool.entity.replace('_', ' ')}.",
+        )
+    elif tool.family == "total":
+        if content["records"] == 0:
+            raise Unfit("nothing to add up")
+        words = tool.options["field"].replace("_", " ")
+        answer = Answer(f"the {words} of all", _numbers(content["total"]))
+        requests = (
+            f"What is the total {words} of the {many}?",
+            f"Add up the {words} of all {many}.",
+        )
+    else:
+        answer = Answer("how many", _numbers(content["total"]))
+        requests = (f"How many {many} are there in all?", f"Count the {many} for me, please.")
+        if "group_by" in draft.slots:
+            requests = tuple(f"{text} Group them by {{group_by}}." for text in requests)
+    draft.end_phase(requests, filters, [answer])
+
+
+def chosen(draft: Draft) -> None:
+    """The record with the most or least of something, which then is moved on, or only named."""
+    tool = draft.tool("extreme")
+    step, content = draft.call(tool, {})
+    rest = [r for i, r in draft.world.records.of(tool.entity).items() if i != content["id"]]
+    if any(r.get(tool.options["by"]) == content[tool.options["by"]] for r in rest) or not rest:
+        raise Unfit("several have it")
+    which = "highest" if tool.options["is_highest"] else "lowest"
+    words = tool.options["by"].replace("_", " ")
+    said = f"the {tool.entity.replace('_', ' ')} with the {which} {words}"
+    moves = [
+        m for m in draft.tools("move", tool.entity) if content.get(STATUS) in m.options["sources"]
+    ]
+    if moves and draft.rng.random() < 0.6:
+        draft.call(moves[0], {moves[0].param_of("id").name: Read(step, ("id",))})
+        verb = moves[0].verb.replace("_", " ")
+        state = moves[0].options["target"].replace("_", " ")
+        draft.end_phase(
+            (f"Please {verb} {said}.", f"Find {said} and {verb} it."),
+            report=f"{content['id']} is now {state}",
+        )
+        return
+    kind = draft.domain.by_entity[tool.entity].id_kind
+    draft.end_phase(
+        (f"Which one is {said}? I need its id.", f"Tell me the id of {said}."),
+        answers=[draft.answer(said, kind, content["id"])],
+    )
+
+
+def paged(draft: Draft) -> None:
+    """How often something occurs in a list that comes in pages."""
+    for tool in draft.tools("list"):
+        records = draft.world.records.of(tool.entity)
+        pages = [p for p in tool.params if p.field == "page"]
+        numbers = [
+            f
+            for f in draft.domain.by_entity[tool.entity].fields
+            if f.required and isinstance(f.kind, (Count, Measure))
+        ]
+        if len(records) <= 5 or not pages or not numbers:
+            continue
+        field = draft.rng.choice(numbers)
+        limit = draft.rng.choice([r[field.name] for r in records.values()])
+        above = [id for id, r in records.items() if r[field.name] > limit]
+        if not above:
+            continue
+        step, content = draft.call(tool, {})
+        while "next_page" in content:
+            step, content = draft.call(tool, {pages[0].name: Read(step, ("next_page",))})
+        given = draft.give(f"{field.name}_limit", f"limit of {field.words}", field.kind, limit)
+        many = _many(draft, tool)
+        draft.end_phase(
+            (
+                f"Which {many} have a {field.words} above {{{given.slot}}}? I need all their ids.",
+                f"Give me the ids of all {many} with a {field.words} over {{{given.slot}}}.",
+            ),
+            answers=[Answer(f"one with a {field.words} above the limit", (id,)) for id in above],
+        )
+        return
+    raise Unfit("no long list")
+
+
+def _many(draft: Draft, tool: Tool) -> str:
+    return draft.domain.by_entity[tool.entity].plural.replace("_", " ")
+
+
+def _numbers(value: float) -> tuple[str, ...]:
+    forms = [f"{value}", f"{value:,}", f"{value:.2f}", f"{value:,.2f}"]
+    return tuple(dict.fromkeys(forms))

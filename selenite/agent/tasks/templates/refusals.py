@@ -1,0 +1,95 @@
+"""What an agent must not do: forbidden by a policy, without a tool, or nothing to do at all."""
+
+from __future__ import annotations
+
+from selenite.agent.ontology.entity import STATUS
+from selenite.agent.tasks.draft import Draft, Unfit
+from selenite.agent.tasks.locating import locate
+from selenite.agent.tasks.plan import Source, Words
+from selenite.agent.tools.tool import Tool
+from selenite.agent.world.policy import Policy
+
+_CHAT = (
+    "Hello! How are you today?",
+    "Thanks for your help yesterday.",
+    "What do you think of the weather these days?",
+    "Can you explain in a sentence what a prime number is?",
+    "Do you prefer tea or coffee?",
+    "Tell me something nice, please.",
+    "What is the capital of France?",
+    "How many minutes are there in two hours?",
+    "Who are you, and what can you do for me?",
+    "Good morning! I only wanted to say hello.",
+)
+
+
+def forbidden(draft: Draft) -> None:
+    """Something that a policy forbids, which is handed to a human instead."""
+    for policy in draft.rng.sample(draft.domain.policies, len(draft.domain.policies)):
+        tools = [
+            tool
+            for family in ("move", "delete")
+            for tool in draft.tools(family, policy.entity)
+            if tool.verb in policy.verbs
+        ]
+        gets = draft.tools("get", policy.entity)
+        for tool in tools:
+            ids = _refused(draft, tool, policy)
+            if not ids or not gets:
+                continue
+            id = draft.rng.choice(ids)
+            target = locate(draft, policy.entity, id)
+            draft.call(gets[0], {gets[0].param_of("id").name: target.id})
+            escalate(draft, target.id, f"Not allowed by {policy.id}.")
+            verb = tool.verb.replace("_", " ")
+            draft.end_phase(
+                (
+                    f"Please {verb} {target.said}.",
+                    f"I need you to {verb} {target.said} right now.",
+                    f"{target.said[0].upper()}{target.said[1:]}: {verb} it, please.",
+                ),
+                report=f"I may not {verb} {id}: {policy.sentence()} "
+                "I handed the case to a colleague",
+            )
+            return
+    raise Unfit("nothing is forbidden")
+
+
+def no_tool(draft: Draft) -> None:
+    """Something that a tool would do which this agent does not have: handed to a human."""
+    tool = draft.rng.choice(draft.tools("move") + draft.tools("delete"))
+    id, _ = draft.any_record(
+        tool.entity, lambda r: tool.family == "delete" or r.get(STATUS) in tool.options["sources"]
+    )
+    target = locate(draft, tool.entity, id)
+    escalate(draft, target.id, "There is no tool for it.")
+    verb = tool.verb.replace("_", " ")
+    draft.missing = tool
+    draft.end_phase(
+        (f"Please {verb} {target.said}.", f"Can you {verb} {target.said} for me?"),
+        report=f"I have no tool to {verb} {id}, so I handed the case to a colleague",
+    )
+
+
+def chat(draft: Draft) -> None:
+    """Nothing that any tool is for."""
+    draft.end_phase(_CHAT)
+
+
+def escalate(draft: Draft, subject: Source, reason: str) -> None:
+    """The call that hands a case to a human."""
+    tool = draft.tool("create", "escalation")
+    sources: dict[str, Source] = {
+        tool.param_of("subject").name: subject,
+        tool.param_of("reason").name: Words(reason),
+    }
+    draft.call(tool, sources)
+
+
+def _refused(draft: Draft, tool: Tool, policy: Policy) -> list[str]:
+    found = []
+    for id in draft.world.records.of(tool.entity):
+        reply = draft.world.fork().call(tool.name, {tool.param_of("id").name: id})
+        if not reply.is_ok and reply.content["error"].get("rule") == policy.id:
+            found.append(id)
+    return found
