@@ -128,12 +128,14 @@ class Draft:
         details: Sequence[str] = (),
         answers: Sequence[Answer] = (),
         report: str = "",
+        is_amendment: bool = False,
     ) -> None:
         """What the user wanted with the steps since the last phase."""
         steps = tuple(self.steps[self._first :])
         self._first = len(self.steps)
         request = self.rng.choice(requests)
-        self.phases.append(Phase(request, tuple(details), steps, tuple(answers), report))
+        phase = Phase(request, tuple(details), steps, tuple(answers), report, is_amendment)
+        self.phases.append(phase)
 
     def replace(self, place: int, sources: Mapping[str, Source]) -> None:
         """Other arguments of a call that was tried, which come to the same."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 from selenite.agent.values.kind import Kind, Value
@@ -88,6 +89,17 @@ class Phase:
     steps: tuple[Step, ...]  # ``Read.step`` counts over all phases
     answers: tuple[Answer, ...] = ()
     report: str = ""  # what is so afterwards, in words
+    is_amendment: bool = False  # of the wish before
+
+    @property
+    def slots_of_request(self) -> list[str]:
+        """Slots that the request names."""
+        return [name for _, name, _, _ in Formatter().parse(self.request) if name]
+
+    @property
+    def slots(self) -> list[str]:
+        """All that are told with this wish."""
+        return [*self.slots_of_request, *self.details]
 
 
 def at(content: Any, path: Sequence[str | int]) -> Any:

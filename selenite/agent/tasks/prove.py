@@ -40,7 +40,7 @@ def play(task: Task, steps: Sequence[Step]) -> Played:
     for step in steps:
         try:
             arguments = resolved(task, step, replies)
-        except (KeyError, IndexError):
+        except LookupError:
             return Played(before, world, tuple(replies), False)
         reply = call(world, step.tool, arguments)
         replies.append(reply)
@@ -62,22 +62,24 @@ def call(world: World, tool: str, arguments: Mapping[str, Value]) -> Reply:
 
 def resolved(task: Task, step: Step, replies: Sequence[Reply]) -> dict[str, Value]:
     """The step's arguments, by what came back before."""
-    arguments = {}
-    for name, source in step.sources.items():
-        arguments[name] = _value(task, source, replies)
-    return arguments
+    contents = [reply.content for reply in replies]
+    return {name: value_of(task, source, contents) for name, source in step.sources.items()}
 
 
-def _value(task: Task, source: Source, replies: Sequence[Reply]) -> Value:
+def value_of(task: Task, source: Source, contents: Sequence[Any]) -> Value:
+    """What a source stands for, by what the calls so far returned.
+
+    Raises ``LookupError`` where a call did not return it.
+    """
     match source:
         case Given(slot):
             return task.slots[slot].value
         case Read(step, path):
-            return at(replies[step].content, path)
+            return at(contents[step], path)
         case Words(text):
             return text
         case All(parts):
-            return [_value(task, part, replies) for part in parts]
+            return [value_of(task, part, contents) for part in parts]
 
 
 def reached(task: Task, free: Mapping[str, Collection[str]]) -> Goal:

@@ -267,6 +267,7 @@ def amend(draft: Draft) -> None:
                 f"Sorry, on second thought I want {{{value.slot}}} as the {words}.",
             ),
             report=f"The {words} is changed",
+            is_amendment=True,
         )
         return
     raise Unfit("no tool to change it")
