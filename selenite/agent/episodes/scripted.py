@@ -17,7 +17,7 @@ from selenite.agent.episodes.style import AgentStyle, phrase
 from selenite.agent.episodes.trajectory import Turn
 from selenite.agent.tasks.plan import Given, Phase, Step
 from selenite.agent.tasks.prove import value_of
-from selenite.agent.tasks.task import MISSING, Task
+from selenite.agent.tasks.task import MISSING, Task, TaskClass
 from selenite.agent.tools.tool import Effect, Tool
 from selenite.agent.users.speech import joined
 from selenite.agent.values.kind import Value
@@ -54,6 +54,7 @@ class ScriptedAgent:
     ) -> None:
         self._task = task
         self._style = style
+        self._is_parallel = style.is_parallel or task.cls is TaskClass.PARALLEL
         self._domain: Domain = world.domain
         self._title = world.domain.title.rpartition(" ")[0]
         self._spare = world.fork()  # to see what another call would do
@@ -121,8 +122,12 @@ class ScriptedAgent:
             group = self._group(phase.steps[done:])
             if self._leaves_out(group, len(self._seen), last):
                 return
-            yield from self._confirm(group)
-            yield from self._run(group)
+            try:
+                yield from self._confirm(group)
+                yield from self._run(group)
+            except LookupError:  # what a spoilt call did not return
+                assert self._defect is not None, f"{self._task.id} needs what it did not read"
+                return
             done += len(group)
 
     def _group(self, steps: Sequence[Step]) -> list[Step]:
@@ -131,7 +136,7 @@ class ScriptedAgent:
         group = [steps[0]]
         for step in steps[1:]:
             same = step.tool == steps[0].tool or not (step.is_write or steps[0].is_write)
-            if not self._style.is_parallel or not same or any(n >= first for n in step.needs):
+            if not self._is_parallel or not same or any(n >= first for n in step.needs):
                 break
             group.append(step)
         blunder = self._task.blunder
@@ -217,11 +222,12 @@ class ScriptedAgent:
         return str(arguments[self._tool(step).param_of("id").name])
 
     def _extra(self) -> Script:
-        """A change that nobody asked for."""
+        """A change that nobody asked for, of a record that nobody spoke of."""
+        wanted = {getattr(p, "id", "") for p in self._task.goal.predicates}
         for tool in self._rng.sample(self._domain.tools, len(self._domain.tools)):
             if tool.family not in ("move", "delete", "duplicate"):
                 continue
-            for id in self._spare.records.of(tool.entity):
+            for id in sorted(self._spare.records.of(tool.entity).keys() - wanted):
                 arguments = {tool.param_of("id").name: id}
                 if self._spare.fork().call(tool.name, arguments).is_ok:
                     self.did_spoil = True
@@ -241,12 +247,16 @@ class ScriptedAgent:
             return "I have looked at it."
         said = []
         if phase.report:
-            said.append(phrase("report", self._rng, report=phase.report))
+            is_done = any(step.is_write for step in phase.steps)
+            said.append(phrase("report" if is_done else "fact", self._rng, report=phase.report))
+        values: dict[str, list[str]] = {}  # those of one name in one sentence
         for answer in phase.answers:
             value = answer.forms[0]
             if self._defect is Defect.WRONG_ANSWER and not self.did_spoil:
                 value, self.did_spoil = _other(value, self._rng), True
-            said.append(phrase("answer", self._rng, words=answer.words, value=value))
+            values.setdefault(answer.words, []).append(value)
+        for words, told in values.items():
+            said.append(phrase("answer", self._rng, words=words, value=joined(told)))
         return " ".join(said)
 
     def _arguments(self, step: Step) -> dict[str, Value]:

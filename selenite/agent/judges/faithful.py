@@ -1,0 +1,48 @@
+"""Does what the agent says come from somewhere: each id, number, date and quoted text in its words
+must stand in what the user said, in a result, or in the system prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from selenite.agent.episodes.trajectory import Trajectory
+from selenite.types import Message
+
+_ID = re.compile(r"\b[A-Z]{2,4}-\d+\b")
+_NUMBER = re.compile(r"(?<![\w-])\d[\d,]*(?:\.\d+)?(?![\w-])")
+_QUOTED = re.compile(r"[\"“]([^\"”]{2,60})[\"”]")
+
+
+def faults(trajectory: Trajectory) -> list[str]:
+    """What the agent says that comes from nowhere."""
+    known, found = "", []
+    for message in trajectory.messages:
+        if message.role == "assistant":
+            found += [f"{claim!r} comes from nowhere" for claim in _unfounded(message, known)]
+        known += f"\n{message.content}"
+    return found
+
+
+def _unfounded(message: Message, known: str) -> Iterator[str]:
+    text = message.content
+    ids = set(_ID.findall(known.upper().replace(" ", "-"))) | set(_ID.findall(known))
+    for id in _ID.findall(text):
+        if id not in ids and not re.search(_loose(id), known, re.IGNORECASE):
+            yield id
+    numbers = {_number(n) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", known)}
+    for number in _NUMBER.findall(_ID.sub("", text)):
+        if _number(number) not in numbers:
+            yield number
+    for quoted in _QUOTED.findall(text):
+        if quoted.lower() not in known.lower():
+            yield quoted
+
+
+def _loose(id: str) -> str:
+    prefix, _, digits = id.partition("-")
+    return rf"\b{prefix}[- ]?{digits}\b"
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "").rstrip(".") or 0)
