@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
 
 import jsonschema
 import pytest
@@ -15,13 +13,12 @@ from selenite.agent.ontology.archetypes import categories
 from selenite.agent.ontology.entity import STATUS
 from selenite.agent.ontology.evolve import make_domain
 from selenite.agent.randomness import stream
-from selenite.agent.tools.tool import Effect, Tool, signature
-from selenite.agent.values.texts import Identifier
+from selenite.agent.tools.tool import Effect, signature
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.faults import Fault, FaultPlan
 from selenite.agent.world.records import Records
 from selenite.agent.world.reply import Code
-from selenite.agent.world.sample import sample_world
+from selenite.agent.world.sample import draw_arguments, sample_world
 from selenite.agent.world.world import World
 
 NUMBERS = range(60)  # two domains of each category
@@ -30,25 +27,6 @@ NUMBERS = range(60)  # two domains of each category
 @pytest.fixture(scope="module")
 def domains() -> list[Domain]:
     return [make_domain(3, number) for number in NUMBERS]
-
-
-def arguments(world: World, tool: Tool, rng: random.Random) -> dict[str, Any]:
-    """Arguments that fit the schema; ids are mostly of records that are there."""
-    given = {}
-    for param in tool.params:
-        if not param.required and rng.random() < 0.6:
-            continue
-        given[param.name] = _value(world, param.kind, rng)
-    return given
-
-
-def _value(world: World, kind: Any, rng: random.Random) -> Any:
-    if isinstance(kind, Identifier):
-        known = [e for e in world.domain.entities if e.prefix == kind.prefix]
-        ids = list(world.records.of(known[0].name)) if known else []
-        if ids and rng.random() < 0.9:
-            return rng.choice(ids)
-    return kind.draw(rng, world.today)
 
 
 def described(number: int) -> str:
@@ -102,7 +80,7 @@ def test_every_tool_runs_and_returns_what_it_says(domains: list[Domain]) -> None
             rng = stream(seed, "arguments", domain.id)
             for tool in domain.tools:
                 world = sample_world(domain, seed)
-                reply = world.call(tool.name, arguments(world, tool, rng))
+                reply = world.call(tool.name, draw_arguments(world, tool, rng))
                 called[tool.family] += 1
                 if reply.is_ok:
                     succeeded[tool.family] += 1
@@ -118,7 +96,7 @@ def test_what_is_refused_or_only_reads_changes_nothing(domains: list[Domain]) ->
         world, rng = sample_world(domain, 1), stream(1, "calls", domain.id)
         for _ in range(150):
             tool = rng.choice(domain.tools)
-            reply = world.call(tool.name, arguments(world, tool, rng))
+            reply = world.call(tool.name, draw_arguments(world, tool, rng))
             event = world.events[-1]
             codes[reply.code] += 1
             if not reply.is_ok or tool.effect in (Effect.READ, Effect.COMPUTE):
@@ -133,7 +111,7 @@ def test_calls_replay_bit_for_bit(domains: list[Domain]) -> None:
         world, rng = sample_world(domain, 2), stream(2, "calls", domain.id)
         for _ in range(60):
             tool = rng.choice(domain.tools)
-            world.call(tool.name, arguments(world, tool, rng))
+            world.call(tool.name, draw_arguments(world, tool, rng))
         again = sample_world(domain, 2)
         for event in world.events:
             again.call(event.tool, event.arguments)
@@ -148,7 +126,7 @@ def test_lives_are_kept_to(domains: list[Domain]) -> None:
         for _ in range(150):
             old = {(entity, id): r.get(STATUS) for entity, id, r in world.records}
             tool = rng.choice(domain.tools)
-            world.call(tool.name, arguments(world, tool, rng))
+            world.call(tool.name, draw_arguments(world, tool, rng))
             for entity, id, record in world.records:
                 before, after = old.get((entity, id)), record.get(STATUS)
                 if before is None or before == after:
@@ -164,7 +142,7 @@ def test_references_lead_somewhere_for_ever(domains: list[Domain]) -> None:
         world, rng = sample_world(domain, 4), stream(4, "calls", domain.id)
         for _ in range(150):
             tool = rng.choice(domain.tools)
-            world.call(tool.name, arguments(world, tool, rng))
+            world.call(tool.name, draw_arguments(world, tool, rng))
         for entity, _, record in world.records:
             for field, kind in domain.by_entity[entity].references:
                 if field.name in record:
@@ -187,7 +165,7 @@ def test_a_fork_goes_its_own_way(domains: list[Domain]) -> None:
     before = world.records.digest()
     create = next(tool for tool in fork.domain.tools if tool.family == "create")
     rng = stream(0, "fork")
-    while not fork.call(create.name, arguments(fork, create, rng)).is_ok:
+    while not fork.call(create.name, draw_arguments(fork, create, rng)).is_ok:
         pass
     assert world.records.digest() == before != fork.records.digest()
     assert not world.events
@@ -197,9 +175,9 @@ def test_failures_come_when_they_are_planned(domains: list[Domain]) -> None:
     domain = next(d for d in domains if any("idempotency_key" in t.by_name for t in d.tools))
     tool = next(t for t in domain.tools if "idempotency_key" in t.by_name)
     rng, plain = stream(0, "faults"), sample_world(domain, 0)
-    given = arguments(plain, tool, rng)
+    given = draw_arguments(plain, tool, rng)
     while not plain.fork().call(tool.name, given).is_ok:
-        given = arguments(plain, tool, rng)
+        given = draw_arguments(plain, tool, rng)
     given.pop("idempotency_key", None)
     late = Fault(Code.DEADLINE_EXCEEDED, after=True)
     plan = FaultPlan({(tool.name, 0): Fault(Code.UNAVAILABLE), (tool.name, 1): late})

@@ -21,7 +21,8 @@ def plan(make: Maker) -> Iterator[Tool]:
     """All that an entity can have."""
     entity, number = make.entity, {"type": "number"}
     for field in entity.amounts:
-        if field.mutable and field.required:
+        # What is never small, such as a height, is no stock that could be moved.
+        if field.mutable and field.required and _amount(field).least * 5 <= _amount(field).most:
             yield make.tool(
                 "transfer",
                 "transfer",

@@ -8,7 +8,10 @@ from typing import Any
 
 from selenite.agent.ontology.entity import STATUS, Entity
 from selenite.agent.randomness import stream
-from selenite.agent.values.texts import Reference
+from selenite.agent.tools.tool import Param, Tool
+from selenite.agent.values.compounds import Several
+from selenite.agent.values.kind import Kind
+from selenite.agent.values.texts import Identifier, Reference
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.records import Record, Records
 from selenite.agent.world.world import World
@@ -30,6 +33,42 @@ def sample_world(domain: Domain, seed: int) -> World:
             entity.id_kind.of(number): _record(entity, tables, rng, today) for number in numbers
         }
     return World(domain, Records(tables), today)
+
+
+def draw_arguments(world: World, tool: Tool, rng: random.Random) -> dict[str, Any]:
+    """Arguments that fit a tool's schema, and often what is there: ids, and values of fields."""
+    return {
+        param.name: _argument(world, tool, param.kind, rng)
+        if isinstance(param.kind, Identifier) or rng.random() < 0.5
+        else _present(world, tool, param, rng)
+        for param in tool.params
+        if param.required or rng.random() < 0.4
+    }
+
+
+def _present(world: World, tool: Tool, param: Param, rng: random.Random) -> Any:
+    """A value that some record has."""
+    records = list(world.records.of(tool.entity).values())
+    value = rng.choice(records).get(tool.options.get("field", param.field)) if records else None
+    if isinstance(value, list) and not isinstance(param.kind, Several):
+        value = rng.choice(value)
+    fits = value is not None and param.kind.accepts(value)
+    return value if fits else _argument(world, tool, param.kind, rng)
+
+
+def _argument(world: World, tool: Tool, kind: Kind, rng: random.Random) -> Any:
+    match kind:
+        case Several(of, most):
+            drawn = [_argument(world, tool, of, rng) for _ in range(rng.randint(1, most))]
+            return list({str(value): value for value in drawn}.values())
+        case Reference():
+            ids = list(world.records.of(kind.entity))
+        case Identifier():
+            prefixes = {entity.prefix: entity.name for entity in world.domain.entities}
+            ids = list(world.records.of(prefixes.get(kind.prefix, tool.entity)))
+        case _:
+            ids = []
+    return rng.choice(ids) if ids and rng.random() < 0.9 else kind.draw(rng, world.today)
 
 
 def _record(

@@ -136,7 +136,7 @@ def paged(draft: Draft) -> None:
                 f"Which {many} have a {field.words} above {{{given.slot}}}? I need all their ids.",
                 f"Give me the ids of all {many} with a {field.words} over {{{given.slot}}}.",
             ),
-            answers=[Answer(f"one with a {field.words} above the limit", (id,)) for id in above],
+            answers=[Answer(f"{field.words} above the limit", (id,)) for id in above],
         )
         return
     raise Unfit("no long list")

@@ -94,7 +94,7 @@ def bulk(draft: Draft) -> None:
                 f"Please {verb} the {many} {names} in one go.",
                 f"I want to {verb} several {many}: {names}.",
             ),
-            answers=[draft.answer("one that failed", kind, id) for id in failed],
+            answers=[draft.answer("not done", kind, id) for id in failed],
             report=f"{_listed(content['done'])} "
             + ("are" if len(content["done"]) > 1 else "is")
             + f" now {tool.options['target'].replace('_', ' ')}",
