@@ -10,7 +10,7 @@ from selenite.agent.episodes.trajectory import Trajectory
 from selenite.types import Message
 
 _ID = re.compile(r"\b[A-Z]{2,4}-\d+\b")
-_NUMBER = re.compile(r"(?<![\w-])\d[\d,]*(?:\.\d+)?(?![\w-])")
+_NUMBER = re.compile(r"(?<![\w.-])-?\d[\d,]*(?:\.\d+)?(?![\w-])")
 _QUOTED = re.compile(r"[\"“]([^\"”]{2,60})[\"”]")
 
 
@@ -30,7 +30,7 @@ def _unfounded(message: Message, known: str) -> Iterator[str]:
     for id in _ID.findall(text):
         if id not in ids and not re.search(_loose(id), known, re.IGNORECASE):
             yield id
-    numbers = {_number(n) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", known)}
+    numbers = {_number(n) for n in re.findall(r"-?\d[\d,]*(?:\.\d+)?", known)}
     for number in _NUMBER.findall(_ID.sub("", text)):
         if _number(number) not in numbers:
             yield number
@@ -45,4 +45,4 @@ def _loose(id: str) -> str:
 
 
 def _number(text: str) -> float:
-    return float(text.replace(",", "").rstrip(".") or 0)
+    return abs(float(text.replace(",", "")))

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from selenite.agent.ontology.entity import Entity
 from selenite.agent.tools.making import Maker, result, several, shown
-from selenite.agent.tools.tool import Effect, Tool
+from selenite.agent.tools.tool import Effect, Param, Tool
 from selenite.agent.values.compounds import COMPOUND
 from selenite.agent.values.kind import Value
 from selenite.agent.values.numbers import Count
@@ -45,7 +46,7 @@ def plan(make: Maker) -> Iterator[Tool]:
             "List {many}, optionally filtered. Results come in pages.",
             "Returns {many} that match all given filters, page by page.",
         ),
-        [*(make.of_field(field, False) for field in filters), *order, *paging],
+        [*(make.of_field(field, False) for field in filters), *_unlike(order + paging, entity)],
         several(record, total={"type": "integer"}),
         plural=True,
     )
@@ -91,6 +92,11 @@ def plan(make: Maker) -> Iterator[Tool]:
                 by=field.name,
                 is_highest=which == "highest",
             )
+
+
+def _unlike(params: list[Param], entity: Entity) -> Iterator[Param]:
+    """Those that do not have the name of a field."""
+    return (param for param in params if param.field not in entity.by_name)
 
 
 def matching(world: World, tool: Tool, given: Mapping[str, Value]) -> list[tuple[str, Record]]:

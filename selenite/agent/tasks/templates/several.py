@@ -195,14 +195,15 @@ def reassign(draft: Draft) -> None:
     if old == new or not users:
         raise Unfit("nothing to hand over")
     first, second = locate(draft, tool.options["of"], old), locate(draft, tool.options["of"], new)
-    draft.call(tool, {tool.param_of("old").name: first.id, tool.param_of("new").name: second.id})
+    sources = {tool.param_of("old").name: first.id, tool.param_of("new").name: second.id}
+    _, content = draft.call(tool, sources)
     many = _many(draft, tool)
     draft.end_phase(
         (
             f"All {many} of {first.said} go to {second.said} from now on.",
             f"Hand all {many} of {first.said} over to {second.said}.",
         ),
-        report=f"{len(users)} of the {many} now belong to {new}",
+        report=f"{_listed(content['changed'])} now belong to {new}",
     )
 
 

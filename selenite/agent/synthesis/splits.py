@@ -1,0 +1,40 @@
+"""Which part of a corpus a trajectory is of: for training, or held out along one of the axes of
+generalisation: categories, domains, styles of names, task templates, personas, seeds.
+
+The first axis that holds it out counts, so each held-out part differs from training in its own way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from selenite.agent.episodes.trajectory import Trajectory
+from selenite.agent.world.setting import known_domain
+
+HELD_OUT_CATEGORIES = frozenset({"travel", "security", "laboratory"})
+HELD_OUT_STYLES = frozenset({"dotted_camel"})
+HELD_OUT_TEMPLATES = frozenset({"reconcile", "paged"})
+_SHARE = 0.05  # of domains, of personas, and of what is left
+
+
+def split_of(trajectory: Trajectory) -> str:
+    """``train``, ``category``, ``domain``, ``style``, ``template``, ``persona`` or ``sample``."""
+    setting = trajectory.task.setting
+    domain = known_domain(setting.seed, setting.domain)
+    if domain.category in HELD_OUT_CATEGORIES:
+        return "category"
+    if _is_drawn(f"domain {domain.id}"):
+        return "domain"
+    if domain.style in HELD_OUT_STYLES:
+        return "style"
+    if trajectory.task.template in HELD_OUT_TEMPLATES:
+        return "template"
+    if _is_drawn(f"persona {trajectory.persona}"):
+        return "persona"
+    return "sample" if _is_drawn(f"task {trajectory.task.id}") else "train"
+
+
+def _is_drawn(name: str) -> bool:
+    """The same draw for the same name."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < _SHARE * 2**64
