@@ -34,3 +34,37 @@ def make(
         f"{settings.out_dir}: {manifest['trajectories']:,} trajectories of {manifest['tasks']:,} "
         f"tasks in {manifest['domains']:,} domains"
     )
+
+
+@synth.command()
+def show(
+    corpus: Annotated[Path, typer.Argument(help="The folder of a corpus.")],
+    name: Annotated[str, typer.Argument(help="A domain (commerce-0004) or a trajectory (7-123).")],
+    html: Annotated[Path | None, typer.Option(help="Write one HTML page here instead.")] = None,
+) -> None:
+    """Show a world with its tools, or a trajectory with its task."""
+    from selenite.agent.synthesis.show import show as run
+
+    run(corpus, name, html)
+    if html is not None:
+        typer.echo(html)
+
+
+@synth.command()
+def export(
+    corpus: Annotated[Path, typer.Argument(help="The folder of a corpus.")],
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    form: Annotated[str, typer.Option(help="chat, tokens or parquet.")] = "chat",
+    split: Annotated[
+        str | None, typer.Option(help="train, or one that is held out; all where none is given.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Of tokens: a model directory with a chat template.")
+    ] = None,
+) -> None:
+    """Write trajectories as chat JSON lines, as parquet, or as token ids with a loss mask."""
+    from selenite.agent.synthesis.export import export as run
+    from selenite.agent.synthesis.pipeline import trajectories
+
+    count = run(trajectories(corpus, split), file, form, tokenizer)
+    typer.echo(f"{file}: {count:,} trajectories")

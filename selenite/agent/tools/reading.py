@@ -10,7 +10,7 @@ from selenite.agent.ontology.entity import Entity
 from selenite.agent.tools.making import Maker, result, several, shown
 from selenite.agent.tools.tool import Effect, Param, Tool
 from selenite.agent.values.compounds import COMPOUND
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Kind, Value
 from selenite.agent.values.numbers import Count
 from selenite.agent.values.texts import Choice, Text
 from selenite.agent.world.reply import Code, Refusal
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from selenite.agent.world.world import World
 
 Record = Mapping[str, Any]
+PAGE = "_page"
+"""What the number of a page stands for."""
 _PAGE = 5  # records, where no limit is given
 
 
@@ -34,10 +36,10 @@ def plan(make: Maker) -> Iterator[Tool]:
         record,
     )
     filters = make.some(make.filters(), 1, 3)
-    paging = [make.param("limit", Count(1, 20), False), make.param("page", Count(1, 9), False)]
+    paging = [_extra(make, "limit", Count(1, 20)), _extra(make, "page", Count(1, 9))]
     simple = [f.name for f in entity.fields if f.required and not isinstance(f.kind, COMPOUND)]
     sortable = simple[: make.rng.randint(2, 4)]
-    order = [make.param("sort_by", Choice(tuple(sortable)), False)] if len(sortable) > 1 else []
+    order = [_extra(make, "sort_by", Choice(tuple(sortable)))] if len(sortable) > 1 else []
     yield make.tool(
         "list",
         "list",
@@ -46,7 +48,7 @@ def plan(make: Maker) -> Iterator[Tool]:
             "List {many}, optionally filtered. Results come in pages.",
             "Returns {many} that match all given filters, page by page.",
         ),
-        [*(make.of_field(field, False) for field in filters), *_unlike(order + paging, entity)],
+        [*(make.of_field(field, False) for field in filters), *_unlike([*order, *paging], entity)],
         several(record, total={"type": "integer"}),
         plural=True,
     )
@@ -94,9 +96,16 @@ def plan(make: Maker) -> Iterator[Tool]:
             )
 
 
+def _extra(make: Maker, name: str, kind: Kind) -> Param:
+    """A parameter that stands for no field, even if one has its name."""
+    return Param(
+        make.style.param(name.removeprefix("_")), kind, f"_{name.removeprefix('_')}", False
+    )
+
+
 def _unlike(params: list[Param], entity: Entity) -> Iterator[Param]:
     """Those that do not have the name of a field."""
-    return (param for param in params if param.field not in entity.by_name)
+    return (param for param in params if param.field[1:] not in entity.by_name)
 
 
 def matching(world: World, tool: Tool, given: Mapping[str, Value]) -> list[tuple[str, Record]]:
@@ -121,10 +130,10 @@ def get(world: World, tool: Tool, given: Mapping[str, Value]) -> dict[str, Any]:
 def list_(world: World, tool: Tool, given: Mapping[str, Value]) -> dict[str, Any]:
     """A page of those that match."""
     found = matching(world, tool, given)
-    by = given.get("sort_by")
+    by = given.get("_sort_by")
     if by is not None:
         found.sort(key=lambda item: (item[1][by], item[0]))
-    size, page = given.get("limit", _PAGE), given.get("page", 1)
+    size, page = given.get("_limit", _PAGE), given.get(PAGE, 1)
     first = (page - 1) * size
     more = {"next_page": page + 1} if first + size < len(found) else {}
     return {

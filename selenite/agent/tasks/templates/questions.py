@@ -6,6 +6,7 @@ from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import locate
 from selenite.agent.tasks.plan import Answer, Read, Source
+from selenite.agent.tools.reading import PAGE
 from selenite.agent.tools.tool import Tool
 from selenite.agent.values.compounds import COMPOUND
 from selenite.agent.values.numbers import Count, Measure
@@ -113,7 +114,7 @@ def paged(draft: Draft) -> None:
     """How often something occurs in a list that comes in pages."""
     for tool in draft.tools("list"):
         records = draft.world.records.of(tool.entity)
-        pages = [p for p in tool.params if p.field == "page"]
+        pages = [p for p in tool.params if p.field == PAGE]
         numbers = [
             f
             for f in draft.domain.by_entity[tool.entity].fields
