@@ -105,21 +105,17 @@ def _try(
         setting = Setting(seed, domain, rng.randrange(1 << 31))
         template = rng.choice(recipe.templates)
         try:
-            return _written(f"{seed}-{number}", number, cls, recipe, template, setting, rng)
+            return write_task(number, cls, template, setting, rng)
         except Unfit:
             continue
     return None
 
 
-def _written(
-    id: str,
-    number: int,
-    cls: TaskClass,
-    recipe: Recipe,
-    template: Template,
-    setting: Setting,
-    rng: random.Random,
+def write_task(
+    number: int, cls: TaskClass, template: Template, setting: Setting, rng: random.Random
 ) -> Task:
+    """A task of a class by a template in a world; ``Unfit`` where there is none."""
+    recipe = RECIPES[cls]
     draft = Draft(setting.open(), rng)
     template(draft)
     if recipe.then:
@@ -127,7 +123,7 @@ def _written(
     varied = recipe.vary(draft) if recipe.vary else Variation()
     setting = replace(setting, patches=varied.patches, faults=varied.faults)
     task = Task(
-        id=id,
+        id=f"{setting.seed}-{number}",
         number=number,
         template=template.__name__,
         cls=cls,

@@ -6,13 +6,15 @@ while and done again after a conflict. What must be said is checked with the dia
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selenite.agent.randomness import stream
 from selenite.agent.tasks.draft import Unfit
 from selenite.agent.tasks.goal import Goal
-from selenite.agent.tasks.plan import All, Given, Read, Source, Step, Words, at
+from selenite.agent.tasks.mutations import near_misses
+from selenite.agent.tasks.plan import All, Given, Read, Source, Step, Words, at, sources_of
 from selenite.agent.tasks.task import Task
 from selenite.agent.values.kind import Value
 from selenite.agent.world.records import Records
@@ -94,60 +96,36 @@ def reached(task: Task, free: Mapping[str, Collection[str]]) -> Goal:
     return goal
 
 
-def unproved(task: Task) -> Iterable[str]:
+def unproved(task: Task) -> Iterator[str]:
     """What does not hold of a task, each in a line:
 
-    - the solution reaches the goal; with a call left out or a write's argument changed it does not
-      (where only something must be said, leaving out a call leaves that unknown);
-    - doing nothing does not reach it, unless there is nothing to do;
-    - every argument has a source, and what is read was read before.
+    - the solution reaches the goal, which is more than nothing where something is written;
+    - every argument has a source, and what is read was read before;
+    - no near miss (``mutations.py``) reaches it.
     """
-    steps = task.steps
-    whole = play(task, steps)
+    whole = play(task, task.steps)
     if not whole.went_as_planned or task.goal.unmet(whole.before, whole.world.records):
         yield "the solution does not reach the goal"
         return
-    has_writes = any(step.is_write for step in steps)
-    if has_writes and not task.goal.predicates:
+    if any(step.is_write for step in task.steps) and not task.goal.predicates:
         yield "the writes leave no trace"
-    for place, step in enumerate(steps):
+    yield from _unfounded(task)
+    rng = stream(task.setting.seed, "near misses", task.number)
+    for wrong, calls in near_misses(task, whole.world.domain, whole.world, rng):
+        world = task.setting.open()
+        for tool, arguments in calls:
+            call(world, tool, arguments)
+        if not task.goal.unmet(whole.before, world.records):
+            yield f"{wrong}: it does as well"
+
+
+def _unfounded(task: Task) -> Iterator[str]:
+    """Arguments of the solution that come from nowhere."""
+    for place, step in enumerate(task.steps):
         for name, source in step.sources.items():
-            if name not in step.arguments:
-                yield f"call {place}: {name} has no value"
-            if isinstance(source, Given) and source.slot not in task.slots:
-                yield f"call {place}: {name} is known to nobody"
-            if isinstance(source, Read) and source.step >= place:
-                yield f"call {place}: {name} is not known yet"
-        if step.is_write:
-            rest = without(task, place)
-            if not rest:
-                continue
-            less = play(task, rest)
-            if less.went_as_planned and not task.goal.unmet(less.before, less.world.records):
-                yield f"call {place} is not needed"
-
-
-def without(task: Task, place: int) -> tuple[Step, ...]:
-    """The solution without a call and without all that need what it returns."""
-    gone = {place}
-    kept: list[Step] = []
-    places: dict[int, int] = {}
-    for number, step in enumerate(task.steps):
-        if number in gone or step.needs & gone:
-            gone.add(number)
-            continue
-        places[number] = len(kept)
-        kept.append(replace(step, sources=_moved(step.sources, places)))
-    return tuple(kept)
-
-
-def _moved(sources: Mapping[str, Source], places: Mapping[int, int]) -> dict[str, Source]:
-    def moved(source: Any) -> Any:
-        match source:
-            case Read(step, path):
-                return Read(places[step], path)
-            case All(parts):
-                return All(tuple(moved(part) for part in parts))
-        return source
-
-    return {name: moved(source) for name, source in sources.items()}
+            for part in sources_of(source):
+                match part:
+                    case Given(slot) if slot not in task.slots:
+                        yield f"call {place}: {name} is known to nobody"
+                    case Read(before) if before >= place:
+                        yield f"call {place}: {name} is not known yet"

@@ -25,13 +25,19 @@ class Setting:
 
     def open(self) -> World:
         """The world as it is when an episode begins."""
-        world = sample_world(known_domain(self.seed, self.domain), self.world)
+        world = _known_world(self.seed, self.domain, self.world).fork(self.faults)
         for patch in self.patches:
             world.change(patch)
-        return world.fork(self.faults)
+        return world
 
 
 @lru_cache(maxsize=16)
 def known_domain(seed: int, number: int) -> Domain:
     """``make_domain``, remembered."""
     return make_domain(seed, number)
+
+
+@lru_cache(maxsize=64)
+def _known_world(seed: int, number: int, world: int) -> World:
+    """As it was sampled, to be forked only."""
+    return sample_world(known_domain(seed, number), world)

@@ -43,7 +43,10 @@ def fact(draft: Draft) -> None:
 
 def reckoned(draft: Draft) -> None:
     """A sum, a price, or how many there are."""
-    tool = draft.rng.choice(draft.tools("total") + draft.tools("quote") + draft.tools("count"))
+    tools = draft.tools("total") + draft.tools("quote") + draft.tools("count")
+    if not tools:
+        raise Unfit("nothing to reckon")
+    tool = draft.rng.choice(tools)
     sources: dict[str, Source] = {}
     filters = []
     for param in tool.params:

@@ -57,7 +57,10 @@ def forbidden(draft: Draft) -> None:
 
 def no_tool(draft: Draft) -> None:
     """Something that a tool would do which this agent does not have: handed to a human."""
-    tool = draft.rng.choice(draft.tools("move") + draft.tools("delete"))
+    tools = draft.tools("move") + draft.tools("delete")
+    if not tools:
+        raise Unfit("no tool to leave out")
+    tool = draft.rng.choice(tools)
     id, _ = draft.any_record(
         tool.entity, lambda r: tool.family == "delete" or r.get(STATUS) in tool.options["sources"]
     )

@@ -1,0 +1,169 @@
+"""Episodes: who knows the solution passes every judge, bad agents do not, users invent nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from selenite.agent.episodes.defects import Defect
+from selenite.agent.episodes.episode import play, play_script
+from selenite.agent.episodes.style import agent_style
+from selenite.agent.episodes.trajectory import Trajectory, Turn
+from selenite.agent.judges.verdict import judge
+from selenite.agent.randomness import stream
+from selenite.agent.tasks.author import make_task
+from selenite.agent.tasks.task import Task, TaskClass
+from selenite.agent.users.persona import persona
+from selenite.agent.users.user import CardUser
+from selenite.agent.world.reply import Code, Reply
+from selenite.types import Message
+
+DOMAINS = range(120)
+
+
+@pytest.fixture(scope="module")
+def trajectories() -> list[Trajectory]:
+    found = [play_script(make_task(6, number, DOMAINS)) for number in range(1000)]
+    return [trajectory for trajectory in found if trajectory is not None]
+
+
+def test_scripted_agents_pass_and_replay(trajectories: list[Trajectory]) -> None:
+    assert len(trajectories) == 1000
+    rejected = [(t.id, verdict.faults) for t in trajectories if not (verdict := judge(t)).passes]
+    assert len(rejected) <= 10, rejected[:3]  # 99 percent; each of them was replayed
+
+
+def test_every_class_looks_as_it_should(trajectories: list[Trajectory]) -> None:
+    codes: dict[TaskClass, Counter[Code]] = defaultdict(Counter)
+    parallel = Counter[TaskClass]()
+    for trajectory in trajectories:
+        cls = trajectory.task.cls
+        codes[cls].update(e.reply.code for e in trajectory.events if e.reply.code)
+        parallel[cls] += any(len(message.tool_calls) > 1 for message in trajectory.messages)
+        if cls is TaskClass.REPAIR:
+            assert len(trajectory.untrained) == 1
+        if cls is TaskClass.CHANGE_OF_MIND:
+            assert sum(message.role == "user" for message in trajectory.messages) >= 2
+    assert codes[TaskClass.CONFLICT].keys() == {Code.CONFLICT}
+    assert codes[TaskClass.REPAIR].keys() == {Code.INVALID_ARGUMENT}
+    assert {Code.UNAVAILABLE, Code.RATE_LIMITED} <= codes[TaskClass.TRANSIENT].keys()
+    assert not codes[TaskClass.CLEAN]
+    assert parallel[TaskClass.PARALLEL] > 50
+
+
+class Null:
+    """Says one thing and does nothing."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def act(self, messages: Sequence[Message]) -> Turn:
+        return Turn(self._text)
+
+
+def play_with(task: Task, agent: Null) -> Trajectory:
+    world = task.setting.open()
+    user = CardUser(task, persona(0), world, stream(0, "user"))
+    return play(task, world, agent, user, agent_style(0))
+
+
+def test_an_agent_that_does_nothing_succeeds_only_where_nothing_is_to_do() -> None:
+    for number in range(400):
+        task = make_task(6, number, DOMAINS)
+        verdict = judge(play_with(task, Null("Certainly.")))
+        assert verdict.passes is (task.template == "chat"), (task.id, verdict)
+
+
+@pytest.mark.parametrize("defect", Defect)
+def test_judges_find_every_defect(defect: Defect) -> None:
+    found = [play_script(make_task(6, number, DOMAINS), defect) for number in range(300)]
+    spoilt = [trajectory for trajectory in found if trajectory is not None]
+    assert len(spoilt) > 30
+    missed = [trajectory.id for trajectory in spoilt if judge(trajectory).passes]
+    assert not missed
+
+
+def test_judges_find_what_was_tampered_with(trajectories: list[Trajectory]) -> None:
+    whole = next(t for t in trajectories if t.task.cls is TaskClass.CLEAN and len(t.events) > 1)
+    event = whole.events[-1]
+    other = replace(event, reply=Reply({**event.reply.content, "more": 1}))
+    for spoilt, reason in (
+        (replace(whole, events=(*whole.events[:-1], other)), "replay"),
+        (replace(whole, events=(*whole.events[:-1], replace(event, after="0"))), "replay"),
+        (replace(whole, messages=whole.messages[:-1]), "form"),
+        (replace(whole, messages=(*whole.messages[:-1], Message("assistant", ""))), "form"),
+        (replace(whole, ended="patience"), "rubric"),
+        (said(whole, "It costs 98765 in all, see XYZ-4711."), "faithful"),
+        (said(whole, "Well. " * 400), "style"),
+    ):
+        assert judge(spoilt).reason == reason
+
+
+def said(trajectory: Trajectory, text: str) -> Trajectory:
+    last = trajectory.messages[-1]
+    changed = replace(last, content=f"{last.content} {text}")
+    return replace(trajectory, messages=(*trajectory.messages[:-1], changed))
+
+
+# --- users
+
+
+def values_in(text: str) -> set[str]:
+    """What could be a value: numbers, those of ids too, and addresses."""
+    return set(re.findall(r"\d[\d.,:]*\d|\d|\S+@\S+\w", text))
+
+
+def test_a_user_says_nothing_that_is_not_on_the_card(trajectories: list[Trajectory]) -> None:
+    for trajectory in trajectories[:500]:
+        task, world = trajectory.task, trajectory.task.setting.open()
+        card = " ".join(
+            form
+            for slot in task.slots.values()
+            for value in (slot.value, task.mistaken.get(slot.name, slot.value))
+            for form in slot.kind.forms(value, world.today)
+        )
+        words = " ".join(phase.request for phase in task.phases)
+        known = values_in(f"{card} {words}")
+        for message in trajectory.messages:
+            if message.role == "user":
+                assert values_in(message.content) <= known | {"."}, (trajectory.id, message.content)
+
+
+def test_a_user_waits_for_the_report_and_leaves_when_it_comes() -> None:
+    task = next(t for n in range(200) if (t := make_task(6, n, DOMAINS)).withheld)
+    user = CardUser(task, persona(1), task.setting.open(), stream(0, "user"))
+    user.open()
+    slot = task.slots[min(task.withheld)]
+    assert slot.name not in user.said
+    answer = user.reply(f"What is the {slot.words}?")
+    assert answer is not None
+    assert slot.name in user.said
+    assert user.reply("One moment, let me look.") is not None
+    assert user.ended == ""
+    assert user.reply("It is done.") is None
+    assert user.ended == "done"
+
+
+def test_a_user_loses_patience() -> None:
+    task = next(t for n in range(200) if (t := make_task(6, n, DOMAINS)).steps)
+    user = CardUser(task, persona(1), task.setting.open(), stream(0, "user"))
+    user.open()
+    turns = 0
+    while user.reply("What is the colour of the moon?") is not None:
+        turns += 1
+    assert user.ended == "patience"
+    assert turns == persona(1).patience
+
+
+def test_people_and_agents_are_many() -> None:
+    task = make_task(6, 3, DOMAINS)
+    world = task.setting.open()
+    assert len({agent_style(n).system(task, world) for n in range(2000)}) > 1500
+    traits = {replace(persona(n), number=0) for n in range(400)}
+    assert len(traits) > 200
+    texts = {CardUser(task, persona(n), world, stream(n, "user")).open() for n in range(400)}
+    assert len(texts) > 150
