@@ -117,6 +117,6 @@ class UnavailableError(SeleniteError, RuntimeError):
 
 
 class EndpointError(SeleniteError, RuntimeError):
-    """A server that was asked over HTTP refused, failed, went away, or answers something else."""
+    """A server that we asked refused, failed, went away, or answers something else."""
 
     exit_code = 12

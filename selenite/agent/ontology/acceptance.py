@@ -16,8 +16,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-import jsonschema
-
 from selenite.agent.ontology.evolve import make_domain
 from selenite.agent.randomness import stream
 from selenite.agent.tools.tool import Tool, signature
@@ -25,6 +23,7 @@ from selenite.agent.values.texts import Identifier, Reference
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.reply import Code
 from selenite.agent.world.sample import draw_arguments, sample_world
+from selenite.errors import MissingExtraError
 
 STATES = 50  # in which each tool is tried
 _NEW_SIGNATURES = 3
@@ -126,7 +125,11 @@ def _faults(seed: int, domain: Domain) -> Iterator[str]:
 
 
 def _fits(tool: Tool, content: object) -> bool:
-    return jsonschema.Draft202012Validator(tool.returns).is_valid(content)
+    try:
+        from jsonschema import Draft202012Validator
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("jsonschema", "agent", "trying tools") from error
+    return bool(Draft202012Validator(tool.returns).is_valid(content))
 
 
 def _dependencies(domain: Domain, signatures: dict[str, str]) -> Iterator[tuple[str, str]]:

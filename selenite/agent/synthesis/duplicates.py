@@ -44,7 +44,7 @@ def find_duplicates(
     try:
         from datasketch import MinHash, MinHashLSH
     except ModuleNotFoundError as error:
-        raise MissingExtraError("datasketch", "train", "finding near duplicates") from error
+        raise MissingExtraError("datasketch", "agent", "finding near duplicates") from error
     seen, structures, removed = set[bytes](), Counter[str](), Removed()
     index = MinHashLSH(threshold=config.likeness, num_perm=_PERMUTATIONS)
     shingles: dict[str, frozenset[bytes]] = {}

@@ -97,7 +97,7 @@ def _parquet(rows: Iterable[Row], path: Path) -> int:
         import pyarrow as pa
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "train", "parquet files") from error
+        raise MissingExtraError("pyarrow", "agent", "parquet files") from error
     text = pa.string()
     function = pa.struct([("name", text), ("arguments", text)])
     call = pa.struct([("id", text), ("type", text), ("function", function)])

@@ -126,7 +126,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     try:
         import zstandard
     except ModuleNotFoundError as error:
-        raise MissingExtraError("zstandard", "train", "compressed trajectories") from error
+        raise MissingExtraError("zstandard", "agent", "compressed trajectories") from error
     text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
@@ -139,6 +139,6 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         import zstandard
     except ModuleNotFoundError as error:
-        raise MissingExtraError("zstandard", "train", "compressed trajectories") from error
+        raise MissingExtraError("zstandard", "agent", "compressed trajectories") from error
     text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
     yield from map(json.loads, text.splitlines())
