@@ -15,7 +15,7 @@ from selenite.agent.ontology.evolve import make_domain
 from selenite.agent.randomness import stream
 from selenite.agent.tools.tool import Effect, signature
 from selenite.agent.world.domain import Domain
-from selenite.agent.world.faults import Fault, FaultPlan
+from selenite.agent.world.faults import Change, Fault, FaultPlan
 from selenite.agent.world.records import Records
 from selenite.agent.world.reply import Code
 from selenite.agent.world.sample import draw_arguments, sample_world
@@ -135,6 +135,70 @@ def test_lives_are_kept_to(domains: list[Domain]) -> None:
                 assert any(before in m.sources and after == m.target for m in moves)
                 changes += 1
     assert changes > 50
+
+
+def test_no_policy_is_broken_by_what_succeeds(domains: list[Domain]) -> None:
+    """What the policies say of the record as it was, asked again."""
+    guarded = 0
+    for domain in domains:
+        world, rng = sample_world(domain, 6), stream(6, "calls", domain.id)
+        tools = [
+            tool
+            for tool in domain.tools
+            if tool.family in ("move", "update", "delete")
+            and domain.policies_of(tool.entity, tool.verb)
+        ]
+        for _ in range(100 if tools else 0):
+            tool = rng.choice(tools)
+            given = draw_arguments(world, tool, rng)
+            before = world.records.copy()
+            reply = world.call(tool.name, given)
+            record = before.find(tool.entity, given[tool.param_of("id").name])
+            rules = domain.policies_of(tool.entity, tool.verb)
+            allowed = record is not None and all(
+                rule.allows(record, before.of(tool.entity).values(), world.today) for rule in rules
+            )
+            assert allowed or not reply.is_ok
+            guarded += record is not None and not allowed
+    assert guarded > 100
+
+
+def test_every_code_is_reachable(domains: list[Domain]) -> None:
+    found = set[Code | None]()
+    for domain in domains:
+        world, rng = sample_world(domain, 7), stream(7, "calls", domain.id)
+        for _ in range(100):
+            tool = rng.choice(domain.tools)
+            found.add(world.call(tool.name, draw_arguments(world, tool, rng)).code)
+    world = sample_world(domains[0], 0)
+    name, entity = domains[0].tools[0].name, domains[0].entities[0].name
+    id, record = next(iter(world.records.of(entity).items()))
+    field = next(iter(record))
+    meanwhile = Change(entity, id, field, record[field])
+    planned = [Fault(Code.UNAVAILABLE), Fault(Code.RATE_LIMITED, retry_after=3)]
+    planned += [Fault(Code.DEADLINE_EXCEEDED), Fault(Code.CONFLICT, meanwhile=meanwhile)]
+    plan = FaultPlan({(name, i): fault for i, fault in enumerate(planned)})
+    rng, faulty = stream(0, "codes"), world.fork(plan)
+    for _ in planned:
+        found.add(faulty.call(name, draw_arguments(world, domains[0].tools[0], rng)).code)
+    arguments = draw_arguments(world, domains[0].tools[0], rng)
+    found.add(world.fork(FaultPlan(denied=frozenset({name}))).call(name, arguments).code)
+    found.add(world.call("no_such_tool", {}).code)
+    assert found == {None, *Code}
+
+
+def test_somebody_else_changes_a_record_at_a_conflict(domains: list[Domain]) -> None:
+    world = sample_world(domains[0], 0)
+    tool = next(t for t in domains[0].tools if t.family == "get")
+    id, record = next(iter(world.records.of(tool.entity).items()))
+    field = next(f for f in domains[0].by_entity[tool.entity].fields if f.name in record)
+    value = field.kind.draw(stream(1, "other"), world.today)
+    change = Change(tool.entity, id, field.name, value)
+    faulty = world.fork(FaultPlan({(tool.name, 0): Fault(Code.CONFLICT, meanwhile=change)}))
+    given = {tool.param_of("id").name: id}
+    assert faulty.call(tool.name, given).code is Code.CONFLICT
+    assert faulty.call(tool.name, given).content[field.name] == value
+    assert faulty.events[0].before == world.records.digest()
 
 
 def test_references_lead_somewhere_for_ever(domains: list[Domain]) -> None:
