@@ -34,11 +34,12 @@ def tracked_files() -> list[Path]:
 
 
 def config_class(path: Path) -> type[Config]:
-    """The class that a shipped TOML is for: those directly in ``configs/`` are of pre-training."""
+    """The class that a shipped TOML is for: those not named here are of pre-training."""
+    from selenite.agent.synthesis.config import SynthesisConfig
     from selenite.train.pretrain import PretrainConfig
 
     assert path.parent == ROOT / "configs", f"{path}: say here which config class it is for"
-    return PretrainConfig
+    return {"agentic.toml": SynthesisConfig}.get(path.name, PretrainConfig)
 
 
 # --- configs
@@ -167,8 +168,8 @@ def check_selenite(arguments: list[str]) -> None:
         assert command is not None
         with command.make_context(name, rest, parent=context):
             pass
-    if name == "pretrain":
-        path, *overrides = arguments[1:]
+    if name == "pretrain" or arguments[:2] == ["synth", "make"]:
+        path, *overrides = arguments[1 if name == "pretrain" else 2 :]
         load(config_class(ROOT / path), ROOT / path, overrides)
 
 
