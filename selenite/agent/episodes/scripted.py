@@ -81,7 +81,7 @@ class ScriptedAgent:
                 yield from self._steps(phase, last)
                 yield Turn(self._report(phase))
             else:
-                yield Turn(phrase("chat", self._rng, title=self._title))
+                yield Turn(phrase("chat", self._rng, title=self._title, report=phase.report))
         while True:  # the user goes on although all is said
             yield Turn("That is all that I can do here.")
 
@@ -160,10 +160,10 @@ class ScriptedAgent:
         blunder = self._task.blunder
         if blunder is not None and blunder.step == first:
             wrong = _with(calls[0], blunder.parameter, blunder.value)
-            yield Turn(self._word("look"), (wrong,), is_trained=False)
+            yield Turn(self._look(group), (wrong,), is_trained=False)
             content = phrase("repair", self._rng)
         else:
-            content = self._word("look")
+            content = self._look(group)
         for _ in range(_TRIES):
             seen = yield Turn(content, tuple(calls))
             if len(calls) > 1 or seen[0].code not in {*RETRYABLE, Code.CONFLICT}:
@@ -271,8 +271,10 @@ class ScriptedAgent:
     def _tool(self, step: Step) -> Tool:
         return self._domain.by_tool[step.tool]
 
-    def _word(self, act: str) -> str:
-        return phrase(act, self._rng) if self._style.says_steps else ""
+    def _look(self, group: Sequence[Step]) -> str:
+        """What is said beside calls that only read."""
+        is_said = self._style.says_steps and not group[0].is_write
+        return phrase("look", self._rng) if is_said else ""
 
 
 def _with(call: Call, parameter: str, value: Value) -> Call:

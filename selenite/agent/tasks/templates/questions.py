@@ -77,7 +77,7 @@ def reckoned(draft: Draft) -> None:
             f"Add up the {words} of all {many}.",
         )
     else:
-        answer = Answer("how many", _numbers(content["total"]))
+        answer = Answer(f"the number of {many}", _numbers(content["total"]))
         requests = (f"How many {many} are there in all?", f"Count the {many} for me, please.")
         if "group_by" in draft.slots:
             requests = tuple(f"{text} Group them by {{group_by}}." for text in requests)

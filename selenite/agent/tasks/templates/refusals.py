@@ -10,16 +10,25 @@ from selenite.agent.tools.tool import Tool
 from selenite.agent.world.policy import Policy
 
 _CHAT = (
-    "Hello! How are you today?",
-    "Thanks for your help yesterday.",
-    "What do you think of the weather these days?",
-    "Can you explain in a sentence what a prime number is?",
-    "Do you prefer tea or coffee?",
-    "Tell me something nice, please.",
-    "What is the capital of France?",
-    "How many minutes are there in two hours?",
-    "Who are you, and what can you do for me?",
-    "Good morning! I only wanted to say hello.",
+    ("Hello! How are you today?", "I am well, thank you."),
+    ("Thanks for your help yesterday.", "You are welcome."),
+    ("What do you think of the weather these days?", "I cannot see it from here, I am afraid."),
+    (
+        "Can you explain in a sentence what a prime number is?",
+        "A whole number above one that only one and itself divide",
+    ),
+    ("Do you prefer tea or coffee?", "I drink neither, but tea sounds nice."),
+    ("Tell me something nice, please.", "It is a pleasure to work with you."),
+    ("What is the capital of France?", "Paris."),
+    ("Which language do they speak in Brazil?", "Portuguese."),
+    ("Who are you, and what can you do for me?", "I look things up and change them, by tools."),
+    ("Good morning! I only wanted to say hello.", "Good morning! It is nice to hear from you."),
+    ("What is the opposite of 'increase'?", "Decrease."),
+    ("How do you spell 'accommodation'?", "A-c-c-o-m-m-o-d-a-t-i-o-n."),
+    ("Is a tomato a fruit or a vegetable?", "To a botanist it is a fruit, to a cook a vegetable."),
+    ("Could you translate 'good night' into German?", "Gute Nacht."),
+    ("I am a bit tired today.", "I am sorry to hear that. I hope that you can rest soon."),
+    ("Do you ever sleep?", "No, I am here whenever you need me."),
 )
 
 
@@ -76,7 +85,8 @@ def no_tool(draft: Draft) -> None:
 
 def chat(draft: Draft) -> None:
     """Nothing that any tool is for."""
-    draft.end_phase(_CHAT)
+    request, answer = draft.rng.choice(_CHAT)
+    draft.end_phase((request,), report=answer.rstrip("."))
 
 
 def escalate(draft: Draft, subject: Source, reason: str) -> None:
