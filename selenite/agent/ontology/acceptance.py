@@ -154,7 +154,7 @@ def _shingles(domain: Domain) -> Iterator[int]:
     """Hashes of all runs of five words in names and descriptions of the tools."""
     for tool in domain.tools:
         said = [f"{tool.name} {tool.description}", *tool.by_name]
-        words = " ".join(said).replace("_", " ").split()
+        words = spoken(" ".join(said)).split()
         for i in range(max(1, len(words) - _WORDS + 1)):
             text = " ".join(words[i : i + _WORDS]).lower()
             yield int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from selenite.agent.values.kind import Kind
+from selenite.agent.values.kind import Kind, spoken
 from selenite.agent.values.numbers import Count, Measure, Money
 from selenite.agent.values.texts import Choice, Identifier, Reference
 
@@ -24,7 +24,7 @@ class Field:
 
     @property
     def words(self) -> str:
-        return self.name.replace("_", " ")
+        return spoken(self.name)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Entity:
 
     @property
     def words(self) -> str:
-        return self.name.replace("_", " ")
+        return spoken(self.name)
 
     @property
     def plural(self) -> str:

@@ -22,7 +22,7 @@ from selenite.agent.tasks.plan import (
     sources_of,
 )
 from selenite.agent.tools.tool import Effect, Tool
-from selenite.agent.values.kind import Kind, Value
+from selenite.agent.values.kind import Kind, Value, spoken
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.records import Record
 from selenite.agent.world.reply import Code, Reply
@@ -72,6 +72,10 @@ class Draft:
         if not found:
             raise Unfit(f"no tool to {family}")
         return found[0]
+
+    def many(self, tool: Tool) -> str:
+        """What several records of a tool's entity are called."""
+        return spoken(self.domain.by_entity[tool.entity].plural)
 
     def any_record(
         self, entity: str, suits: Callable[[Record], bool] = lambda record: True

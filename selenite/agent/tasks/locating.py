@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.plan import Read, Source
 from selenite.agent.values.compounds import COMPOUND
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Value, spoken
 from selenite.agent.values.texts import Flag, Reference, Text
 
 _DEPTH = 2  # records on the way, at most
@@ -26,7 +26,7 @@ class Target:
 def by_id(draft: Draft, entity: str, id: str) -> Target:
     """The user knows the id."""
     kind = draft.domain.by_entity[entity].id_kind
-    words = entity.replace("_", " ")
+    words = spoken(entity)
     given = draft.give(f"{entity}_id", f"{words} id", kind, id)
     return Target(given, f"the {words} {{{given.slot}}}")
 
@@ -62,10 +62,10 @@ def _by_search(draft: Draft, entity: str, id: str, depth: int) -> Target | None:
                 continue
             field = draft.domain.by_entity[entity].by_name[name]
             given = draft.give(
-                f"{entity}_{name}", f"{_words(entity)}'s {field.words}", field.kind, query
+                f"{entity}_{name}", f"{spoken(entity)}'s {field.words}", field.kind, query
             )
             step, _ = draft.call(tool, {parameter: given})
-            said = f"the {_words(entity)} with the {field.words} {{{given.slot}}}"
+            said = f"the {spoken(entity)} with the {field.words} {{{given.slot}}}"
             return Target(Read(step, ("items", 0, "id")), said)
     return None
 
@@ -79,13 +79,13 @@ def _by_filter(draft: Draft, entity: str, id: str, depth: int) -> Target | None:
                 continue
             if _items(draft, tool.name, {param.name: record[name]}) != [id]:
                 continue
-            words = name.replace("_", " ")
+            words = spoken(name)
             given = draft.give(
-                f"{entity}_{name}", f"{_words(entity)}'s {words}", kind, record[name]
+                f"{entity}_{name}", f"{spoken(entity)}'s {words}", kind, record[name]
             )
             step, _ = draft.call(tool, {param.name: given})
             link = "of" if isinstance(kind, Text) else "whose " + words + " is"
-            said = f"the {_words(entity)} {link} {{{given.slot}}}"
+            said = f"the {spoken(entity)} {link} {{{given.slot}}}"
             return Target(Read(step, ("items", 0, "id")), said)
     return None
 
@@ -103,7 +103,7 @@ def _by_way(draft: Draft, entity: str, id: str, depth: int) -> Target | None:
                 continue
             other = locate(draft, param.kind.entity, record[param.field], depth - 1)
             step, _ = draft.call(tool, {param.name: other.id})
-            said = f"the {_words(entity)} of {other.said}"
+            said = f"the {spoken(entity)} of {other.said}"
             return Target(Read(step, ("items", 0, "id")), said)
     return None
 
@@ -112,7 +112,3 @@ def _items(draft: Draft, tool: str, arguments: dict[str, Value]) -> list[str]:
     """Ids that a reading call would find."""
     reply = draft.world.fork().call(tool, arguments)
     return [item["id"] for item in reply.content["items"]] if reply.is_ok else []
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

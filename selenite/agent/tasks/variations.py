@@ -14,7 +14,7 @@ from selenite.agent.tasks.plan import Given, Words
 from selenite.agent.tasks.task import MISSING, Blunder
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.values.dates import Day, Moment
-from selenite.agent.values.kind import Kind, Value
+from selenite.agent.values.kind import Kind, Value, spoken
 from selenite.agent.values.numbers import Count, Measure, Money, Span
 from selenite.agent.values.texts import Choice, Reference, Text
 from selenite.agent.world.faults import NO_FAULTS, Change, Fault, FaultPlan
@@ -155,7 +155,7 @@ def _wrong(kind: Kind, value: Value) -> list[Value]:
     """Values that do not fit a kind's schema, as models write them."""
     match kind:
         case Choice():
-            return [str(value).replace("_", " ").title() + "!"]
+            return [spoken(str(value)).title() + "!"]
         case Day():
             year, month, day = value.split("-")
             return [f"{day}/{month}/{year}", f"{month}-{day}-{year}"]

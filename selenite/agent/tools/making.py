@@ -10,7 +10,7 @@ from typing import Any
 from selenite.agent.ontology.entity import Entity, Field
 from selenite.agent.tools.naming import Style
 from selenite.agent.tools.tool import Effect, Param, Tool
-from selenite.agent.values.kind import Kind
+from selenite.agent.values.kind import Kind, spoken
 from selenite.agent.values.texts import Choice, Flag, Reference, Text
 
 IDEMPOTENCY_KEY = "idempotency_key"
@@ -55,7 +55,7 @@ class Maker:
         """A tool. ``phrases`` are descriptions of which one is taken; ``name_verb`` is the verb of
         its name, where that says more than the verb that policies speak of."""
         noun = self.entity.plural if plural else self.entity.name
-        words = {"one": self.entity.words, "many": self.entity.plural.replace("_", " ")}
+        words = {"one": self.entity.words, "many": spoken(self.entity.plural)}
         return Tool(
             name=self.style.tool(name_verb or verb, noun),
             domain=self.domain,

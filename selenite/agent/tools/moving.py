@@ -9,7 +9,7 @@ from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tools.making import Maker, result, shown
 from selenite.agent.tools.tool import Effect, Tool
 from selenite.agent.values.compounds import Several
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Value, spoken
 from selenite.agent.values.texts import Text
 from selenite.agent.world.reply import Code, Refusal
 
@@ -21,7 +21,7 @@ def plan(make: Maker) -> Iterator[Tool]:
     """A tool for each move of the entity's life, and for some of several records."""
     entity = make.entity
     for move in entity.moves:
-        verb = move.verb.replace("_", " ")
+        verb = spoken(move.verb)
         reason = [make.param("reason", Text("note"), False)] if make.rng.random() < 0.25 else []
         yield make.tool(
             "move",
@@ -29,7 +29,7 @@ def plan(make: Maker) -> Iterator[Tool]:
             Effect.TRANSITION,
             (
                 f"{verb.capitalize()} a {{one}}, which must be {_either(move.sources)}.",
-                f"Takes a {{one}} from {_either(move.sources)} to {_words(move.target)}.",
+                f"Takes a {{one}} from {_either(move.sources)} to {spoken(move.target)}.",
                 f"{verb.capitalize()} a {{one}} by its id.",
             ),
             [make.id(), *reason],
@@ -45,7 +45,7 @@ def plan(make: Maker) -> Iterator[Tool]:
                 "move_several",
                 move.verb,
                 Effect.TRANSITION,
-                (f"{_words(move.verb).capitalize()} several {{many}}; says which ones failed.",),
+                (f"{spoken(move.verb).capitalize()} several {{many}}; says which ones failed.",),
                 [ids],
                 result(
                     done={"type": "array", "items": entity.id_kind.schema()},
@@ -81,7 +81,7 @@ def _moved(world: World, tool: Tool, id: str, reason: str | None) -> Mapping[str
     if record[STATUS] not in tool.options["sources"]:
         raise Refusal(
             Code.FAILED_PRECONDITION,
-            f"{id} is {_words(record[STATUS])}; it must be {_either(tool.options['sources'])}.",
+            f"{id} is {spoken(record[STATUS])}; it must be {_either(tool.options['sources'])}.",
             field=STATUS,
         )
     world.check_policies(tool, record)
@@ -92,9 +92,5 @@ def _moved(world: World, tool: Tool, id: str, reason: str | None) -> Mapping[str
     return changed
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _either(states: tuple[str, ...]) -> str:
-    return " or ".join(map(_words, states))
+    return " or ".join(map(spoken, states))

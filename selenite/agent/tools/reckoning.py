@@ -9,7 +9,7 @@ from selenite.agent.ontology.entity import Field
 from selenite.agent.tools.making import Maker, result
 from selenite.agent.tools.reading import matching
 from selenite.agent.tools.tool import Effect, Tool
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Value, spoken
 from selenite.agent.values.numbers import Count, Measure, Money
 from selenite.agent.world.reply import Code, Refusal
 
@@ -59,7 +59,7 @@ def plan(make: Maker) -> Iterator[Tool]:
                 "reassign",
                 "reassign",
                 Effect.TRANSACTION,
-                (f"Give all {{many}} of one {_words(kind.entity)} to another.",),
+                (f"Give all {{many}} of one {spoken(kind.entity)} to another.",),
                 [make.param("old", kind), make.param("new", kind)],
                 result(changed={"type": "array", "items": entity.id_kind.schema()}),
                 plural=True,
@@ -104,7 +104,7 @@ def transfer(world: World, tool: Tool, given: Mapping[str, Value]) -> dict[str, 
     if old_source[name] - amount < least:
         raise Refusal(
             Code.RESOURCE_EXHAUSTED,
-            f"{source} has {old_source[name]:g} {_words(name)} and must keep {least}.",
+            f"{source} has {old_source[name]:g} {spoken(name)} and must keep {least}.",
         )
     world.check_policies(tool, old_source)
     new_source = {**old_source, name: _rounded(old_source[name] - amount)}
@@ -151,7 +151,3 @@ def _amount(field: Field) -> Count | Measure | Money:
 def _rounded(value: float) -> float:
     """To cents; whole numbers stay integers."""
     return value if isinstance(value, int) else round(value, 2)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -17,6 +17,7 @@ from selenite.agent.tasks.plan import Phase, Slot
 from selenite.agent.tasks.task import Task
 from selenite.agent.users import speech
 from selenite.agent.users.persona import Persona
+from selenite.agent.values.kind import spoken
 from selenite.agent.world.world import World
 
 _CONFIRM = re.compile(
@@ -130,4 +131,4 @@ class CardUser:
 def _asks_for(question: str, slot: Slot) -> bool:
     """Whether a text speaks of what a slot is called."""
     words = slot.words.lower()
-    return re.search(rf"\b{re.escape(words)}s?\b", question.replace("_", " ")) is not None
+    return re.search(rf"\b{re.escape(words)}s?\b", spoken(question)) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from selenite.agent.values.kind import Kind, Value, unreadable
+from selenite.agent.values.kind import Kind, Value, spoken, unreadable
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,14 @@ class Group(Kind):
         return {name: kind.draw(rng, today) for name, kind in self.fields}
 
     def forms(self, value: Value, today: date) -> list[str]:
-        said = [
-            (name.replace("_", " "), kind.forms(value[name], today)[0])
-            for name, kind in self.fields
-        ]
+        said = [(spoken(name), kind.forms(value[name], today)[0]) for name, kind in self.fields]
         return [
             "; ".join(f"{name}: {text}" for name, text in said),
             " | ".join(f"{name} = {text}" for name, text in said),
         ]
 
     def read(self, text: str, today: date) -> Value:
-        names = [re.escape(name.replace("_", " ")) for name, _ in self.fields]
+        names = [re.escape(spoken(name)) for name, _ in self.fields]
         for between, sign in (("; ", ": "), (r" \| ", " = ")):
             pattern = between.join(f"{name}{sign}(.*)" for name in names)
             if found := re.fullmatch(pattern, text):

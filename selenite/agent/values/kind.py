@@ -46,6 +46,11 @@ class Kind(ABC):
         return rng.choice(self.forms(value, today))
 
 
+def spoken(name: str) -> str:
+    """A name as people say it."""
+    return name.replace("_", " ")
+
+
 def is_number(value: Value) -> bool:
     """What JSON schema calls a number; in Python True is one, too."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from selenite.agent.values.kind import Kind, Value, distinct, unreadable
+from selenite.agent.values.kind import Kind, Value, distinct, spoken, unreadable
 from selenite.agent.values.words import SORTS
 
 _FORMATS = {"email": "email", "url": "uri"}  # of JSON schema
@@ -104,7 +104,7 @@ class Choice(Kind):
         return rng.choice(self.options)
 
     def forms(self, value: Value, today: date) -> list[str]:
-        words = value.replace("_", " ")
+        words = spoken(value)
         return distinct([words, words.capitalize(), value, f'"{words}"'])
 
     def read(self, text: str, today: date) -> Value:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from selenite.agent.values.kind import spoken
+
 Record = Mapping[str, Any]
 
 
@@ -35,8 +37,8 @@ class Policy(ABC):
 
     def sentence(self) -> str:
         """The rule for people."""
-        verbs = " or ".join(verb.replace("_", " ") for verb in self.verbs)
-        thing = self.entity.replace("_", " ")
+        verbs = " or ".join(spoken(verb) for verb in self.verbs)
+        thing = spoken(self.entity)
         article = "an" if thing[0] in "aeiou" else "a"
         return f"{self.id}: You may {verbs} {article} {thing} only if {self.text()}."
 
@@ -54,7 +56,7 @@ class AtMost(Policy):
 
     def text(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        return f"its {_words(self.field)} is at most {self.most:g}{unit}"
+        return f"its {spoken(self.field)} is at most {self.most:g}{unit}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class DaysAhead(Policy):
         return value is None or (date.fromisoformat(value[:10]) - today).days >= self.least
 
     def text(self) -> str:
-        return f"its {_words(self.field)} is {self.least} or more days away"
+        return f"its {spoken(self.field)} is {self.least} or more days away"
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class OneOf(Policy):
         return value is None or value in self.options
 
     def text(self) -> str:
-        options = " or ".join(_words(option) for option in self.options)
-        return f"its {_words(self.field)} is {options}"
+        options = " or ".join(spoken(option) for option in self.options)
+        return f"its {spoken(self.field)} is {options}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Is(Policy):
         return found is None or found is self.value
 
     def text(self) -> str:
-        return f"its {_words(self.field)} is {'yes' if self.value else 'no'}"
+        return f"its {spoken(self.field)} is {'yes' if self.value else 'no'}"
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,4 @@ class Quota(Policy):
         return sum(same) < self.most
 
     def text(self) -> str:
-        return f"the same {_words(self.field)} has fewer than {self.most} that are {self.state}"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+        return f"the same {spoken(self.field)} has fewer than {self.most} that are {self.state}"

@@ -17,7 +17,7 @@ from datetime import date
 from selenite.agent.tools import families
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.tools.tool import Tool
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Value, spoken
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.faults import NO_FAULTS, Change, Fault, FaultPlan
 from selenite.agent.world.records import Record, Records
@@ -78,7 +78,7 @@ class World:
         """A record; refuses with NOT_FOUND where there is none."""
         found = self.records.find(entity, id)
         if found is None:
-            raise Refusal(Code.NOT_FOUND, f"There is no {entity.replace('_', ' ')} {id}.")
+            raise Refusal(Code.NOT_FOUND, f"There is no {spoken(entity)} {id}.")
         return found
 
     def check_policies(self, tool: Tool, record: Record) -> None:

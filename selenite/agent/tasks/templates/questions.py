@@ -7,8 +7,8 @@ from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import locate
 from selenite.agent.tasks.plan import Answer, Read, Source
 from selenite.agent.tools.reading import PAGE
-from selenite.agent.tools.tool import Tool
 from selenite.agent.values.compounds import COMPOUND
+from selenite.agent.values.kind import spoken
 from selenite.agent.values.numbers import Count, Measure
 from selenite.agent.values.texts import Flag, Reference
 
@@ -55,22 +55,22 @@ def reckoned(draft: Draft) -> None:
         if isinstance(param.kind, (Reference, *COMPOUND)):
             raise Unfit("a reference to find")
         value = param.kind.draw(draft.rng, draft.world.today)
-        given = draft.give(param.field, param.field.replace("_", " "), param.kind, value)
+        given = draft.give(param.field, spoken(param.field), param.kind, value)
         sources[param.name] = given
         if param.field != "group_by":
             filters.append(given.slot)
     _, content = draft.call(tool, sources)
-    many = _many(draft, tool)
+    many = draft.many(tool)
     if tool.family == "quote":
         answer = Answer("the total", _numbers(content["total"]))
         requests: tuple[str, ...] = (
-            f"What would a {tool.entity.replace('_', ' ')} cost? Just a quote, please.",
-            f"Give me a quote for a {tool.entity.replace('_', ' ')}.",
+            f"What would a {spoken(tool.entity)} cost? Just a quote, please.",
+            f"Give me a quote for a {spoken(tool.entity)}.",
         )
     elif tool.family == "total":
         if content["records"] == 0:
             raise Unfit("nothing to add up")
-        words = tool.options["field"].replace("_", " ")
+        words = spoken(tool.options["field"])
         answer = Answer(f"the {words} of all", _numbers(content["total"]))
         requests = (
             f"What is the total {words} of the {many}?",
@@ -92,15 +92,15 @@ def chosen(draft: Draft) -> None:
     if any(r.get(tool.options["by"]) == content[tool.options["by"]] for r in rest) or not rest:
         raise Unfit("several have it")
     which = "highest" if tool.options["is_highest"] else "lowest"
-    words = tool.options["by"].replace("_", " ")
-    said = f"the {tool.entity.replace('_', ' ')} with the {which} {words}"
+    words = spoken(tool.options["by"])
+    said = f"the {spoken(tool.entity)} with the {which} {words}"
     moves = [
         m for m in draft.tools("move", tool.entity) if content.get(STATUS) in m.options["sources"]
     ]
     if moves and draft.rng.random() < 0.6:
         draft.call(moves[0], {moves[0].param_of("id").name: Read(step, ("id",))})
-        verb = moves[0].verb.replace("_", " ")
-        state = moves[0].options["target"].replace("_", " ")
+        verb = spoken(moves[0].verb)
+        state = spoken(moves[0].options["target"])
         draft.end_phase(
             (f"Please {verb} {said}.", f"Find {said} and {verb} it."),
             report=f"{content['id']} is now {state}",
@@ -134,7 +134,7 @@ def paged(draft: Draft) -> None:
         while "next_page" in content:
             step, content = draft.call(tool, {pages[0].name: Read(step, ("next_page",))})
         given = draft.give(f"{field.name}_limit", f"limit of {field.words}", field.kind, limit)
-        many = _many(draft, tool)
+        many = draft.many(tool)
         draft.end_phase(
             (
                 f"Which {many} have a {field.words} above {{{given.slot}}}? I need all their ids.",
@@ -144,10 +144,6 @@ def paged(draft: Draft) -> None:
         )
         return
     raise Unfit("no long list")
-
-
-def _many(draft: Draft, tool: Tool) -> str:
-    return draft.domain.by_entity[tool.entity].plural.replace("_", " ")
 
 
 def _numbers(value: float) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import locate
 from selenite.agent.tasks.plan import Source, Words
 from selenite.agent.tools.tool import Tool
+from selenite.agent.values.kind import spoken
 from selenite.agent.world.policy import Policy
 
 _CHAT = (
@@ -50,7 +51,7 @@ def forbidden(draft: Draft) -> None:
             target = locate(draft, policy.entity, id)
             draft.call(gets[0], {gets[0].param_of("id").name: target.id})
             escalate(draft, target.id, f"Not allowed by {policy.id}.")
-            verb = tool.verb.replace("_", " ")
+            verb = spoken(tool.verb)
             draft.end_phase(
                 (
                     f"Please {verb} {target.said}.",
@@ -75,7 +76,7 @@ def no_tool(draft: Draft) -> None:
     )
     target = locate(draft, tool.entity, id)
     escalate(draft, target.id, "There is no tool for it.")
-    verb = tool.verb.replace("_", " ")
+    verb = spoken(tool.verb)
     draft.missing = tool
     draft.end_phase(
         (f"Please {verb} {target.said}.", f"Can you {verb} {target.said} for me?"),

@@ -11,6 +11,7 @@ from selenite.agent.tasks.plan import All, Given, Read, Source
 from selenite.agent.tasks.templates import single
 from selenite.agent.tools.tool import Tool
 from selenite.agent.values.compounds import COMPOUND
+from selenite.agent.values.kind import spoken
 from selenite.agent.values.texts import Flag, Reference
 from selenite.agent.world.records import Record
 
@@ -25,7 +26,7 @@ def fan_out(draft: Draft) -> None:
         targets = [by_id(draft, tool.entity, id) for id in chosen]
         for target in targets:
             draft.call(tool, {tool.param_of("id").name: target.id})
-        verb, many = tool.verb.replace("_", " "), _many(draft, tool)
+        verb, many = spoken(tool.verb), draft.many(tool)
         names = _listed([f"{{{t.id.slot}}}" for t in targets if isinstance(t.id, Given)])
         draft.end_phase(
             (
@@ -33,7 +34,7 @@ def fan_out(draft: Draft) -> None:
                 f"I want to {verb} these {many}: {names}.",
                 f"{names}: {verb} all of these {many}, please.",
             ),
-            report=f"{_listed(chosen)} are now {tool.options['target'].replace('_', ' ')}",
+            report=f"{_listed(chosen)} are now {spoken(tool.options['target'])}",
         )
         return
     raise Unfit("no several records")
@@ -53,19 +54,19 @@ def all_that_match(draft: Draft) -> None:
                     ids = [i for i, r in records.items() if r.get(param.field) == value]
                     if not (2 <= len(ids) <= 4 and set(ids) <= set(movable)):
                         continue
-                    words = param.field.replace("_", " ")
+                    words = spoken(param.field)
                     given = draft.give(f"their_{param.field}", words, param.kind, value)
                     step, _ = draft.call(listing, {param.name: given})
                     for i in range(len(ids)):
                         id = Read(step, ("items", i, "id"))
                         draft.call(tool, {tool.param_of("id").name: id})
-                    verb, many = tool.verb.replace("_", " "), _many(draft, tool)
+                    verb, many = spoken(tool.verb), draft.many(tool)
                     draft.end_phase(
                         (
                             f"Please {verb} all {many} whose {words} is {{{given.slot}}}.",
                             f"All {many} with the {words} {{{given.slot}}}: {verb} them.",
                         ),
-                        report=f"{_listed(ids)} are now {tool.options['target'].replace('_', ' ')}",
+                        report=f"{_listed(ids)} are now {spoken(tool.options['target'])}",
                     )
                     return
     raise Unfit("no list whose records all can be moved")
@@ -85,7 +86,7 @@ def bulk(draft: Draft) -> None:
         targets = [by_id(draft, tool.entity, id) for id in chosen]
         ids = All(tuple(t.id for t in targets if isinstance(t.id, Given)))
         _, content = draft.call(tool, {tool.param_of(tool.options["ids"]).name: ids})
-        verb, many = tool.verb.replace("_", " "), _many(draft, tool)
+        verb, many = spoken(tool.verb), draft.many(tool)
         names = _listed([f"{{{part.slot}}}" for part in ids.of if isinstance(part, Given)])
         kind = draft.domain.by_entity[tool.entity].id_kind
         failed = [f["id"] for f in content["failed"]]
@@ -97,7 +98,7 @@ def bulk(draft: Draft) -> None:
             answers=[draft.answer("not done", kind, id) for id in failed],
             report=f"{_listed(content['done'])} "
             + ("are" if len(content["done"]) > 1 else "is")
-            + f" now {tool.options['target'].replace('_', ' ')}",
+            + f" now {spoken(tool.options['target'])}",
         )
         return
     raise Unfit("no bulk call")
@@ -132,12 +133,12 @@ def conditional(draft: Draft) -> None:
         step, _ = draft.call(gets[0], {parameter: target.id})
         if holds:
             draft.call(move, {move.param_of("id").name: Read(step, ("id",))})
-        verb = move.verb.replace("_", " ")
+        verb = spoken(move.verb)
         condition = f"the {field.words} of {target.said} is {{{given.slot}}}"
         answers = (
             [] if holds else [draft.answer(f"its {field.words}", field.kind, record[field.name])]
         )
-        state = move.options["target"].replace("_", " ")
+        state = spoken(move.options["target"])
         draft.end_phase(
             (
                 f"If {condition}, {verb} it. If not, tell me what it is.",
@@ -172,7 +173,7 @@ def transfer(draft: Draft) -> None:
         tool.param_of("amount").name: given,
     }
     draft.call(tool, sources)
-    words = tool.options["field"].replace("_", " ")
+    words = spoken(tool.options["field"])
     draft.end_phase(
         (
             f"Move {{{given.slot}}} of {words} from {first.said} to {second.said}.",
@@ -197,7 +198,7 @@ def reassign(draft: Draft) -> None:
     first, second = locate(draft, tool.options["of"], old), locate(draft, tool.options["of"], new)
     sources = {tool.param_of("old").name: first.id, tool.param_of("new").name: second.id}
     _, content = draft.call(tool, sources)
-    many = _many(draft, tool)
+    many = draft.many(tool)
     draft.end_phase(
         (
             f"All {many} of {first.said} go to {second.said} from now on.",
@@ -228,7 +229,7 @@ def reconcile(draft: Draft) -> None:
                 tool,
                 {tool.param_of("id").name: second.id, param.name: Read(step, (param.field,))},
             )
-            words = param.field.replace("_", " ")
+            words = spoken(param.field)
             draft.end_phase(
                 (
                     f"Give {second.said} the same {words} as {first.said}.",
@@ -260,7 +261,7 @@ def amend(draft: Draft) -> None:
             continue
         value = single.new_value(draft, param, draft.value(given[param.field]))
         draft.call(tool, {tool.param_of("id").name: id, param.name: value})
-        words = param.field.replace("_", " ")
+        words = spoken(param.field)
         draft.end_phase(
             (
                 f"Oh, wait: make the {words} {{{value.slot}}} instead.",
@@ -291,8 +292,8 @@ def make_and_move(draft: Draft) -> None:
         phase = draft.phases.pop()
         draft.reopen(phase)
         draft.call(moves[0], {moves[0].param_of("id").name: Read(made, ("id",))})
-        verb = moves[0].verb.replace("_", " ")
-        state = moves[0].options["target"].replace("_", " ")
+        verb = spoken(moves[0].verb)
+        state = spoken(moves[0].options["target"])
         draft.end_phase(
             (f"{phase.request} Then {verb} it.", f"{phase.request} And {verb} it right away."),
             phase.details,
@@ -316,10 +317,6 @@ def _movable(draft: Draft, tool: Tool) -> list[str]:
 
 def _can(move: Tool, record: Record) -> bool:
     return record.get(STATUS) in move.options["sources"]
-
-
-def _many(draft: Draft, tool: Tool) -> str:
-    return draft.domain.by_entity[tool.entity].plural.replace("_", " ")
 
 
 def _listed(names: list[str]) -> str:

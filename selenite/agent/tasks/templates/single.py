@@ -9,7 +9,7 @@ from selenite.agent.tasks.plan import Given, Source
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.tools.tool import Param
 from selenite.agent.values.compounds import COMPOUND
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Value, spoken
 from selenite.agent.values.texts import Reference
 
 
@@ -19,7 +19,7 @@ def create(draft: Draft) -> None:
     if not tools:
         raise Unfit("nothing to create")
     tool = tools[0]
-    words, sources, details, links = _words(tool.entity), dict[str, Source](), [], list[str]()
+    words, sources, details, links = spoken(tool.entity), dict[str, Source](), [], list[str]()
     for param in tool.params:
         if param.field == IDEMPOTENCY_KEY or not (param.required or draft.rng.random() < 0.3):
             continue
@@ -30,7 +30,7 @@ def create(draft: Draft) -> None:
             links.append(target.said)
             continue
         value = param.kind.draw(draft.rng, draft.world.today)
-        given = draft.give(param.field, param.field.replace("_", " "), param.kind, value)
+        given = draft.give(param.field, spoken(param.field), param.kind, value)
         sources[param.name] = given
         details.append(given.slot)
     draft.call(tool, sources)
@@ -63,7 +63,7 @@ def update(draft: Draft) -> None:
                 sources[param.name] = given
                 details.append(given.slot)
             draft.call(tool, sources)
-            fields = " and ".join(p.field.replace("_", " ") for p in chosen)
+            fields = " and ".join(spoken(p.field) for p in chosen)
             draft.end_phase(
                 (
                     f"Please change the {fields} of {target.said}.",
@@ -91,7 +91,7 @@ def move(draft: Draft) -> None:
         id = draft.rng.choice(ids)
         target = locate(draft, tool.entity, id)
         draft.call(tool, {tool.param_of("id").name: target.id})
-        verb = tool.verb.replace("_", " ")
+        verb = spoken(tool.verb)
         draft.end_phase(
             (
                 f"Please {verb} {target.said}.",
@@ -99,7 +99,7 @@ def move(draft: Draft) -> None:
                 f"Can you {verb} {target.said} for me?",
                 f"Could you please {verb} {target.said}?",
             ),
-            report=f"{id} is now {tool.options['target'].replace('_', ' ')}",
+            report=f"{id} is now {spoken(tool.options['target'])}",
         )
         return
     raise Unfit("nothing to move")
@@ -140,10 +140,10 @@ def item(draft: Draft) -> None:
         if isinstance(param.kind, COMPOUND):
             continue
         target = locate(draft, tool.entity, id)
-        given = draft.give(param.field, param.field.replace("_", " "), param.kind, value)
+        given = draft.give(param.field, spoken(param.field), param.kind, value)
         draft.call(tool, {tool.param_of("id").name: target.id, param.name: given})
         verb, link = ("add", "to") if tool.options["adds"] else ("remove", "from")
-        words = name.replace("_", " ")
+        words = spoken(name)
         draft.end_phase(
             (
                 f"Please {verb} {{{given.slot}}} {link} the {words} of {target.said}.",
@@ -168,11 +168,5 @@ def new_value(draft: Draft, param: Param, old: Value) -> Given:
     for _ in range(8):
         value = kind.draw(draft.rng, draft.world.today)
         if value != old:
-            return draft.give(
-                f"new_{param.field}", f"new {param.field.replace('_', ' ')}", kind, value
-            )
+            return draft.give(f"new_{param.field}", f"new {spoken(param.field)}", kind, value)
     raise Unfit(f"nothing to change {param.field} to")
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
