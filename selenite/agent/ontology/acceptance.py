@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from selenite.agent.ontology.evolve import make_domain
 from selenite.agent.randomness import stream
 from selenite.agent.tools.tool import Tool, signature
+from selenite.agent.values.kind import spoken
 from selenite.agent.values.texts import Identifier, Reference
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.reply import Code
