@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.errors import MissingExtraError
 
@@ -47,7 +49,7 @@ def find_duplicates(
         raise MissingExtraError("datasketch", "agent", "finding near duplicates") from error
     seen, structures, removed = set[bytes](), Counter[str](), Removed()
     index = MinHashLSH(threshold=config.likeness, num_perm=_PERMUTATIONS)
-    shingles: dict[str, frozenset[bytes]] = {}
+    shingles: dict[str, np.ndarray] = {}
     for row in rows:
         said = json.dumps(row["messages"][1:])
         digest = hashlib.blake2b(said.encode(), digest_size=16).digest()
@@ -61,8 +63,8 @@ def find_duplicates(
             removed.structural.append(row["id"])
             continue
         own = _shingles(row)
-        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        sketch.update_batch(list(own))
+        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
+        sketch.update_batch((own & 0xFFFFFFFF).tolist())
         likest = (_jaccard(own, shingles[other]) for other in index.query(sketch))
         if any(likeness >= config.likeness for likeness in likest):
             removed.near.append(row["id"])
@@ -81,8 +83,8 @@ def _structure(row: Mapping[str, Any], signatures: Mapping[int, Mapping[str, str
     return json.dumps([row["task"]["class"], row["task"]["template"], calls])
 
 
-def _shingles(row: Mapping[str, Any]) -> frozenset[bytes]:
-    """Hashes of five words in a row of what user and agent say and call."""
+def _shingles(row: Mapping[str, Any]) -> np.ndarray:
+    """uint64: hashes of five words in a row of what user and agent say and call; each once."""
     words: list[str] = []
     for message in row["messages"][1:]:
         if message["role"] != "tool":
@@ -90,8 +92,10 @@ def _shingles(row: Mapping[str, Any]) -> frozenset[bytes]:
             for call in message.get("tool_calls", ()):
                 words += [call["function"]["name"], *call["function"]["arguments"].split()]
     runs = (" ".join(words[i : i + _WORDS]) for i in range(max(1, len(words) - _WORDS + 1)))
-    return frozenset(hashlib.blake2b(run.encode(), digest_size=8).digest() for run in runs)
+    digests = b"".join(hashlib.blake2b(run.encode(), digest_size=8).digest() for run in runs)
+    return np.unique(np.frombuffer(digests, np.uint64))
 
 
-def _jaccard(one: frozenset[bytes], other: frozenset[bytes]) -> float:
-    return len(one & other) / len(one | other)
+def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared / (len(one) + len(other) - shared)
