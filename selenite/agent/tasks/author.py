@@ -74,7 +74,8 @@ RECIPES: Mapping[TaskClass, Recipe] = {
 }
 """By class. The shares are ours: K2 reports none."""
 
-_TRIES = 60
+_TRIES = 60  # of classes; one that fits nowhere in a domain is drawn in vain
+_TRIES_OF_CLASS = 12
 _TOOLS = (5, 60)  # in the agent's context, at least and at most
 
 
@@ -85,9 +86,8 @@ def make_task(seed: int, number: int, domains: Sequence[int], tasks_per_domain: 
     """
     domain = domains[number // tasks_per_domain % len(domains)]
     rng = stream(seed, "task", number)
-    for attempt in range(_TRIES):
-        cls = _class(rng)
-        task = _try(seed, number, domain, attempt, cls, rng)
+    for _ in range(_TRIES):
+        task = _try(seed, number, domain, _class(rng), rng)
         if task is not None:
             return task
     raise AssertionError(f"domain {domain} of seed {seed} has nothing to do")
@@ -97,11 +97,10 @@ def _class(rng: random.Random) -> TaskClass:
     return rng.choices([*RECIPES], [recipe.share for recipe in RECIPES.values()])[0]
 
 
-def _try(
-    seed: int, number: int, domain: int, attempt: int, cls: TaskClass, rng: random.Random
-) -> Task | None:
+def _try(seed: int, number: int, domain: int, cls: TaskClass, rng: random.Random) -> Task | None:
+    """A task of a class; several tries, so that the rarer classes keep their share."""
     recipe = RECIPES[cls]
-    for _ in range(12):  # of one class, so that the rarer ones keep their share
+    for _ in range(_TRIES_OF_CLASS):
         setting = Setting(seed, domain, rng.randrange(1 << 31))
         template = rng.choice(recipe.templates)
         try:
