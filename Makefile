@@ -31,10 +31,10 @@ quickstart: $(VENV)/.train $(KERNELS_BUILT) ## install, train a small K2-style m
 
 install: $(VENV)/.dev $(KERNELS_BUILT) ## everything, for work on the code
 
-test: $(VENV)/.dev $(KERNELS_BUILT) $(VENV)/.chromium ## the default test suite, at most 5 minutes
+test: $(VENV)/.dev $(KERNELS_BUILT) $(VENV)/.chromium $(VENV)/.bubblewrap ## the default test suite, at most 5 minutes
 	$(PYTEST) -m "not slow and not gpu and not network"
 
-test-slow: $(VENV)/.dev $(KERNELS_BUILT) $(VENV)/.chromium ## the tests that take over 20 seconds each
+test-slow: $(VENV)/.dev $(KERNELS_BUILT) $(VENV)/.chromium $(VENV)/.bubblewrap ## the tests that take over 20 seconds each
 	$(PYTEST) -m "slow and not gpu and not network"
 
 check: $(VENV)/.dev ## lint, format, types and import order
@@ -85,3 +85,6 @@ $(KERNELS_BUILT): $(KERNELS)
 # Looked for again at each run until it is there.
 $(VENV)/.chromium: | $(VENV)/.created
 	@bash .ci/chromium && touch $@ || true
+
+$(VENV)/.bubblewrap: | $(VENV)/.created
+	@bash .ci/bubblewrap && touch $@ || true

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from selenite.clock import Clock, SystemClock
 from selenite.errors import ConfigError, MissingExtraError, UnsupportedError
+from selenite.types import Decision
 
 DTypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -33,14 +34,6 @@ INVARIANT_ROWS = 32
 (below 4 rows everywhere), or divides the sum among threads (below 32 with MKL_CBWR on AMD)."""
 
 _batch_invariant = False
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A choice and why it was made."""
-
-    value: str
-    reason: str
 
 
 def choose_device(requested: str = "auto") -> Decision:

@@ -17,6 +17,14 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True)
+class Decision:
+    """A choice and why it was made. Printed by whatever starts; an empty value: nothing was."""
+
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ToolSpec:
     """A tool as offered to a model. Written by whoever owns the tool, read by the template."""
 

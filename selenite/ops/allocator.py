@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selenite.ops import native
-from selenite.runtime import Decision
+from selenite.types import Decision
 
 # As in allocator.cpp.
 _LEAST_SLACK = 8 * 2**20

@@ -28,7 +28,8 @@ from selenite.ops.attention_context import (
     reduce_max,
     visible_keys,
 )
-from selenite.runtime import Decision, is_batch_invariant
+from selenite.runtime import is_batch_invariant
+from selenite.types import Decision
 
 logger = logging.getLogger(__name__)
 

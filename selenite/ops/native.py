@@ -31,7 +31,8 @@ from torch import Tensor
 
 from selenite import log
 from selenite.errors import UnsupportedError
-from selenite.runtime import Decision, is_batch_invariant
+from selenite.runtime import is_batch_invariant
+from selenite.types import Decision
 
 logger = logging.getLogger(__name__)
 

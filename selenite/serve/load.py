@@ -17,11 +17,11 @@ from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.pack import pack_weights, packed_bytes
 from selenite.model.transformer import Transformer
 from selenite.ops import native
-from selenite.runtime import Decision
 from selenite.serve import grammar_process
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import EngineConfig
 from selenite.serve.engine.plan import plan_engine
+from selenite.types import Decision
 
 
 @dataclass(frozen=True)

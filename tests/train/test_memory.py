@@ -17,7 +17,8 @@ from selenite.config import load
 from selenite.errors import OutOfMemoryError
 from selenite.model.accounting import count_parameters
 from selenite.ops import allocator, native
-from selenite.runtime import Available, Decision
+from selenite.runtime import Available
+from selenite.types import Decision
 from selenite.train.checkpoint import CheckpointStore
 from selenite.train.live_bytes import LiveBytes
 from selenite.train.memory import MemoryPlan, plan_memory
