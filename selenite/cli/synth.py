@@ -68,3 +68,42 @@ def export(
 
     count = run(trajectories(corpus, split), file, form, tokenizer)
     typer.echo(f"{file}: {count:,} trajectories")
+
+
+@synth.command()
+def report(
+    corpus: Annotated[Path, typer.Argument(help="The folder of a corpus.")],
+    real: Annotated[
+        Path | None,
+        typer.Option(help="JSON list of real tools in OpenAI's form, to compare those here with."),
+    ] = None,
+) -> None:
+    """Measure how diverse a corpus is: report.json and report.html in its folder."""
+    from selenite.agent.synthesis.diversity import PAGE, REPORT, write_report
+
+    counts = write_report(corpus, real)["counts"]
+    typer.echo(
+        f"{counts['trajectories']:,} trajectories; {counts['tools']:,} tools with "
+        f"{counts['signatures']:,} signatures in {counts['domains']:,} domains of "
+        f"{counts['categories']:,} categories"
+    )
+    typer.echo(corpus / REPORT)
+    typer.echo(corpus / PAGE)
+
+
+@synth.command()
+def leaks(
+    corpus: Annotated[Path, typer.Argument(help="The folder of a corpus.")],
+    against: Annotated[
+        list[Path], typer.Option(help="A benchmark's file or folder; give it once for each.")
+    ],
+) -> None:
+    """Look for a benchmark's texts, tools and solutions in a corpus; exit with 1 if there are."""
+    from selenite.agent.synthesis.leaks import LEAKS, write_leaks
+
+    found = write_leaks(corpus, against)
+    for line in found.lines():
+        typer.echo(line)
+    typer.echo(corpus / LEAKS)
+    if found.num_fatal:
+        raise typer.Exit(1)
