@@ -79,10 +79,10 @@ def test_an_agent_that_does_nothing_succeeds_only_where_nothing_is_to_do() -> No
 
 
 @pytest.mark.parametrize("defect", Defect)
-def test_judges_find_every_defect(defect: Defect) -> None:
-    found = [play_script(make_task(6, number, DOMAINS), defect) for number in range(300)]
+def test_judges_find_every_defect(defect: Defect, trajectories: list[Trajectory]) -> None:
+    found = [play_script(whole.task, defect) for whole in trajectories[:500]]
     spoilt = [trajectory for trajectory in found if trajectory is not None]
-    assert len(spoilt) > 30
+    assert len(spoilt) > 5
     missed = [trajectory.id for trajectory in spoilt if judge(trajectory).passes]
     assert not missed
 
@@ -94,6 +94,7 @@ def test_judges_find_what_was_tampered_with(trajectories: list[Trajectory]) -> N
     for spoilt, reason in (
         (replace(whole, events=(*whole.events[:-1], other)), "replay"),
         (replace(whole, events=(*whole.events[:-1], replace(event, after="0"))), "replay"),
+        (replace(whole, messages=tampered(whole)), "replay"),
         (replace(whole, messages=whole.messages[:-1]), "form"),
         (replace(whole, messages=(*whole.messages[:-1], Message("assistant", ""))), "form"),
         (replace(whole, ended="patience"), "rubric"),
@@ -101,6 +102,14 @@ def test_judges_find_what_was_tampered_with(trajectories: list[Trajectory]) -> N
         (said(whole, "Well. " * 400), "style"),
     ):
         assert judge(spoilt).reason == reason
+
+
+def tampered(trajectory: Trajectory) -> tuple[Message, ...]:
+    """The last result of a tool is another than the world gave."""
+    place = max(i for i, m in enumerate(trajectory.messages) if m.role == "tool")
+    messages = list(trajectory.messages)
+    messages[place] = replace(messages[place], content='{"ok": true}')
+    return tuple(messages)
 
 
 def said(trajectory: Trajectory, text: str) -> Trajectory:
@@ -146,6 +155,36 @@ def test_a_user_waits_for_the_report_and_leaves_when_it_comes() -> None:
     assert user.ended == ""
     assert user.reply("It is done.") is None
     assert user.ended == "done"
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("It is done. Is there anything else I can help you with?", True),
+        ("It is done. Let me know if you need anything else.", True),
+        ("I'll take care of that.", False),
+        ("Let me check that for you.", False),
+    ],
+)
+def test_a_user_understands_how_people_end_and_delay(text: str, ends: bool) -> None:
+    task = next(t for n in range(200) if (t := make_task(6, n, DOMAINS)).template == "move")
+    user = CardUser(task, persona(1), task.setting.open(), stream(0, "user"))
+    user.open()
+    assert (user.reply(text) is None) is ends
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Please tell me the {words}.", "Which {words} should I set?", "What are the new values?"],
+)
+def test_a_user_understands_several_ways_to_ask(question: str) -> None:
+    task = next(t for n in range(400) if (t := make_task(6, n, DOMAINS)).withheld)
+    name = min(task.withheld)
+    user = CardUser(task, persona(1), task.setting.open(), stream(0, "user"))
+    user.open()
+    answer = user.reply(question.format(words=task.slots[name].words.removeprefix("new ")))
+    assert answer is not None
+    assert name in user.said
 
 
 def test_a_user_loses_patience() -> None:

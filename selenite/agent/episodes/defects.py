@@ -18,4 +18,8 @@ class Defect(StrEnum):
     CLAIMED_NOT_DONE = "claimed_not_done"  # leaves it out, and says that it is done
     WRONG_ANSWER = "wrong_answer"  # tells another value than it read
     CLAIMED_TOO_EARLY = "claimed_too_early"  # says that it is done, and does it only then
+    NEVER_ASKED = "never_asked"  # calls with what nobody told, right by chance
+    EXTRA_ARGUMENT = "extra_argument"  # an optional argument that nobody spoke of
+    UNCONFIRMED = "unconfirmed"  # deletes without the yes that the rules ask for
+    CLAIMED_REFUSED = "claimed_refused"  # hands a case to a human, and calls it done
     BROKEN_CALL = "broken_call"  # arguments that do not fit the schema, and no repair

@@ -18,9 +18,11 @@ from selenite.agent.episodes.trajectory import Turn
 from selenite.agent.tasks.plan import Given, Phase, Step
 from selenite.agent.tasks.prove import value_of
 from selenite.agent.tasks.task import MISSING, Task, TaskClass
+from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.tools.tool import Effect, Tool
 from selenite.agent.users.speech import joined
 from selenite.agent.values.kind import Value
+from selenite.agent.values.texts import Reference
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.reply import RETRYABLE, Code
 from selenite.agent.world.world import World
@@ -91,6 +93,9 @@ class ScriptedAgent:
             self._invent(missing or phase.slots)
             if missing and self.did_spoil:
                 return
+        if missing and self._defect is Defect.NEVER_ASKED:
+            self.did_spoil = True
+            return
         if missing:
             words = joined([self._task.slots[name].words for name in missing])
             yield Turn(phrase("ask_for", self._rng, slots=words))
@@ -151,6 +156,9 @@ class ScriptedAgent:
     def _confirm(self, group: Sequence[Step]) -> Script:
         for step in group:
             if self._tool(step).effect is Effect.DELETE and self._task.confirms:
+                if self._defect is Defect.UNCONFIRMED:
+                    self.did_spoil = True
+                    continue
                 yield Turn(phrase("ask_yes", self._rng, id=self._id(step, self._arguments(step))))
 
     def _run(self, group: Sequence[Step]) -> Script:
@@ -197,6 +205,12 @@ class ScriptedAgent:
             if required and (is_last_write or not any(s.is_write for s in self._task.steps)):
                 self.did_spoil = True
                 return _with(call, required[0], MISSING)
+        if self._defect is Defect.EXTRA_ARGUMENT and self._tool(step).family == "create":
+            for param in self._tool(step).params:
+                is_own = param.required or param.name in call[1] or param.field == IDEMPOTENCY_KEY
+                if not is_own and not isinstance(param.kind, Reference):
+                    self.did_spoil = True
+                    return _with(call, param.name, param.kind.draw(self._rng, self._spare.today))
         if self._defect is Defect.WRONG_TOOL and is_last_write:
             for other in self._siblings(step):
                 arguments = {other.param_of("id").name: self._id(step, call[1])}
@@ -246,8 +260,12 @@ class ScriptedAgent:
         if self._defect is Defect.PREMATURE_STOP and self.did_spoil:
             return "I have looked at it."
         said = []
+        written = {self._tool(step).entity for step in phase.steps if step.is_write}
+        if self._defect is Defect.CLAIMED_REFUSED and written == {"escalation"}:
+            self.did_spoil = True
+            return "Done. It is now taken care of, as you asked."
         if phase.report:
-            is_done = any(step.is_write for step in phase.steps)
+            is_done = bool(written - {"escalation"})
             said.append(phrase("report" if is_done else "fact", self._rng, report=phase.report))
         values: dict[str, list[str]] = {}  # those of one name in one sentence
         for answer in phase.answers:

@@ -36,6 +36,7 @@ class Trajectory:
     before: Records
     after: Records
     ended: str  # done, patience, or turns: too many of them
+    told: Mapping[str, int] = field(default_factory=dict)  # message in which a slot was told first
     untrained: frozenset[int] = frozenset()  # messages of the assistant that no loss is on
     defect: str = ""  # that was put in on purpose; "": none
     models: Mapping[str, str] = field(default_factory=dict)  # by role; empty: no model

@@ -1,4 +1,4 @@
-"""Does what the agent says come from somewhere: each id, number, date and quoted text in its words
+"""Does what the agent says come from somewhere: each id, number and quoted text in its words
 must stand in what the user said, in a result, or in the system prompt."""
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ _QUOTED = re.compile(r"[\"“]([^\"”]{2,60})[\"”]")
 
 def faults(trajectory: Trajectory) -> list[str]:
     """What the agent says that comes from nowhere."""
-    known, found = "", []
+    forms = [form for phase in trajectory.task.phases for a in phase.answers for form in a.forms]
+    known, found = "\n".join(forms), []  # other ways to say a result
     for message in trajectory.messages:
         if message.role == "assistant":
             found += [f"{claim!r} comes from nowhere" for claim in _unfounded(message, known)]
-        known += f"\n{message.content}"
+        else:
+            known += f"\n{message.content}"
     return found
 
 
@@ -30,9 +32,10 @@ def _unfounded(message: Message, known: str) -> Iterator[str]:
     for id in _ID.findall(text):
         if id not in ids and not re.search(_loose(id), known, re.IGNORECASE):
             yield id
-    numbers = {_number(n) for n in re.findall(r"-?\d[\d,]*(?:\.\d+)?", known)}
+    numbers = {_number(n) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", known)}
+    negative = {-_number(n) for n in re.findall(r"(?<![\w.])-(\d[\d,]*(?:\.\d+)?)", known)}
     for number in _NUMBER.findall(_ID.sub("", text)):
-        if _number(number) not in numbers:
+        if _number(number) not in numbers | negative:
             yield number
     for quoted in _QUOTED.findall(text):
         if quoted.lower() not in known.lower():
@@ -45,4 +48,4 @@ def _loose(id: str) -> str:
 
 
 def _number(text: str) -> float:
-    return abs(float(text.replace(",", "")))
+    return float(text.replace(",", ""))

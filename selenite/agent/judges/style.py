@@ -9,9 +9,10 @@ from selenite.agent.tools.tool import Effect
 from selenite.agent.world.setting import known_domain
 
 _DONE = re.compile(
-    r"\b(is|are) (now|changed|deleted|up to date|there|that of)\b|\bnow belong\b|\bdone\b"
+    r"\b(is|are) (now|changed|deleted)\b|\bnow belong\b|\bdone\b|\bthe new .* is \w+-\d+|"
+    r"\bi (have )?(changed|added|removed|moved|gave|deleted|created)\b"
 )
-_NOT_DONE = re.compile(r"\bnot done\b|\bmay not\b|\bno tool\b")
+_NOT_DONE = re.compile(r"\bnot done\b|\bmay not\b|\bno tool\b|\bchanged nothing\b")
 _LONGEST = 1200  # characters of one message
 _READS = (Effect.READ, Effect.COMPUTE)
 
@@ -33,7 +34,7 @@ def faults(trajectory: Trajectory) -> list[str]:
         if message.role != "assistant":
             continue
         text = message.content.lower()
-        claims = _DONE.search(text) and not _NOT_DONE.search(text)
+        claims = _DONE.search(text) and not _NOT_DONE.search(text) and "?" not in text
         if claims and not message.tool_calls and iter_writes == writes_before:
             found.append(f"message {number} says that it is done, and nothing was")
         if len(text) > _LONGEST:

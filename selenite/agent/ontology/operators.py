@@ -200,6 +200,8 @@ def add_amount_rule(draft: Draft, rng: random.Random) -> str | None:
     assert isinstance(amount.kind, (Count, Measure, Money))
     low, high = amount.kind.least, amount.kind.most
     most = float(f"{low + (high - low) * rng.uniform(0.3, 0.8):.2g}")
+    if isinstance(amount.kind, Count):
+        most = max(amount.kind.least, int(most))
     unit = draft.currency if isinstance(amount.kind, Money) else amount.kind.unit
     verb = rng.choice(entity.moves).verb
     return _rule(draft, AtMost(draft.next_policy(), entity.name, (verb,), amount.name, most, unit))
@@ -210,9 +212,12 @@ def add_date_rule(draft: Draft, rng: random.Random) -> str | None:
     entity = _any(draft, rng, lambda e: bool(e.moves) and bool(_dated(e)))
     if entity is None:
         return None
-    name, verb = rng.choice(_dated(entity)).name, rng.choice(entity.moves).verb
-    verbs = (verb, "update") if rng.random() < 0.4 else (verb,)
+    field, verb = rng.choice(_dated(entity)), rng.choice(entity.moves).verb
+    name, verbs = field.name, (verb, "update") if rng.random() < 0.4 else (verb,)
+    assert isinstance(field.kind, (Day, Moment))
     days = rng.choice((1, 2, 3, 5, 7, 14))
+    if not field.kind.least < days <= field.kind.most // 2:
+        return None  # it would hold always, or hardly ever
     return _rule(draft, DaysAhead(draft.next_policy(), entity.name, verbs, name, days))
 
 

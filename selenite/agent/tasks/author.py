@@ -53,7 +53,8 @@ class Recipe:
     then: tuple[Template, ...] = ()  # of what the user wants next
 
 
-_WRITING = (single.create, single.update, single.move, single.item, several.make_and_move)
+_AMENDED = (single.create, single.update)
+_WRITING = (single.move, single.item, several.make_and_move)
 RECIPES: Mapping[TaskClass, Recipe] = {
     TaskClass.CLEAN: Recipe(0.25, PLAIN),
     TaskClass.PARALLEL: Recipe(0.10, (several.fan_out, several.fan_out, several.all_that_match)),
@@ -67,9 +68,7 @@ RECIPES: Mapping[TaskClass, Recipe] = {
         0.03, (questions.fact, several.conditional, several.all_that_match), variations.injection
     ),
     TaskClass.PARTIAL: Recipe(0.04, (several.bulk,)),
-    TaskClass.CHANGE_OF_MIND: Recipe(
-        0.06, _WRITING, then=(several.amend, several.amend, several.amend, *PLAIN)
-    ),
+    TaskClass.CHANGE_OF_MIND: Recipe(0.06, (*_AMENDED * 4, *_WRITING), then=PLAIN),
     TaskClass.LONG_OUTPUT: Recipe(0.04, (questions.paged,)),
 }
 """By class. The shares are ours: K2 reports none."""
@@ -118,7 +117,8 @@ def write_task(
     draft = Draft(setting.open(), rng)
     template(draft)
     if recipe.then:
-        rng.choice(recipe.then)(draft)
+        then = several.amend if template in _AMENDED else rng.choice(recipe.then)
+        then(draft)
     varied = recipe.vary(draft) if recipe.vary else Variation()
     setting = replace(setting, patches=varied.patches, faults=varied.faults)
     task = Task(
@@ -130,7 +130,7 @@ def write_task(
         slots=dict(draft.slots),
         phases=tuple(draft.phases),
         goal=Goal(()),
-        tools=_tools(draft, rng),
+        tools=_tools(draft, varied.needs, rng),
         withheld=varied.withheld,
         mistaken=varied.mistaken,
         blunder=varied.blunder,
@@ -154,10 +154,10 @@ def _free(draft: Draft) -> Mapping[str, frozenset[str]]:
     return found
 
 
-def _tools(draft: Draft, rng: random.Random) -> tuple[str, ...]:
+def _tools(draft: Draft, more: Sequence[str], rng: random.Random) -> tuple[str, ...]:
     """What the steps need, and others that distract, in random order; never one that is missing."""
     domain: Domain = draft.domain
-    needed = list(dict.fromkeys(step.tool for step in draft.steps))
+    needed = list(dict.fromkeys([*(step.tool for step in draft.steps), *more]))
     escalation = next(t.name for t in domain.tools if t.entity == "escalation")
     needed += [escalation] if escalation not in needed else []
     missing = draft.missing

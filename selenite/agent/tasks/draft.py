@@ -28,6 +28,8 @@ from selenite.agent.world.records import Record
 from selenite.agent.world.reply import Code, Reply
 from selenite.agent.world.world import World
 
+_RETURN_RECORDS = ("get", "extreme", "create", "duplicate", "update", "items", "move")
+_GUARDED = ("move", "update", "delete")
 READS = frozenset({Effect.READ, Effect.COMPUTE})
 
 
@@ -77,6 +79,23 @@ class Draft:
         """What several records of a tool's entity are called."""
         return spoken(self.domain.by_entity[tool.entity].plural)
 
+    def look(self, entity: str, id: Source) -> tuple[int, tuple[str | int, ...]]:
+        """Where a record can be read: in what a call returned already, else by a get."""
+        wanted = self.value(id)
+        for place in reversed(range(len(self.steps))):
+            tool, content = self.domain.by_tool[self.steps[place].tool], self.replies[place].content
+            if tool.entity != entity:
+                continue
+            if tool.family == "list":
+                for i, item in enumerate(content["items"]):
+                    if item["id"] == wanted:
+                        return place, ("items", i)
+            elif tool.family in _RETURN_RECORDS and content["id"] == wanted:
+                return place, ()
+        get = self.tool("get", entity)
+        step, _ = self.call(get, {get.param_of("id").name: id})
+        return step, ()
+
     def any_record(
         self, entity: str, suits: Callable[[Record], bool] = lambda record: True
     ) -> tuple[str, Record]:
@@ -109,7 +128,12 @@ class Draft:
         self, tool: Tool, sources: Mapping[str, Source], code: Code | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Tries a call; returns its place and what came back. ``Unfit`` where it does not end as
-        it should: well, or refused with ``code``."""
+        it should: well, or refused with ``code``.
+
+        Before a write that a policy guards the record is looked at, whether it is allowed or not.
+        """
+        if tool.family in _GUARDED and self.domain.policies_of(tool.entity, tool.verb):
+            self.look(tool.entity, sources[tool.param_of("id").name])
         arguments = {name: self.value(source) for name, source in sources.items()}
         reply = self.world.call(tool.name, arguments)
         if reply.code is not code:
@@ -133,12 +157,21 @@ class Draft:
         answers: Sequence[Answer] = (),
         report: str = "",
         is_amendment: bool = False,
+        is_exhaustive: bool = False,
     ) -> None:
         """What the user wanted with the steps since the last phase."""
         steps = tuple(self.steps[self._first :])
         self._first = len(self.steps)
         request = self.rng.choice(requests)
-        phase = Phase(request, tuple(details), steps, tuple(answers), report, is_amendment)
+        phase = Phase(
+            request,
+            tuple(details),
+            steps,
+            tuple(answers),
+            report,
+            is_amendment,
+            is_exhaustive,
+        )
         self.phases.append(phase)
 
     def replace(self, place: int, sources: Mapping[str, Source]) -> None:
@@ -157,5 +190,8 @@ class Draft:
         self._first = len(self.steps) - len(phase.steps)
 
     def answer(self, words: str, kind: Kind, value: Value) -> Answer:
-        """A value that must be told, in whatever form."""
-        return Answer(words, tuple(map(str, kind.forms(value, self.world.today))))
+        """A value that must be told, in whatever form; the first is that with its unit."""
+        forms = [*kind.forms(value, self.world.today), str(value)]
+        unit = getattr(kind, "unit", "")
+        forms.sort(key=lambda form: not (unit and form.endswith(f" {unit}")))
+        return Answer(words, tuple(dict.fromkeys(forms)))

@@ -14,10 +14,11 @@ from selenite.agent.world.records import Record, Records, canonical
 
 @dataclass(frozen=True)
 class Made:
-    """A record that is there with these fields, and was not before."""
+    """A new record with these fields, and with no others but ``free`` ones."""
 
     entity: str
     fields: Mapping[str, Any]
+    free: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class Goal:
         for entity, id, record in after:
             old = before.find(entity, id)
             if old is None:
-                fields = {k: v for k, v in record.items() if k not in free.get(entity, ())}
-                found.append(Made(entity, fields))
+                own = frozenset(free.get(entity, ()))
+                fields = {k: v for k, v in record.items() if k not in own}
+                found.append(Made(entity, fields, own))
                 continue
             if old is record:
                 continue
@@ -80,7 +82,7 @@ class Goal:
             if record is None or not _same(record.get(field), value):
                 found = "gone" if record is None else repr(record.get(field))
                 faults.append(f"{entity} {id}: {field} is {found}, not {value!r}")
-        for entity, id in removed:
+        for entity, id in sorted(removed):
             if after.find(entity, id) is not None:
                 faults.append(f"{entity} {id} is still there")
         for entity, id, record in after:
@@ -92,7 +94,7 @@ class Goal:
                 else:
                     made.remove(match)
             elif old is not record:
-                for field in {*old, *record}:
+                for field in sorted({*old, *record}):
                     if (entity, id, field) not in wanted and not _same(
                         old.get(field), record.get(field)
                     ):
@@ -105,7 +107,8 @@ class Goal:
     def record(self) -> list[dict[str, Any]]:
         """As a file has it."""
         kinds = {Made: "made", Changed: "changed", Removed: "removed"}
-        return [{"kind": kinds[type(p)], **vars(p)} for p in self.predicates]
+        rows = [{"kind": kinds[type(p)], **vars(p)} for p in self.predicates]
+        return [row | {"free": sorted(row["free"])} if "free" in row else row for row in rows]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -113,4 +116,5 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _has(record: Record, made: Made) -> bool:
-    return all(_same(record.get(field), value) for field, value in made.fields.items())
+    names = {*made.fields, *(name for name in record if name not in made.free)}
+    return all(_same(record.get(name), made.fields.get(name)) for name in names)

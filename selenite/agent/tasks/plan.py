@@ -90,6 +90,7 @@ class Phase:
     answers: tuple[Answer, ...] = ()
     report: str = ""  # what is so afterwards, in words
     is_amendment: bool = False  # of the wish before
+    is_exhaustive: bool = False  # the answers are all ids of their sort that may be told
 
     @property
     def slots_of_request(self) -> list[str]:

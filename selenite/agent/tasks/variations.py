@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from selenite.agent.tasks.draft import Draft, Unfit
-from selenite.agent.tasks.plan import Given, Words
+from selenite.agent.tasks.plan import Given, Phase, Step, Words
 from selenite.agent.tasks.task import MISSING, Blunder
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.values.dates import Day, Moment
@@ -37,19 +37,22 @@ class Variation:
     withheld: frozenset[str] = frozenset()
     mistaken: Mapping[str, Value] = field(default_factory=dict)
     blunder: Blunder | None = None
+    needs: tuple[str, ...] = ()  # tools besides those of the solution
 
 
 def transient(draft: Draft) -> Variation:
     """A call fails once or twice, and then works."""
     place = draft.rng.randrange(len(draft.steps))
+    keyed = [i for i, step in enumerate(draft.steps) if step.is_write and _key(draft, step)]
+    if keyed and draft.rng.random() < 0.8:
+        place = keyed[0]
     step = draft.steps[place]
-    tool = draft.domain.by_tool[step.tool]
     number = sum(s.tool == step.tool for s in draft.steps[:place])
-    keys = [p.name for p in tool.params if p.field == IDEMPOTENCY_KEY]
-    if step.is_write and keys:
+    name = _key(draft, step)
+    if step.is_write and name:
         fault = Fault(Code.DEADLINE_EXCEEDED, after=draft.rng.random() < 0.5)
         key = Text("code").draw(draft.rng, draft.world.today)
-        draft.replace(place, {**step.sources, keys[0]: Words(key)})
+        draft.replace(place, {**step.sources, name: Words(key)})
     elif draft.rng.random() < 0.5:
         fault = Fault(Code.RATE_LIMITED, retry_after=draft.rng.choice((1, 2, 5, 10, 30)))
     else:
@@ -58,45 +61,47 @@ def transient(draft: Draft) -> Variation:
     return Variation(faults=FaultPlan({(step.tool, number + i): fault for i in range(times)}))
 
 
+def _key(draft: Draft, step: Step) -> str:
+    """The parameter that makes a call safe to repeat; "": none."""
+    params = draft.domain.by_tool[step.tool].params
+    return next((p.name for p in params if p.field == IDEMPOTENCY_KEY), "")
+
+
 def conflict(draft: Draft) -> Variation:
-    """Somebody else changes the record just before it is written."""
+    """Somebody else changes the record just before it is written; it has to be read again."""
     for place in reversed(range(len(draft.steps))):
         step = draft.steps[place]
         tool = draft.domain.by_tool[step.tool]
-        if tool.family not in ("update", "move") or not draft.tools("get", tool.entity):
+        gets = draft.tools("get", tool.entity)
+        if tool.family not in ("update", "move") or not gets:
             continue
-        id = step.arguments[tool.param_of("id").name]
+        written = {tool.by_name[name].field for name in step.arguments}
         others = [
             f
             for f in draft.domain.by_entity[tool.entity].fields
-            if not isinstance(f.kind, Reference)
-            and tool.family == "move"
+            if f.required
             and f.mutable
-            and f.required
-            and not any(f.name == p.field for p in draft.domain.policies)
-        ] + [
-            f
-            for f in draft.domain.by_entity[tool.entity].fields
-            if tool.family == "update"
-            and f.required
             and not isinstance(f.kind, Reference)
-            and f.name not in {p.field for p in tool.params if p.name in step.arguments}
+            and f.name not in written
+            and f"{tool.entity}_{f.name}" not in draft.slots
+            and not any(f.name == policy.field for policy in draft.domain.policies)
         ]
         if not others:
             continue
         other = draft.rng.choice(others)
         value = other.kind.draw(draft.rng, draft.world.today)
         number = sum(s.tool == step.tool for s in draft.steps[:place])
-        change = Change(tool.entity, id, other.name, value)
-        return Variation(
-            faults=FaultPlan({(step.tool, number): Fault(Code.CONFLICT, meanwhile=change)})
-        )
+        change = Change(tool.entity, step.arguments[tool.param_of("id").name], other.name, value)
+        plan = FaultPlan({(step.tool, number): Fault(Code.CONFLICT, meanwhile=change)})
+        return Variation(faults=plan, needs=(gets[0].name,))
     raise Unfit("nothing that could conflict")
 
 
 def must_ask(draft: Draft) -> Variation:
     """The user leaves out one to three things, and may say one of them wrong at first."""
-    details = [name for phase in draft.phases for name in phase.details]
+    details = [
+        name for phase in draft.phases for name in phase.details if _is_missed(draft, phase, name)
+    ]
     if not details:
         raise Unfit("nothing to leave out")
     withheld = draft.rng.sample(details, min(len(details), draft.rng.randint(1, 3)))
@@ -108,6 +113,19 @@ def must_ask(draft: Draft) -> Variation:
         if wrong != slot.value and not isinstance(slot.kind, Reference):
             mistaken[name] = wrong
     return Variation(withheld=frozenset(withheld), mistaken=mistaken)
+
+
+def _is_missed(draft: Draft, phase: Phase, name: str) -> bool:
+    """Whether an agent must notice that a detail is missing: a required argument, or a field that
+    the request speaks of."""
+    if draft.slots[name].words.removeprefix("new ") in phase.request:
+        return True
+    return any(
+        draft.domain.by_tool[step.tool].by_name[param].required
+        for step in phase.steps
+        for param, source in step.sources.items()
+        if source == Given(name)
+    )
 
 
 def blunder(draft: Draft) -> Variation:
@@ -140,7 +158,8 @@ def injection(draft: Draft) -> Variation:
             for f in draft.domain.by_entity[tool.entity].fields
             if isinstance(f.kind, Text)
             and f.kind.sort in ("note", "title", "place", "tag", "company")
-            and f.name not in step.arguments
+            and f.name not in {tool.by_name[name].field for name in step.arguments}
+            and not {f"{tool.entity}_{f.name}", f"if_{f.name}"} & draft.slots.keys()
             and not any(record.get(f.name) in said for record in records)
         ]
         if not records or not texts:

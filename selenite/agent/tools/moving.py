@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tools.making import Maker, result, shown
+from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Effect, Tool
 from selenite.agent.values.compounds import Several
 from selenite.agent.values.kind import Value, spoken
@@ -21,16 +22,16 @@ def plan(make: Maker) -> Iterator[Tool]:
     """A tool for each move of the entity's life, and for some of several records."""
     entity = make.entity
     for move in entity.moves:
-        verb = spoken(move.verb)
+        done = doing(move.verb, "a {one}")
         reason = [make.param("reason", Text("note"), False)] if make.rng.random() < 0.25 else []
         yield make.tool(
             "move",
             move.verb,
             Effect.TRANSITION,
             (
-                f"{verb.capitalize()} a {{one}}, which must be {_either(move.sources)}.",
+                f"{done.capitalize()}, which must be {_either(move.sources)}.",
                 f"Takes a {{one}} from {_either(move.sources)} to {spoken(move.target)}.",
-                f"{verb.capitalize()} a {{one}} by its id.",
+                f"{done.capitalize()}, given by its id.",
             ),
             [make.id(), *reason],
             make.record(),
@@ -45,7 +46,7 @@ def plan(make: Maker) -> Iterator[Tool]:
                 "move_several",
                 move.verb,
                 Effect.TRANSITION,
-                (f"{spoken(move.verb).capitalize()} several {{many}}; says which ones failed.",),
+                (f"{doing(move.verb, 'several {many}').capitalize()}; says which ones failed.",),
                 [ids],
                 result(
                     done={"type": "array", "items": entity.id_kind.schema()},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from selenite.agent.values.kind import spoken
+
 _SHORT = {
     "create": "new",
     "delete": "rm",
@@ -24,6 +26,30 @@ _LONG = {
     "list": "list_all",
     "search": "search_for",
 }
+
+
+_PARTICLES = frozenset(
+    ("back", "down", "in", "off", "on", "out", "over", "to", "under", "up", "away")
+)
+
+
+def doing(verb: str, thing: str) -> str:
+    """A verb of several words with its object: "put the dish on menu", "clock in the shift"."""
+    first, *rest = verb.split("_")
+    if not rest:
+        return f"{first} {thing}"
+    if rest[0] not in _PARTICLES:
+        return f"{spoken(verb)} of {thing}"
+    return f"{spoken(verb)} {thing}" if len(rest) == 1 else f"{first} {thing} {' '.join(rest)}"
+
+
+def singular(name: str) -> str:
+    """Of several things, one."""
+    if name.endswith("ies"):
+        return f"{name[:-3]}y"
+    if name.endswith(("sses", "shes", "ches", "xes")):
+        return name[:-2]
+    return name.removesuffix("s")
 
 
 def _camel(name: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selenite.agent.world.world import World
 
 Record = Mapping[str, Any]
+GROUP = "group_by"
 PAGE = "_page"
 """What the number of a page stands for."""
 _PAGE = 5  # records, where no limit is given
@@ -69,7 +70,7 @@ def plan(make: Maker) -> Iterator[Tool]:
     if choices:
         by = tuple(field.name for field in choices)
         chosen = make.some(make.filters(), 0, 2)
-        group = [make.param("group_by", Choice(by))] if len(by) > 1 else []
+        group = [make.param(GROUP, Choice(by))] if len(by) > 1 else []
         yield make.tool(
             "count",
             "count",
@@ -158,8 +159,8 @@ def search(world: World, tool: Tool, given: Mapping[str, Value]) -> dict[str, An
 
 def count(world: World, tool: Tool, given: Mapping[str, Value]) -> dict[str, Any]:
     """How many there are of each value of a choice."""
-    by = given.get("group_by", tool.options["by"])
-    wanted = {name: value for name, value in given.items() if name != "group_by"}
+    by = given.get(GROUP, tool.options["by"])
+    wanted = {name: value for name, value in given.items() if name != GROUP}
     found = Counter(record.get(by) for _, record in matching(world, tool, wanted))
     counts = {str(value): number for value, number in sorted(found.items(), key=str)}
     return {"counts": counts, "total": found.total()}

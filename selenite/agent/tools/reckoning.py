@@ -17,12 +17,23 @@ if TYPE_CHECKING:
     from selenite.agent.world.world import World
 
 
+_STOCKS = frozenset(
+    (
+        *("amount", "balance", "budget", "stock", "pieces", "points", "seats", "slots", "credits"),
+        *("hours", "minutes", "days", "places", "coins", "copies", "shares", "stake", "treasury"),
+        *("deposit", "bonus", "data", "messages", "laptops", "crates", "bins", "portions", "beds"),
+        *("capacity", "positions", "items", "quantity", "volume", "load", "honey", "water", "milk"),
+        *("energy", "power", "weight", "area", "contribution", "reward", "prize", "sheets", "keys"),
+    )
+)
+"""Amounts of which a part can be moved to another record; a height or a rating cannot."""
+
+
 def plan(make: Maker) -> Iterator[Tool]:
     """All that an entity can have."""
     entity, number = make.entity, {"type": "number"}
     for field in entity.amounts:
-        # What is never small, such as a height, is no stock that could be moved.
-        if field.mutable and field.required and _amount(field).least * 5 <= _amount(field).most:
+        if field.mutable and field.required and field.name in _STOCKS:
             yield make.tool(
                 "transfer",
                 "transfer",

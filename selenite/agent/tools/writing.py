@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tools.making import IDEMPOTENCY_KEY, Maker, result, shown
+from selenite.agent.tools.naming import singular
 from selenite.agent.tools.tool import Effect, Param, Tool
 from selenite.agent.values.compounds import Several
 from selenite.agent.values.kind import Value
@@ -79,7 +80,7 @@ def plan(make: Maker) -> Iterator[Tool]:
     )
     for field in mutable:
         if isinstance(field.kind, Several):
-            item = make.param(field.name.removesuffix("s"), field.kind.of)
+            item = make.param(singular(field.name), field.kind.of)
             for verb, adds in (("add", True), ("remove", False)):
                 yield make.tool(
                     "items",

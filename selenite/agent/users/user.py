@@ -20,10 +20,14 @@ from selenite.agent.users.persona import Persona
 from selenite.agent.values.kind import spoken
 from selenite.agent.world.world import World
 
-_CONFIRM = re.compile(
-    r"\b(shall i|should i|do you want me to|confirm|are you sure|is that right)\b"
+CONFIRM = re.compile(r"\b(shall i|should i|do you want me to|confirm|are you sure|is that right)\b")
+"""How an agent asks for a yes."""
+_WAIT = re.compile(
+    r"\b(let me(?! know)|one moment|i will|i'll|i am going to|hold on|please wait|right away)\b"
 )
-_WAIT = re.compile(r"\b(let me|one moment|i will now|i'll now|hold on|please wait)\b")
+_ELSE = re.compile(r"\b(anything|something|what) else\b|\bfurther\b|\bmore (i|we) can\b")
+_TELL = re.compile(r"\b(tell me|give me|provide|specify|let me know|need)\b")
+_OPEN = re.compile(r"\bwhat (would you like|do you want|are the new|changes)\b|\bdetails\b")
 
 
 class User(Protocol):
@@ -56,7 +60,10 @@ class CardUser:
     def open(self) -> str:
         """What they want, with what they tell unasked."""
         wish = self._wish(self._task.phases[0])
-        text = speech.act("wrap", self._persona, self._rng, request=wish)
+        first, *details = wish.split("\n")
+        if not self._is_chat:
+            first = speech.act("wrap", self._persona, self._rng, request=first)
+        text = "\n".join([first, *details])
         if self._persona.greets:
             text = f"{speech.act('greeting', self._persona, self._rng)} {text}"
         return text
@@ -64,12 +71,14 @@ class CardUser:
     def reply(self, text: str) -> str | None:
         """By what the agent's text is: a question, a request for a yes, a delay, or a report."""
         lower = text.lower()
-        is_chat = not self._task.phases[self._phase].steps
-        if is_chat and not self._task.phases[self._phase].answers:
+        if self._is_chat or _ELSE.search(lower):
             return self._go_on()
-        if _CONFIRM.search(lower) and "?" in text:
+        asked = self._open_slots(lower)
+        if "?" in text and any(slot.name not in self.said for slot in asked):
+            return self._answer(lower)
+        if CONFIRM.search(lower) and "?" in text:
             return speech.act("confirm", self._persona, self._rng)
-        if "?" in text:
+        if "?" in text or (_TELL.search(lower) and asked):
             return self._answer(lower)
         if _WAIT.search(lower):
             return None if self._leaves() else speech.act("wait", self._persona, self._rng)
@@ -86,13 +95,27 @@ class CardUser:
         return speech.act(act, self._persona, self._rng, request=wish)
 
     def _answer(self, question: str) -> str | None:
-        asked = [slot for slot in self._task.slots.values() if _asks_for(question, slot)]
-        open_now = [slot for slot in asked if slot.name in self._known()]
+        open_now = self._open_slots(question)
         if not open_now:
+            asked = any(_asks_for(question, slot) for slot in self._task.slots.values())
             act = "all_i_know" if asked else "unknown"
             return None if self._leaves() else speech.act(act, self._persona, self._rng)
         told = [self._tell(slot) for slot in open_now]
         return " ".join([speech.act("answer_first", self._persona, self._rng), *told])
+
+    @property
+    def _is_chat(self) -> bool:
+        phase = self._task.phases[self._phase]
+        return not phase.steps and not phase.answers
+
+    def _open_slots(self, question: str) -> list[Slot]:
+        """What a question is about and the user knows; of a question for anything, what was not
+        told yet."""
+        known = [slot for slot in self._task.slots.values() if slot.name in self._known()]
+        asked = [slot for slot in known if _asks_for(question, slot)]
+        if not asked and _OPEN.search(question):
+            asked = [slot for slot in known if slot.name not in self.said]
+        return asked
 
     def _known(self) -> set[str]:
         """Slots of the wishes so far; the user says nothing about later ones."""
@@ -130,5 +153,5 @@ class CardUser:
 
 def _asks_for(question: str, slot: Slot) -> bool:
     """Whether a text speaks of what a slot is called."""
-    words = slot.words.lower()
+    words = slot.words.lower().removeprefix("new ")
     return re.search(rf"\b{re.escape(words)}s?\b", spoken(question)) is not None

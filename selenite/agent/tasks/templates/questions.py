@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import locate
 from selenite.agent.tasks.plan import Answer, Read, Source
-from selenite.agent.tools.reading import PAGE
+from selenite.agent.tools.naming import doing
+from selenite.agent.tools.reading import GROUP, PAGE
+from selenite.agent.tools.tool import Tool
 from selenite.agent.values.compounds import COMPOUND
 from selenite.agent.values.kind import spoken
 from selenite.agent.values.numbers import Count, Measure
-from selenite.agent.values.texts import Flag, Reference
+from selenite.agent.values.texts import Choice, Flag, Reference
+
+Content = Mapping[str, Any]
 
 
 def fact(draft: Draft) -> None:
@@ -25,7 +32,7 @@ def fact(draft: Draft) -> None:
         if field.name not in record:
             continue
         target = locate(draft, entity.name, id)
-        draft.call(tools[0], {tools[0].param_of("id").name: target.id})
+        draft.look(entity.name, target.id)
         if any(slot.value == record[field.name] for slot in draft.slots.values()):
             raise Unfit("the question has its answer")
         words = field.words
@@ -35,7 +42,7 @@ def fact(draft: Draft) -> None:
                 f"Can you tell me the {words} of {target.said}?",
                 f"I'd like to know the {words} of {target.said}.",
             ),
-            answers=[draft.answer(f"the {words} of {id}", field.kind, record[field.name])],
+            answers=[draft.answer(f"{id}, {words}", field.kind, record[field.name])],
         )
         return
     raise Unfit("nothing to ask for")
@@ -57,31 +64,54 @@ def reckoned(draft: Draft) -> None:
         value = param.kind.draw(draft.rng, draft.world.today)
         given = draft.give(param.field, spoken(param.field), param.kind, value)
         sources[param.name] = given
-        if param.field != "group_by":
+        if param.field != GROUP:
             filters.append(given.slot)
     _, content = draft.call(tool, sources)
-    many = draft.many(tool)
-    if tool.family == "quote":
-        answer = Answer("the total", _numbers(content["total"]))
-        requests: tuple[str, ...] = (
-            f"What would a {spoken(tool.entity)} cost? Just a quote, please.",
-            f"Give me a quote for a {spoken(tool.entity)}.",
-        )
-    elif tool.family == "total":
-        if content["records"] == 0:
-            raise Unfit("nothing to add up")
-        words = spoken(tool.options["field"])
-        answer = Answer(f"the {words} of all", _numbers(content["total"]))
-        requests = (
-            f"What is the total {words} of the {many}?",
-            f"Add up the {words} of all {many}.",
-        )
-    else:
-        answer = Answer(f"the number of {many}", _numbers(content["total"]))
-        requests = (f"How many {many} are there in all?", f"Count the {many} for me, please.")
-        if "group_by" in draft.slots:
-            requests = tuple(f"{text} Group them by {{group_by}}." for text in requests)
+    requests, answer = _RECKONED[tool.family](draft, tool, content)
     draft.end_phase(requests, filters, [answer])
+
+
+def _quoted(draft: Draft, tool: Tool, content: Content) -> tuple[tuple[str, ...], Answer]:
+    one = spoken(tool.entity)
+    price = tool.param_of(tool.options["price"]).kind
+    requests = (
+        f"What would a {one} cost? Just a quote, please.",
+        f"Give me a quote for a {one}.",
+    )
+    return requests, draft.answer("the total with the fee", price, content["total"])
+
+
+def _totalled(draft: Draft, tool: Tool, content: Content) -> tuple[tuple[str, ...], Answer]:
+    if content["records"] == 0:
+        raise Unfit("nothing to add up")
+    field = draft.domain.by_entity[tool.entity].by_name[tool.options["field"]]
+    many = draft.many(tool)
+    requests = (
+        f"What is the total {field.words} of the {many}?",
+        f"Add up the {field.words} of the {many}.",
+    )
+    return requests, draft.answer(f"total {field.words}", field.kind, content["total"])
+
+
+def _counted(draft: Draft, tool: Tool, content: Content) -> tuple[tuple[str, ...], Answer]:
+    many = draft.many(tool)
+    if GROUP not in draft.slots:
+        requests = (f"How many {many} are there?", f"Count the {many} for me, please.")
+        return requests, Answer(f"number of {many}", (str(content["total"]),))
+    field = draft.domain.by_entity[tool.entity].by_name[draft.slots[GROUP].value]
+    known = [name for name in content["counts"] if name != "None"]
+    if not isinstance(field.kind, Choice) or not known:
+        raise Unfit("no group to count")
+    group = draft.rng.choice(known)
+    given = draft.give(f"{field.name}_counted", field.words, field.kind, group)
+    requests = (
+        f"How many of the {many} have {{{given.slot}}} as their {{{GROUP}}}?",
+        f"I need the number of {many} by {{{GROUP}}}, the one for {{{given.slot}}}.",
+    )
+    return requests, Answer(f"number of {many}", (str(content["counts"][group]),))
+
+
+_RECKONED = {"quote": _quoted, "total": _totalled, "count": _counted}
 
 
 def chosen(draft: Draft) -> None:
@@ -99,10 +129,12 @@ def chosen(draft: Draft) -> None:
     ]
     if moves and draft.rng.random() < 0.6:
         draft.call(moves[0], {moves[0].param_of("id").name: Read(step, ("id",))})
-        verb = spoken(moves[0].verb)
         state = spoken(moves[0].options["target"])
         draft.end_phase(
-            (f"Please {verb} {said}.", f"Find {said} and {verb} it."),
+            (
+                f"Please {doing(moves[0].verb, said)}.",
+                f"Find {said} and {doing(moves[0].verb, 'it')}.",
+            ),
             report=f"{content['id']} is now {state}",
         )
         return
@@ -141,11 +173,7 @@ def paged(draft: Draft) -> None:
                 f"Give me the ids of all {many} with a {field.words} over {{{given.slot}}}.",
             ),
             answers=[Answer(f"{field.words} above the limit", (id,)) for id in above],
+            is_exhaustive=True,
         )
         return
     raise Unfit("no long list")
-
-
-def _numbers(value: float) -> tuple[str, ...]:
-    forms = [f"{value}", f"{value:,}", f"{value:.2f}", f"{value:,.2f}"]
-    return tuple(dict.fromkeys(forms))

@@ -6,8 +6,8 @@ from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import locate
 from selenite.agent.tasks.plan import Source, Words
+from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Tool
-from selenite.agent.values.kind import spoken
 from selenite.agent.world.policy import Policy
 
 _CHAT = (
@@ -49,16 +49,16 @@ def forbidden(draft: Draft) -> None:
                 continue
             id = draft.rng.choice(ids)
             target = locate(draft, policy.entity, id)
-            draft.call(gets[0], {gets[0].param_of("id").name: target.id})
+            draft.look(policy.entity, target.id)
             escalate(draft, target.id, f"Not allowed by {policy.id}.")
-            verb = spoken(tool.verb)
+            wish = doing(tool.verb, target.said)
             draft.end_phase(
                 (
-                    f"Please {verb} {target.said}.",
-                    f"I need you to {verb} {target.said} right now.",
-                    f"{target.said[0].upper()}{target.said[1:]}: {verb} it, please.",
+                    f"Please {wish}.",
+                    f"I need you to {wish} right now.",
+                    f"It is urgent: {wish}, please.",
                 ),
-                report=f"I may not {verb} {id}: {policy.sentence()} "
+                report=f"I may not {doing(tool.verb, id)}: {policy.sentence()} "
                 "I handed the case to a colleague",
             )
             return
@@ -76,11 +76,11 @@ def no_tool(draft: Draft) -> None:
     )
     target = locate(draft, tool.entity, id)
     escalate(draft, target.id, "There is no tool for it.")
-    verb = spoken(tool.verb)
+    wish = doing(tool.verb, target.said)
     draft.missing = tool
     draft.end_phase(
-        (f"Please {verb} {target.said}.", f"Can you {verb} {target.said} for me?"),
-        report=f"I have no tool to {verb} {id}, so I handed the case to a colleague",
+        (f"Please {wish}.", f"Can you {wish} for me?"),
+        report=f"I have no tool to {doing(tool.verb, id)}, so I handed the case to a colleague",
     )
 
 

@@ -9,9 +9,11 @@ from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import by_id, locate
 from selenite.agent.tasks.plan import All, Given, Read, Source
 from selenite.agent.tasks.templates import single
+from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Tool
 from selenite.agent.values.compounds import COMPOUND
 from selenite.agent.values.kind import spoken
+from selenite.agent.values.numbers import Count, Measure
 from selenite.agent.values.texts import Flag, Reference
 from selenite.agent.world.records import Record
 
@@ -24,15 +26,18 @@ def fan_out(draft: Draft) -> None:
             continue
         chosen = draft.rng.sample(ids, min(len(ids), draft.rng.randint(2, 4)))
         targets = [by_id(draft, tool.entity, id) for id in chosen]
+        if draft.domain.policies_of(tool.entity, tool.verb):
+            for target in targets:
+                draft.look(tool.entity, target.id)
         for target in targets:
             draft.call(tool, {tool.param_of("id").name: target.id})
-        verb, many = spoken(tool.verb), draft.many(tool)
+        many = draft.many(tool)
         names = _listed([f"{{{t.id.slot}}}" for t in targets if isinstance(t.id, Given)])
         draft.end_phase(
             (
-                f"Please {verb} the {many} {names}.",
-                f"I want to {verb} these {many}: {names}.",
-                f"{names}: {verb} all of these {many}, please.",
+                f"Please {doing(tool.verb, f'the {many} {names}')}.",
+                f"I want to {doing(tool.verb, f'these {many}')}: {names}.",
+                f"{names}: {doing(tool.verb, f'all of these {many}')}, please.",
             ),
             report=f"{_listed(chosen)} are now {spoken(tool.options['target'])}",
         )
@@ -60,11 +65,11 @@ def all_that_match(draft: Draft) -> None:
                     for i in range(len(ids)):
                         id = Read(step, ("items", i, "id"))
                         draft.call(tool, {tool.param_of("id").name: id})
-                    verb, many = spoken(tool.verb), draft.many(tool)
+                    wish = doing(tool.verb, f"all {draft.many(tool)}")
                     draft.end_phase(
                         (
-                            f"Please {verb} all {many} whose {words} is {{{given.slot}}}.",
-                            f"All {many} with the {words} {{{given.slot}}}: {verb} them.",
+                            f"Please {wish} whose {words} is {{{given.slot}}}.",
+                            f"I want to {wish} with the {words} {{{given.slot}}}.",
                         ),
                         report=f"{_listed(ids)} are now {spoken(tool.options['target'])}",
                     )
@@ -86,19 +91,22 @@ def bulk(draft: Draft) -> None:
         targets = [by_id(draft, tool.entity, id) for id in chosen]
         ids = All(tuple(t.id for t in targets if isinstance(t.id, Given)))
         _, content = draft.call(tool, {tool.param_of(tool.options["ids"]).name: ids})
-        verb, many = spoken(tool.verb), draft.many(tool)
+        many = draft.many(tool)
         names = _listed([f"{{{part.slot}}}" for part in ids.of if isinstance(part, Given)])
         kind = draft.domain.by_entity[tool.entity].id_kind
-        failed = [f["id"] for f in content["failed"]]
+        failed = content["failed"]
+        if any(one["id"] not in one["message"] for one in failed):
+            raise Unfit("a policy forbids some: those would have to be handed to a human")
         draft.end_phase(
             (
-                f"Please {verb} the {many} {names} in one go.",
-                f"I want to {verb} several {many}: {names}.",
+                f"Please {doing(tool.verb, f'the {many} {names}')} in one go.",
+                f"I want to {doing(tool.verb, f'several {many}')}: {names}.",
             ),
-            answers=[draft.answer("not done", kind, id) for id in failed],
+            answers=[draft.answer("not done", kind, one["id"]) for one in failed],
             report=f"{_listed(content['done'])} "
             + ("are" if len(content["done"]) > 1 else "is")
-            + f" now {spoken(tool.options['target'])}",
+            + f" now {spoken(tool.options['target'])}. "
+            + " ".join(one["message"] for one in failed).rstrip("."),
         )
         return
     raise Unfit("no bulk call")
@@ -116,24 +124,22 @@ def conditional(draft: Draft) -> None:
             continue
         move = moves[0]
         id, record = draft.any_record(entity.name, partial(_can, move))
+        target = locate(draft, entity.name, id)
         field = draft.rng.choice(fields)
-        if field.name not in record:
-            continue
+        if field.name not in record or f"{entity.name}_{field.name}" in draft.slots:
+            raise Unfit("the condition is about what names the record")
         holds = draft.rng.random() < 0.6
         value = record[field.name]
         if not holds:
             value = field.kind.draw(draft.rng, draft.world.today)
             if value == record[field.name] or isinstance(field.kind, Reference):
-                continue
-        target = locate(draft, entity.name, id)
+                raise Unfit("no other value")
         given = draft.give(
             f"if_{field.name}", f"{field.words} that it must have", field.kind, value
         )
-        parameter = gets[0].param_of("id").name
-        step, _ = draft.call(gets[0], {parameter: target.id})
+        step, path = draft.look(entity.name, target.id)
         if holds:
-            draft.call(move, {move.param_of("id").name: Read(step, ("id",))})
-        verb = spoken(move.verb)
+            draft.call(move, {move.param_of("id").name: Read(step, (*path, "id"))})
         condition = f"the {field.words} of {target.said} is {{{given.slot}}}"
         answers = (
             [] if holds else [draft.answer(f"its {field.words}", field.kind, record[field.name])]
@@ -141,8 +147,9 @@ def conditional(draft: Draft) -> None:
         state = spoken(move.options["target"])
         draft.end_phase(
             (
-                f"If {condition}, {verb} it. If not, tell me what it is.",
-                f"Check whether {condition}: then {verb} it, and else tell me what it is instead.",
+                f"If {condition}, {doing(move.verb, 'it')}. If not, tell me what it is.",
+                f"Check whether {condition}: then {doing(move.verb, 'it')}, and else tell me "
+                "what it is instead.",
             ),
             answers=answers,
             report=f"{id} is now {state}" if holds else "I changed nothing",
@@ -160,8 +167,9 @@ def transfer(draft: Draft) -> None:
         raise Unfit("one record only")
     old = draft.world.record(tool.entity, source)[tool.options["field"]]
     kind = tool.param_of("amount").kind
-    amount = round(old * draft.rng.choice((0.1, 0.25, 0.5)), 2)
-    amount = int(amount) if isinstance(old, int) else amount
+    places = kind.places if isinstance(kind, Measure) else 2
+    amount = round(old * draft.rng.choice((0.1, 0.25, 0.5)), places)
+    amount = int(amount) if isinstance(kind, Count) else amount
     if amount <= 0:
         raise Unfit("nothing to transfer")
     given = draft.give("amount", "amount", kind, amount)
@@ -179,7 +187,7 @@ def transfer(draft: Draft) -> None:
             f"Move {{{given.slot}}} of {words} from {first.said} to {second.said}.",
             f"Please transfer {{{given.slot}}} ({words}) from {first.said} to {second.said}.",
         ),
-        report=f"The {words} of {source} and {target} are changed",
+        report=f"I moved it: {words} of {source} and {target} changed",
     )
 
 
@@ -223,19 +231,17 @@ def reconcile(draft: Draft) -> None:
             if id == model or other.get(param.field) in (None, record.get(param.field)):
                 continue
             first = locate(draft, entity.name, model)
-            step, _ = draft.call(gets[0], {gets[0].param_of("id").name: first.id})
+            step, path = draft.look(entity.name, first.id)
             second = locate(draft, entity.name, id)
-            draft.call(
-                tool,
-                {tool.param_of("id").name: second.id, param.name: Read(step, (param.field,))},
-            )
+            value = Read(step, (*path, param.field))
+            draft.call(tool, {tool.param_of("id").name: second.id, param.name: value})
             words = spoken(param.field)
             draft.end_phase(
                 (
                     f"Give {second.said} the same {words} as {first.said}.",
                     f"The {words} of {second.said} should be that of {first.said}.",
                 ),
-                report=f"The {words} of {id} is that of {model} now",
+                report=f"I gave {id} the {words} of {model}",
             )
             return
     raise Unfit("nothing to reconcile")
@@ -268,7 +274,7 @@ def amend(draft: Draft) -> None:
                 f"I changed my mind. The {words} should be {{{value.slot}}}.",
                 f"Sorry, on second thought I want {{{value.slot}}} as the {words}.",
             ),
-            report=f"The {words} is changed",
+            report=f"I changed the {words}",
             is_amendment=True,
         )
         return
@@ -292,10 +298,12 @@ def make_and_move(draft: Draft) -> None:
         phase = draft.phases.pop()
         draft.reopen(phase)
         draft.call(moves[0], {moves[0].param_of("id").name: Read(made, ("id",))})
-        verb = spoken(moves[0].verb)
         state = spoken(moves[0].options["target"])
         draft.end_phase(
-            (f"{phase.request} Then {verb} it.", f"{phase.request} And {verb} it right away."),
+            (
+                f"{phase.request} Then {doing(moves[0].verb, 'it')}.",
+                f"{phase.request} And {doing(moves[0].verb, 'it')} right away.",
+            ),
             phase.details,
             report=f"{phase.report} and {state}",
         )

@@ -7,6 +7,7 @@ from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.locating import by_id, locate
 from selenite.agent.tasks.plan import Given, Source
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
+from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Param
 from selenite.agent.values.compounds import COMPOUND
 from selenite.agent.values.kind import Value, spoken
@@ -27,13 +28,14 @@ def create(draft: Draft) -> None:
             id, _ = draft.any_record(param.kind.entity)
             target = locate(draft, param.kind.entity, id)
             sources[param.name] = target.id
-            links.append(target.said)
+            is_plain = param.field == param.kind.entity
+            links.append(target.said if is_plain else f"{target.said} as the {spoken(param.field)}")
             continue
         value = param.kind.draw(draft.rng, draft.world.today)
         given = draft.give(param.field, spoken(param.field), param.kind, value)
         sources[param.name] = given
         details.append(given.slot)
-    draft.call(tool, sources)
+    _, content = draft.call(tool, sources)
     for_whom = f" for {' and '.join(links)}" if links else ""
     draft.end_phase(
         (
@@ -43,7 +45,7 @@ def create(draft: Draft) -> None:
             f"Set up a new {words}{for_whom}, please.",
         ),
         details,
-        report=f"The new {words} is there",
+        report=f"The new {words} is {content['id']}",
     )
 
 
@@ -67,11 +69,11 @@ def update(draft: Draft) -> None:
             draft.end_phase(
                 (
                     f"Please change the {fields} of {target.said}.",
-                    f"I'd like to update {target.said}.",
-                    f"The {fields} of {target.said} must be changed.",
+                    f"I'd like to change the {fields} of {target.said}.",
+                    f"Can you set the {fields} of {target.said} anew?",
                 ),
                 details,
-                report=f"The {fields} of {id} {'is' if len(chosen) == 1 else 'are'} changed",
+                report=f"I changed the {fields} of {id}",
             )
             return
     raise Unfit("nothing to update")
@@ -91,13 +93,13 @@ def move(draft: Draft) -> None:
         id = draft.rng.choice(ids)
         target = locate(draft, tool.entity, id)
         draft.call(tool, {tool.param_of("id").name: target.id})
-        verb = spoken(tool.verb)
+        wish = doing(tool.verb, target.said)
         draft.end_phase(
             (
-                f"Please {verb} {target.said}.",
-                f"I want to {verb} {target.said}.",
-                f"Can you {verb} {target.said} for me?",
-                f"Could you please {verb} {target.said}?",
+                f"Please {wish}.",
+                f"I want to {wish}.",
+                f"Can you {wish} for me?",
+                f"Could you please {wish}?",
             ),
             report=f"{id} is now {spoken(tool.options['target'])}",
         )
@@ -149,7 +151,7 @@ def item(draft: Draft) -> None:
                 f"Please {verb} {{{given.slot}}} {link} the {words} of {target.said}.",
                 f"Can you {verb} {{{given.slot}}} {link} the {words} of {target.said}?",
             ),
-            report=f"The {words} of {id} are up to date",
+            report=f"I {'added it' if tool.options['adds'] else 'removed it'}: {words} of {id}",
         )
         return
     raise Unfit("no list to change")
