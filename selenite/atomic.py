@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -23,23 +24,37 @@ class FileEntry(TypedDict):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 ``text``: afterwards ``path`` has all of it, or is as it was before.
+    """Writes ``text`` as UTF-8, as ``write_bytes`` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content``: afterwards ``path`` has all of it, or is as it was before.
+
+    Makes the folders above ``path``. Raises ``StorageError`` when the disk refuses.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside ``path``, which takes its place at the end, or goes on an error.
 
     Makes the folders above ``path``. Raises ``StorageError`` when the disk refuses.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
+        sync(part)
         part.replace(path)
         sync(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the reason below matters more than the part file
-            part.unlink()
         raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # there only after an error, which matters more
+            part.unlink()
 
 
 def sync(path: Path) -> None:

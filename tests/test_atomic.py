@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selenite.atomic import describe_files, sha256, sync, write_text
+from selenite.atomic import describe_files, replacing, sha256, sync, write_bytes, write_text
 from selenite.errors import StorageError
 
 
@@ -39,6 +39,28 @@ def test_a_refusing_disk_leaves_the_old_text(tmp_path: Path, size: int) -> None:
     write_text(path, "old")
     with files_end_at(50), pytest.raises(StorageError, match=r"note.txt: cannot be written \(File"):
         write_text(path, "x" * size)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "rows.bin"
+    for content in (b"\xff\0" * 9, b""):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    with files_end_at(50), pytest.raises(StorageError, match=r"rows.bin: cannot be written \(File"):
+        write_bytes(path, b"x" * 100)
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_bytes(path.parent, b"x")  # a folder
+    assert list(tmp_path.rglob("*")) == [path.parent, path]
+    assert path.read_bytes() == b""
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError), replacing(path) as part:
+        part.write_text("new\ud800", encoding="utf-8")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -167,7 +167,7 @@ def test_a_user_waits_for_the_report_and_leaves_when_it_comes() -> None:
     ],
 )
 def test_a_user_understands_how_people_end_and_delay(text: str, ends: bool) -> None:
-    task = next(t for n in range(200) if (t := make_task(6, n, DOMAINS)).template == "move")
+    task = next(t for n in range(200) if (t := make_task(6, n, DOMAINS)).cls is TaskClass.PARALLEL)
     user = CardUser(task, persona(1), task.setting.open(), stream(0, "user"))
     user.open()
     assert (user.reply(text) is None) is ends

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
+from selenite import atomic
 from selenite.config import Config
+
+_AGENT = Path(__file__).resolve().parents[1]
+_MAKERS = (
+    "randomness.py",
+    *("values", "ontology", "tools", "world", "tasks", "users", "episodes", "judges"),
+    *("synthesis/shards.py", "synthesis/splits.py", "synthesis/duplicates.py"),
+)
 
 
 class SynthesisConfig(Config):
@@ -21,4 +31,18 @@ class SynthesisConfig(Config):
     shard_tasks: int = Field(default=500, ge=1)
     same_structure: int = Field(default=8, ge=1)  # trajectories of one structure that stay
     likeness: float = Field(default=0.85, gt=0, le=1)  # of words, from which on one of two goes
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=1)  # at most: there are no more than cores or jobs
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that a corpus follows from."""
+        return self.model_dump(mode="json", exclude={"out_dir", "workers"})
+
+
+def sources_digest(agent: Path = _AGENT) -> str:
+    """SHA-256 of the code and the vocabularies that make a corpus; ``agent`` is their package."""
+    found = [path for name in _MAKERS for path in (agent / name, *(agent / name).rglob("*"))]
+    names = sorted(
+        path.relative_to(agent).as_posix() for path in found if path.suffix in (".py", ".toml")
+    )
+    lines = (f"{atomic.sha256(agent / name)} {name}\n" for name in names)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

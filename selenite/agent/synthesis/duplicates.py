@@ -9,10 +9,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.errors import MissingExtraError
@@ -21,7 +23,7 @@ _WORDS = 5  # of a shingle
 _PERMUTATIONS = 64
 
 
-@dataclass
+@dataclass(config=ConfigDict(extra="forbid"))  # it is read from a file, too
 class Removed:
     """Ids by why they went."""
 
@@ -49,6 +51,7 @@ def find_duplicates(
         raise MissingExtraError("datasketch", "agent", "finding near duplicates") from error
     seen, structures, removed = set[bytes](), Counter[str](), Removed()
     index = MinHashLSH(threshold=config.likeness, num_perm=_PERMUTATIONS)
+    blank = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
     shingles: dict[str, np.ndarray] = {}
     for row in rows:
         said = json.dumps(row["messages"][1:])
@@ -63,7 +66,7 @@ def find_duplicates(
             removed.structural.append(row["id"])
             continue
         own = _shingles(row)
-        sketch = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=int)
+        sketch = blank.copy()  # with the same permutations, which take long to draw
         sketch.update_batch((own & 0xFFFFFFFF).tolist())
         likest = (_jaccard(own, shingles[other]) for other in index.query(sketch))
         if any(likeness >= config.likeness for likeness in likest):

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from selenite import atomic
 from selenite.chat.supervision import supervise
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import ConfigError, MissingExtraError
+from selenite.errors import ConfigError, MissingExtraError, StorageError
 from selenite.types import Message, ToolCall, ToolSpec
 
 Row = Mapping[str, Any]
@@ -25,18 +26,29 @@ def export(rows: Iterable[Row], path: Path, form: str, tokenizer: Path | None = 
         form: ``chat``, ``tokens`` or ``parquet``.
         tokenizer: of ``tokens``: the directory of a tokenizer with a chat template.
 
-    Raises ``ConfigError`` for another form, and for tokens without a tokenizer.
+    The file appears whole or not at all, unless it is a pipe. Raises ``ConfigError`` for another
+    form, and for tokens without a tokenizer, ``StorageError`` when the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write = _writer(form, tokenizer)
+    if path.is_dir():
+        raise StorageError(f"{path}: is a folder; give the name of a file in it")
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        return write(rows, path)
+    with atomic.replacing(path) as part:
+        return write(rows, part)
+
+
+def _writer(form: str, tokenizer: Path | None) -> Callable[[Iterable[Row], Path], int]:
     match form:
         case "chat":
-            return _lines(map(chat_row, rows), path)
+            return lambda rows, path: _lines(map(chat_row, rows), path)
         case "parquet":
-            return _parquet(rows, path)
+            return _parquet
         case "tokens":
             if tokenizer is None:
                 raise ConfigError("form=tokens: give the directory of a tokenizer")
-            return _lines(map(_token_row(Tokenizer.load(tokenizer)), rows), path)
+            token_row = _token_row(Tokenizer.load(tokenizer))
+            return lambda rows, path: _lines(map(token_row, rows), path)
     raise ConfigError(f"form={form!r}: must be chat, tokens or parquet")
 
 

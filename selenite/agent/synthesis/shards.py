@@ -1,17 +1,20 @@
 """A shard: the trajectories of a range of tasks, judged, in two compressed files and their tally.
 
-A shard follows from its range alone. Its tally is written last, so that what was interrupted is
-made again and what is there is never made twice.
+A shard follows from its range alone. Its tally is written last and proves the two files, so that
+what was interrupted or altered is made again and what is there is never made twice.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from selenite import atomic
 from selenite.agent.episodes.defects import Defect
@@ -22,10 +25,13 @@ from selenite.agent.randomness import stream
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.splits import split_of
 from selenite.agent.tasks.author import make_task
-from selenite.errors import MissingExtraError
+from selenite.agent.tasks.task import Task
+from selenite.errors import DataError, MissingExtraError
+
+T = TypeVar("T")
 
 
-@dataclass
+@dataclass(config=ConfigDict(extra="forbid"))  # it is read from a file, too
 class Tally:
     """What came of a shard. Contrasts are counted by defect and by who objected ("": nobody)."""
 
@@ -61,33 +67,45 @@ def tally_path(config: SynthesisConfig, number: int) -> Path:
     return config.out_dir / "shards" / f"{number:05d}.json"
 
 
+def rows_names(number: int) -> tuple[str, str]:
+    """The files of a shard in a corpus: trajectories, and contrasts."""
+    return f"shards/{number:05d}.jsonl.zst", f"contrasts/{number:05d}.jsonl.zst"
+
+
+def known_shard(config: SynthesisConfig, number: int) -> Tally | None:
+    """The tally of a shard whose files are as it says; None: the shard has to be made."""
+    try:
+        tally = read_json(tally_path(config, number), Tally)
+        digests = {name: atomic.sha256(config.out_dir / name) for name in rows_names(number)}
+    except (DataError, OSError):
+        return None
+    return tally if tally.sha256 == digests else None
+
+
 def make_shard(config: SynthesisConfig, domains: Sequence[int], number: int) -> Tally:
     """Makes a shard, unless it is there."""
-    known = tally_path(config, number)
-    if known.exists():
-        return Tally(**json.loads(known.read_text(encoding="utf-8")))
+    known = known_shard(config, number)
+    if known is not None:
+        return known
     tally = Tally(number)
     good, bad = [], []
     first = number * config.shard_tasks
     for task_number in range(first, min(first + config.shard_tasks, config.tasks)):
-        trajectory = _good(config, domains, task_number, tally)
+        task = make_task(config.seed, task_number, domains, config.tasks_per_domain)
+        trajectory = _good(task, tally)
         if trajectory is not None:
             good.append(_row(trajectory))
-        contrast = _contrast(config, domains, task_number, tally)
+        contrast = _contrast(task, config, tally)
         if contrast is not None:
             bad.append(_row(contrast))
-    for folder, rows in (("shards", good), ("contrasts", bad)):
-        name = f"{folder}/{number:05d}.jsonl.zst"
+    for name, rows in zip(rows_names(number), (good, bad), strict=True):
         write_rows(config.out_dir / name, rows)
         tally.sha256[name] = atomic.sha256(config.out_dir / name)
-    atomic.write_text(known, json.dumps(vars(tally), indent=1))
+    atomic.write_text(tally_path(config, number), json.dumps(vars(tally), indent=1))
     return tally
 
 
-def _good(
-    config: SynthesisConfig, domains: Sequence[int], number: int, tally: Tally
-) -> Trajectory | None:
-    task = make_task(config.seed, number, domains, config.tasks_per_domain)
+def _good(task: Task, tally: Tally) -> Trajectory | None:
     trajectory = play_script(task)
     assert trajectory is not None, task.id
     verdict = judge(trajectory)
@@ -100,13 +118,10 @@ def _good(
     return trajectory
 
 
-def _contrast(
-    config: SynthesisConfig, domains: Sequence[int], number: int, tally: Tally
-) -> Trajectory | None:
-    rng = stream(config.seed, "contrast", number)
+def _contrast(task: Task, config: SynthesisConfig, tally: Tally) -> Trajectory | None:
+    rng = stream(config.seed, "contrast", task.number)
     if rng.random() >= config.contrasts:
         return None
-    task = make_task(config.seed, number, domains, config.tasks_per_domain)
     for defect in rng.sample([*Defect], len(Defect)):
         trajectory = play_script(task, defect)
         if trajectory is not None:
@@ -122,23 +137,56 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSON lines, compressed; the same rows make the same bytes."""
-    try:
-        import zstandard
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("zstandard", "agent", "compressed trajectories") from error
+    """JSON lines, compressed, whole or not at all; the same rows make the same bytes.
+
+    Raises ``StorageError`` when the disk refuses, ``MissingExtraError`` without zstandard.
+    """
     text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(zstandard.ZstdCompressor(level=6).compress(text.encode()))
-    part.replace(path)
+    atomic.write_bytes(path, _zstandard().ZstdCompressor(level=6).compress(text.encode()))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file."""
+    """The rows of a file; raises ``DataError`` where it is missing or broken."""
+    zstandard = _zstandard()
+    try:
+        text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
+    except (OSError, UnicodeDecodeError, zstandard.ZstdError) as error:
+        raise _broken(path, error) from error
+    for line in text.split("\n"):  # nothing else ends a row: texts have other line breaks in them
+        if line:
+            yield _row_of(line, path)
+
+
+def read_json(path: Path, form: type[T]) -> T:
+    """A JSON file as a type that pydantic knows; raises ``DataError`` where it cannot be."""
+    try:
+        return TypeAdapter(form).validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValidationError) as error:
+        raise _broken(path, error) from error
+
+
+def _row_of(line: str, path: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"a row is no object: {line[:40]}")
+    except ValueError as error:
+        raise _broken(path, error) from error
+    return row
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path} is missing: call `selenite synth make` again, which makes it")
+    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+    return DataError(
+        f"{path}: broken ({reason}); remove it and call `selenite synth make` again, which makes it"
+    )
+
+
+def _zstandard() -> ModuleType:
     try:
         import zstandard
     except ModuleNotFoundError as error:
         raise MissingExtraError("zstandard", "agent", "compressed trajectories") from error
-    text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
-    yield from map(json.loads, text.splitlines())
+    return zstandard

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from selenite.agent.synthesis.shards import read_rows
+from selenite.agent.synthesis.shards import read_json, read_rows
 from selenite.agent.tools.tool import Tool
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.setting import Setting, known_domain
@@ -42,7 +42,7 @@ def show(out_dir: Path, name: str, html: Path | None = None) -> None:
 
 
 def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
-    repository = _json(out_dir / "repository.json")
+    repository = read_json(out_dir / "repository.json", dict[str, Any])
     if found := re.fullmatch(r"[a-z_]+-(\d+)", name):
         number = int(found[1])
         if number not in repository["numbers"]:
@@ -50,7 +50,7 @@ def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
         yield from _world(repository["seed"], number)
         return
     if found := re.fullmatch(r"\d+-(\d+)(-\w+)?", name):
-        settings = _json(out_dir / "config.json")
+        settings = read_json(out_dir / "config.json", dict[str, Any])
         shard = int(found[1]) // settings["shard_tasks"]
         folder = "contrasts" if found[2] else "shards"
         path = out_dir / folder / f"{shard:05d}.jsonl.zst"
@@ -60,12 +60,6 @@ def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
                 return
         raise ConfigError(f"{name}: no such trajectory in {path}; it may have been rejected")
     raise ConfigError(f"{name!r}: must be a domain (commerce-0004) or a trajectory (7-123)")
-
-
-def _json(path: Path) -> Any:
-    if not path.exists():
-        raise ConfigError(f"{path} is missing: give the folder of a corpus")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _world(seed: int, number: int) -> Iterator[RenderableType]:

@@ -7,9 +7,13 @@ The first axis that holds it out counts, so each held-out part differs from trai
 from __future__ import annotations
 
 import hashlib
+from typing import Literal, get_args
 
 from selenite.agent.episodes.trajectory import Trajectory
 from selenite.agent.world.setting import known_domain
+
+Split = Literal["train", "category", "domain", "style", "template", "persona", "sample"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 HELD_OUT_CATEGORIES = frozenset({"travel", "security", "laboratory"})
 HELD_OUT_STYLES = frozenset({"dotted_camel"})
@@ -17,8 +21,8 @@ HELD_OUT_TEMPLATES = frozenset({"reconcile", "paged"})
 _SHARE = 0.05  # of domains, of personas, and of what is left
 
 
-def split_of(trajectory: Trajectory) -> str:
-    """``train``, ``category``, ``domain``, ``style``, ``template``, ``persona`` or ``sample``."""
+def split_of(trajectory: Trajectory) -> Split:
+    """``train``, or the first axis that holds a trajectory out."""
     setting = trajectory.task.setting
     domain = known_domain(setting.seed, setting.domain)
     if domain.category in HELD_OUT_CATEGORIES:
