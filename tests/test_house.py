@@ -35,11 +35,13 @@ def tracked_files() -> list[Path]:
 
 def config_class(path: Path) -> type[Config]:
     """The class that a shipped TOML is for: those not named here are of pre-training."""
+    from selenite.agent.rephrasing.config import RephrasingConfig
     from selenite.agent.synthesis.config import SynthesisConfig
     from selenite.train.pretrain import PretrainConfig
 
     assert path.parent == ROOT / "configs", f"{path}: say here which config class it is for"
-    return {"agentic.toml": SynthesisConfig}.get(path.name, PretrainConfig)
+    others = {"agentic.toml": SynthesisConfig, "rephrase.toml": RephrasingConfig}
+    return others.get(path.name, PretrainConfig)
 
 
 # --- configs
@@ -168,8 +170,8 @@ def check_selenite(arguments: list[str]) -> None:
         assert command is not None
         with command.make_context(name, rest, parent=context):
             pass
-    if name == "pretrain" or arguments[:2] == ["synth", "make"]:
-        path, *overrides = arguments[1 if name == "pretrain" else 2 :]
+    if name in ("pretrain", "rephrase") or arguments[:2] == ["synth", "make"]:
+        path, *overrides = arguments[2 if arguments[0] == "synth" else 1 :]
         load(config_class(ROOT / path), ROOT / path, overrides)
 
 

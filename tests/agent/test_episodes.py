@@ -13,6 +13,7 @@ from selenite.agent.episodes.defects import Defect
 from selenite.agent.episodes.episode import play, play_script
 from selenite.agent.episodes.style import agent_style
 from selenite.agent.episodes.trajectory import Trajectory, Turn
+from selenite.agent.judges import replay
 from selenite.agent.judges.verdict import judge
 from selenite.agent.randomness import stream
 from selenite.agent.tasks.author import make_task
@@ -27,14 +28,22 @@ DOMAINS = range(120)
 
 @pytest.fixture(scope="module")
 def trajectories() -> list[Trajectory]:
-    found = [play_script(make_task(6, number, DOMAINS)) for number in range(1000)]
+    found = [play_script(make_task(6, number, DOMAINS)) for number in range(500)]
     return [trajectory for trajectory in found if trajectory is not None]
 
 
 def test_scripted_agents_pass_and_replay(trajectories: list[Trajectory]) -> None:
-    assert len(trajectories) == 1000
+    assert len(trajectories) == 500
     rejected = [(t.id, verdict.faults) for t in trajectories if not (verdict := judge(t)).passes]
-    assert len(rejected) <= 10, rejected[:3]  # 99 percent; each of them was replayed
+    assert len(rejected) <= 5, rejected[:3]  # 99 percent; each of them was replayed
+
+
+@pytest.mark.slow
+def test_a_thousand_others_replay() -> None:
+    for number in range(1000):
+        trajectory = play_script(make_task(8, number, range(400)))
+        assert trajectory is not None
+        assert not replay.faults(trajectory), trajectory.id
 
 
 def test_every_class_looks_as_it_should(trajectories: list[Trajectory]) -> None:
@@ -52,7 +61,7 @@ def test_every_class_looks_as_it_should(trajectories: list[Trajectory]) -> None:
     assert codes[TaskClass.REPAIR].keys() == {Code.INVALID_ARGUMENT}
     assert {Code.UNAVAILABLE, Code.RATE_LIMITED} <= codes[TaskClass.TRANSIENT].keys()
     assert not codes[TaskClass.CLEAN]
-    assert parallel[TaskClass.PARALLEL] > 50
+    assert parallel[TaskClass.PARALLEL] > 25
 
 
 class Null:
@@ -72,7 +81,7 @@ def play_with(task: Task, agent: Null) -> Trajectory:
 
 
 def test_an_agent_that_does_nothing_succeeds_only_where_nothing_is_to_do() -> None:
-    for number in range(400):
+    for number in range(200):
         task = make_task(6, number, DOMAINS)
         verdict = judge(play_with(task, Null("Certainly.")))
         assert verdict.passes is (task.template == "chat"), (task.id, verdict)
@@ -80,7 +89,7 @@ def test_an_agent_that_does_nothing_succeeds_only_where_nothing_is_to_do() -> No
 
 @pytest.mark.parametrize("defect", Defect)
 def test_judges_find_every_defect(defect: Defect, trajectories: list[Trajectory]) -> None:
-    found = [play_script(whole.task, defect) for whole in trajectories[:500]]
+    found = [play_script(whole.task, defect) for whole in trajectories]
     spoilt = [trajectory for trajectory in found if trajectory is not None]
     assert len(spoilt) > 5
     missed = [trajectory.id for trajectory in spoilt if judge(trajectory).passes]
@@ -127,7 +136,7 @@ def values_in(text: str) -> set[str]:
 
 
 def test_a_user_says_nothing_that_is_not_on_the_card(trajectories: list[Trajectory]) -> None:
-    for trajectory in trajectories[:500]:
+    for trajectory in trajectories:
         task, world = trajectory.task, trajectory.task.setting.open()
         card = " ".join(
             form

@@ -34,7 +34,7 @@ from selenite.cli.main import app
 from selenite.errors import ConfigError, DataError, StorageError
 from tests.test_atomic import files_end_at
 
-SIZE = {"seed": 3, "domains": 12, "tasks": 240, "shard_tasks": 40}
+SIZE = {"seed": 3, "domains": 8, "tasks": 240, "shard_tasks": 40}
 
 
 def make(folder: Path, **changes: int) -> SynthesisConfig:

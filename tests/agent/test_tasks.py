@@ -21,7 +21,7 @@ from selenite.agent.world.records import Records
 from selenite.agent.world.setting import Setting, known_domain
 
 DOMAINS = range(120)
-SEEDS = 40
+SEEDS = 40  # of each template
 TEMPLATES = sorted(
     {t for recipe in RECIPES.values() for t in (*recipe.templates, *recipe.then)},
     key=lambda template: template.__name__,
@@ -69,7 +69,7 @@ def test_a_solution_reaches_its_goal_and_no_near_miss_does(template: Template) -
 
 
 def test_every_argument_has_a_source() -> None:
-    for number in range(400):
+    for number in range(150):
         task = make_task(4, number, DOMAINS)
         for place, step in enumerate(task.steps):
             assert step.sources.keys() == step.arguments.keys()
@@ -87,13 +87,13 @@ def test_every_argument_has_a_source() -> None:
 
 def test_the_agent_has_the_tools_and_not_the_one_that_is_missing() -> None:
     missing = 0
-    for number in range(400):
+    for number in range(200):
         task = make_task(4, number, DOMAINS)
         assert {step.tool for step in task.steps} <= set(task.tools)
         assert len(set(task.tools)) == len(task.tools) <= 60
         assert not set(task.forbidden) & set(task.tools)
         missing += bool(task.forbidden)
-    assert missing > 5
+    assert missing > 2
 
 
 def text_of(number: int) -> str:
@@ -109,10 +109,10 @@ def test_a_task_is_the_same_in_whatever_order_and_process() -> None:
 
 
 def test_classes_have_their_shares() -> None:
-    found = Counter(make_task(4, number, DOMAINS).cls for number in range(1500))
+    found = Counter(make_task(4, number, DOMAINS).cls for number in range(700))
     assert set(found) == set(RECIPES)
     for cls, recipe in RECIPES.items():
-        assert found[cls] > 0.5 * recipe.share * 1500, (cls, found[cls])
+        assert found[cls] > 0.4 * recipe.share * 700, (cls, found[cls])
     assert abs(sum(recipe.share for recipe in RECIPES.values()) - 1) < 1e-9
 
 

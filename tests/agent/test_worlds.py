@@ -52,7 +52,7 @@ def test_a_domain_is_the_same_in_whatever_order_and_process() -> None:
 
 
 def test_names_and_schemas_are_in_order(domains: list[Domain]) -> None:
-    for domain in domains:
+    for domain in domains[::4]:
         assert len(domain.by_tool) == len(domain.tools)
         for tool in domain.tools:
             jsonschema.Draft202012Validator.check_schema(tool.parameters)
@@ -74,7 +74,7 @@ def test_policies_speak_of_what_there_is(domains: list[Domain]) -> None:
 
 def test_every_tool_runs_and_returns_what_it_says(domains: list[Domain]) -> None:
     succeeded, called = Counter[str](), Counter[str]()
-    for domain in domains[:30]:
+    for domain in domains[:16]:
         validators = {t.name: jsonschema.Draft202012Validator(t.returns) for t in domain.tools}
         for seed in range(6):
             rng = stream(seed, "arguments", domain.id)
@@ -148,7 +148,7 @@ def test_no_policy_is_broken_by_what_succeeds(domains: list[Domain]) -> None:
             if tool.family in ("move", "update", "delete")
             and domain.policies_of(tool.entity, tool.verb)
         ]
-        for _ in range(100 if tools else 0):
+        for _ in range(60 if tools else 0):
             tool = rng.choice(tools)
             given = draw_arguments(world, tool, rng)
             before = world.records.copy()
@@ -160,14 +160,14 @@ def test_no_policy_is_broken_by_what_succeeds(domains: list[Domain]) -> None:
             )
             assert allowed or not reply.is_ok
             guarded += record is not None and not allowed
-    assert guarded > 100
+    assert guarded > 50
 
 
 def test_every_code_is_reachable(domains: list[Domain]) -> None:
     found = set[Code | None]()
     for domain in domains:
         world, rng = sample_world(domain, 7), stream(7, "calls", domain.id)
-        for _ in range(100):
+        for _ in range(50):
             tool = rng.choice(domain.tools)
             found.add(world.call(tool.name, draw_arguments(world, tool, rng)).code)
     world = sample_world(domains[0], 0)

@@ -18,12 +18,12 @@ from selenite.errors import OutOfMemoryError
 from selenite.model.accounting import count_parameters
 from selenite.ops import allocator, native
 from selenite.runtime import Available
-from selenite.types import Decision
 from selenite.train.checkpoint import CheckpointStore
 from selenite.train.live_bytes import LiveBytes
 from selenite.train.memory import MemoryPlan, plan_memory
 from selenite.train.memory_measure import measure_memory
 from selenite.train.pretrain_config import PretrainConfig
+from selenite.types import Decision
 
 NANO = TINY.with_name("nano.toml")
 PLENTY = Available(2**60, "no limit")

@@ -16,6 +16,8 @@ from selenite.agent.models.totals import read_ledger
 from selenite.types import Message, ToolSpec
 from tests.fixtures.server import KEY, ServerProcess, make_model
 
+pytestmark = pytest.mark.slow  # a server of our own is started
+
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 ASKED = [Message("user", "Is it raining? größe 你好 🙂")]
 SCHEMA = {

@@ -20,7 +20,8 @@ from tests.serve.engine.test_engine import workload
 
 needs_kernel = pytest.mark.skipif(
     not native.is_available() or native.instruction_set().value != "avx512_bf16",
-    reason=f"no kernel for products here: {native.availability().reason}, {native.instruction_set().reason}",
+    reason=f"no kernel for products here: {native.availability().reason}, "
+    f"{native.instruction_set().reason}",
 )
 TIGHT = EngineConfig(num_pages=22, page_size=4, max_step_tokens=60, max_running=8)
 

@@ -1,0 +1,89 @@
+"""The arguments of a model's call as a world takes them, whatever the model wrote.
+
+What is no JSON object of plain values becomes one with a single parameter that no tool has: the
+world refuses it like any unknown parameter, and its message says why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, NoReturn
+
+from selenite.agent.tools.tool import Tool
+from selenite.agent.values.compounds import Group, Several
+from selenite.agent.values.dates import Day, Moment
+from selenite.agent.values.kind import Kind, Value
+from selenite.agent.values.numbers import Count, Span
+
+NOT_AN_OBJECT = "arguments that are no JSON object"
+"""The parameter that stands for all of them. Its value is what the model wrote."""
+
+_LARGEST = 2.0**53  # beyond, whole numbers are not the same to every reader of JSON
+
+
+def read_arguments(text: str, tool: Tool | None) -> dict[str, Any]:
+    """What a model wrote, as values: ``tool`` is the one that it called, None an unknown one.
+
+    Values are in their kind's own form then: 3.0 is 3 where a count is due, and 20260105 is
+    2026-01-05 where a day is.
+    """
+    try:
+        found = json.loads(text, parse_constant=_refuse, parse_float=_number, parse_int=_whole)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair has no UTF-8
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        return {NOT_AN_OBJECT: text.encode("utf-8", "backslashreplace").decode()}
+    if tool is None:
+        return found
+    kinds = {param.name: param.kind for param in tool.params}
+    return {
+        name: _plain(kinds[name], value) if name in kinds else value
+        for name, value in found.items()
+    }
+
+
+def fit(tool: Tool | None, arguments: Mapping[str, Any]) -> bool:
+    """Whether a world would take them."""
+    if tool is None or any(name not in tool.by_name for name in arguments):
+        return False
+    return all(
+        param.kind.accepts(arguments[param.name]) if param.name in arguments else not param.required
+        for param in tool.params
+    )
+
+
+def _plain(kind: Kind, value: Value) -> Value:
+    """A value that the kind accepts in the form in which it draws its own; others as they are."""
+    if not kind.accepts(value):
+        return value
+    match kind:
+        case Count() | Span():
+            return int(value)
+        case Day():
+            return date.fromisoformat(value).isoformat()
+        case Moment():
+            return datetime.fromisoformat(value).isoformat()
+        case Several(of):
+            return [_plain(of, item) for item in value]
+        case Group(fields):
+            return {name: _plain(part, value[name]) for name, part in fields}
+        case _:
+            return value
+
+
+def _whole(text: str) -> int:
+    _number(text)
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if abs(found := float(text)) > _LARGEST:
+        raise ValueError(f"{text[:20]} is too large")
+    return found
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
