@@ -37,10 +37,9 @@ _HEADING = re.compile(r"\s{0,3}#{1,6}\s")
 _UNDERLINE = re.compile(r"\s{0,3}(=+|-+|~+|\^+|\*+|\"+)\s*$")
 LIST_MARK = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+(?=\S)")
 _INDENT = re.compile(r" {4}|\t")
-_MARKUP = re.compile(
-    r"\s*(\||\+-|>>>|\.\. |\$ |:\w+:\s|---)"
-)  # a line of a table, a prompt, a field
-_LINK = re.compile(r"\s*(\[?!?\[[^\]]*\]\([^)]*\)(\]\([^)]*\))?\s*)+$")  # a line of nothing else
+# A line of a table, a prompt, a field; a line of nothing but links.
+_MARKUP = re.compile(r"\s*(\||\+-|>>>|\.\. |\$ |:\w+:\s|---)")
+_LINK = re.compile(r"\s*(\[?!?\[[^\]]*\]\([^)]*\)(\]\([^)]*\))?\s*)+$")
 _OPENS_CODE = re.compile(r"\s{0,3}(?:<[/!?a-zA-Z]|>>> |\$ )")
 _CODE_LINE = re.compile(
     r"\s*(@\w|#!|//|/\*|(def|class|import|from|return|if|elif|for|while|with|try|except|else)\b"

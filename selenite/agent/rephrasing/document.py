@@ -106,7 +106,7 @@ class DocumentRephraser:
         outcome: Outcome,
     ) -> Passage:
         return Passage(
-            chunk.text.strip(),
+            chunk.text.lstrip("\r\n").rstrip(),
             self._original,
             heading,
             _end_of(parts, self._config.context_chars),

@@ -55,8 +55,8 @@ _STRAIGHT = str.maketrans("“”„«»‘’", '"""""\'\'')
 
 def facts_of(text: str, is_rewrite: bool = False) -> Facts:
     """The facts of a text. Of a rewrite, number words count too: they may be new."""
+    quotes = frozenset(_flat(next(filter(None, m.groups()))) for m in _QUOTE.finditer(_prose(text)))
     code, rest = code_and_prose(text)
-    quotes = frozenset(_flat(next(filter(None, match.groups()))) for match in _QUOTE.finditer(rest))
     dates, rest = dates_in(_ENUMERATOR.sub("", rest))
     return {
         FactKind.CODE: code,
@@ -111,21 +111,23 @@ class Evidence:
 def code_and_prose(text: str) -> tuple[frozenset[str], str]:
     """The code of a text, and the text without it."""
     found: set[str] = set()
-    rest: list[str] = []
     for block in blocks_of(text):
         if block.kind is BlockKind.VERBATIM:
             found.update(map(_lines, _BLANK.split(_FENCE_LINES.sub("\n\n", block.text))))
-        else:
-            rest.append(block.text)
 
     def take(match: re.Match[str]) -> str:
         found.add(_flat(match[0] if match.lastindex is None else match[match.lastindex]))
         return " "
 
-    prose = "".join(rest)
+    prose = _prose(text)
     for pattern in (_INLINE, _ADDRESS, _IDENTIFIER):
         prose = pattern.sub(take, prose)
     return frozenset(found - {""}), prose
+
+
+def _prose(text: str) -> str:
+    """What is not in a block of code."""
+    return "".join(b.text for b in blocks_of(text) if b.kind is not BlockKind.VERBATIM)
 
 
 def _lines(text: str) -> str:

@@ -35,7 +35,7 @@ class FidelityConfig(Config):
     shortest: float = Field(default=0.5, gt=0)  # characters of the rewrite per one of the source
     longest: float = Field(default=2.0, gt=0)
     slack: int = Field(default=120, ge=0)  # characters on top of longest: a question, a title
-    most_copied: float = Field(default=0.9, gt=0, le=1)  # of runs of four words
+    most_copied: float = Field(default=0.95, gt=0, le=1)  # of runs of four words
     least_shared: float = Field(default=0.2, ge=0, lt=1)  # of the source's longer words
 
     @model_validator(mode="after")

@@ -14,9 +14,8 @@ from selenite.agent.rephrasing.sentences import sentences_of
 
 WORD = re.compile(r"[^\W_](?:[\w+#]|[-'’.&](?=[^\W_]))*")
 _POSSESSIVE = re.compile(r"['’]s?$")
-_FIRST = re.compile(
-    r"[:;–—(\[\"“„«‘'•*>/|=]\s*$|(?:^|\s)-\s*$|\.\.\.\s*$"
-)  # a capital is due after
+# After these a capital is due.
+_FIRST = re.compile(r"[:;–—(\[\"“„«‘'•*>/|=]\s*$|(?:^|\s)-\s*$|\.\.\.\s*$")
 _LEAST_TITLE = 0.6  # of the words of a line with capitals, from which on it is a title
 _NO_NAMES = frozenset({"I", "OK", "A"})
 

@@ -21,7 +21,7 @@ def copied_share(source: str, rewrite: str) -> float:
 
 def shared_topic(source: str, rewrite: str) -> float:
     """The share of the source's longer words that the rewrite has in some form."""
-    ours = {_stem(token) for token in _tokens(rewrite)}
+    ours = {_stem(token) for token in _TOKEN.findall(rewrite.casefold())}
     theirs = {_stem(token) for token in _tokens(source) if _tells(token)}
     return len(ours & theirs) / len(theirs) if theirs else 1.0
 

@@ -15,7 +15,7 @@ from selenite.agent.rephrasing.styles import Perspective, Style
 class Passage:
     """A chunk of a document that is to be rewritten. Made by ``document.py``."""
 
-    text: str  # of the source; no space around it
+    text: str  # of the source; without blank lines around it
     original: Original  # the whole document
     heading: str  # the last one before the chunk; empty: none
     written: str  # the end of what the document has become so far; empty: the chunk is the first

@@ -82,7 +82,8 @@ def test_each_defect_is_found(old: str, new: str, expected: list[Defect]) -> Non
 def test_form() -> None:
     assert defects(" \n") == [Defect.EMPTY]
     assert defects(SOURCE) == [Defect.COPY]
-    assert defects(SOURCE.replace("narrow", "slim")) == [Defect.COPY]
+    slim = SOURCE.replace("narrow", "slim")
+    assert (defects(slim), defects(slim, most_copied=0.9)) == ([], [Defect.COPY])
     assert Defect.TOO_SHORT in defects(REWRITE[: len(SOURCE) // 3] + ".")
     assert Defect.TOO_LONG in defects(REWRITE + " And so on it goes with it." * 40)
     cut_in_code = REWRITE.rpartition("```")[0]

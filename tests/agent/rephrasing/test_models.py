@@ -72,6 +72,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return corpus(tmp_path_factory.mktemp("source"), map(article, range(12)))
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus(tmp_path_factory.mktemp("few"), map(article, range(4)))
+
+
 def run(out: Path, source: Path, server: ScriptedServer, **changes: Any) -> dict[str, Any]:
     fields = {"backends": [backend(server)], "rounds": 1, "shard_documents": 4, "most_kept": 0.0}
     fields |= {"fidelity": {"most_copied": 1.0}, **changes}
@@ -119,32 +124,32 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Answer], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_a_model_does_wrong_is_told_to_it_and_counted(
-    name: str, source: Path, tmp_path: Path
+    name: str, few: Path, tmp_path: Path
 ) -> None:
     bad, reason = BAD[name]
     with model(bad) as server:
-        manifest = run(tmp_path, source, server, fidelity={"most_copied": 0.95})
+        manifest = run(tmp_path, few, server, fidelity={"most_copied": 0.95})
         bodies = [body for _, body in server.requests]
     assert manifest["kept"] == 0
-    assert manifest["dropped"] == {reason: 12}
+    assert manifest["dropped"] == {reason: 4}
     tries = 1 if reason == "declined" else 3
-    assert manifest["faults"] == {reason: tries * 12}
-    assert len(bodies) == tries * 12
+    assert manifest["faults"] == {reason: tries * 4}
+    assert len(bodies) == tries * 4
     again = [body["messages"] for body in bodies if len(body["messages"]) > 2]
-    assert len(again) == (0 if reason in ("declined", "truncated") else 2 * 12)
+    assert len(again) == (0 if reason in ("declined", "truncated") else 2 * 4)
     for messages in again:
         assert messages[2]["role"] == "assistant"
         assert messages[3]["content"].startswith("This cannot be used: ")
 
 
-def test_a_model_that_mends_what_it_is_told(source: Path, tmp_path: Path) -> None:
+def test_a_model_that_mends_what_it_is_told(few: Path, tmp_path: Path) -> None:
     def reply(body: dict[str, Any]) -> Answer:
         is_first = len(body["messages"]) == 2
         return answer(passage_of(body)) if is_first else good(body)
 
     with model(reply) as server:
-        manifest = run(tmp_path, source, server, fidelity={"most_copied": 0.95})
-    assert manifest["kept"] == 12
+        manifest = run(tmp_path, few, server, fidelity={"most_copied": 0.95})
+    assert manifest["kept"] == 4
     assert manifest["faults"]["copy"] == manifest["chunks"]
 
 

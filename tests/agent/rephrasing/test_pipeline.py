@@ -29,7 +29,7 @@ from selenite.errors import ConfigError, DataError
 from tests.agent.rephrasing.texts import CODE, GERMAN, SHORT, article, corpus, settings
 
 ROOT = Path(__file__).resolve().parents[3]
-NUMBER = 40
+NUMBER = 24
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_the_same_bytes_for_one_worker_and_for_four(
     rephrase(settings(tmp_path, source, workers=4), ManualClock())
     ours, theirs = digests(tmp_path), digests(made)
     assert ours == theirs
-    assert len(ours) == 3 + 3 * 6
+    assert len(ours) == 3 + 3 * 4
 
 
 def test_what_was_killed_goes_on(source: Path, made: Path, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 
 from selenite.agent.rephrasing.styles import Length
 
-_SMALL = (
-    "a|an|the|this|that|these|those|it|they|he|she|we|you|there|its|their|our|your|his|her|in|on"
-    "|at|for|from|with|by|to|of|as|if|when|while|because|although|after|before|since|until|unless"
-    "|some|many|most|all|each|every|both|no|such|other|another|any|several|here|one"
+_LITTLE = re.compile(
+    r"a|an|the|this|that|these|those|it|they|he|she|we|you|there|its|their|our|your|his|her|in|on"
+    r"|at|for|from|with|by|to|of|as|if|when|while|because|although|after|before|since|until|unless"
+    r"|some|many|most|all|each|every|both|no|such|other|another|any|several|here|one"
 )
-_SMALL_WORD = re.compile(rf"(?:{_SMALL})\b", re.IGNORECASE)
+_FIRST_WORD = re.compile(r"(?:[A-Z][a-z]+|A)\b")  # others (IT, I, NASA) keep their capitals
+_ALSO_NAMES = re.compile(r"may|march|august|polish|turkey|china|mark|bill|will|rose|grant|god|west")
+_CONJUNCTION = re.compile(r"(?:and|but|or|nor|so|for|yet|then|now|whence)\b", re.IGNORECASE)
 _PRONOUN = re.compile(
     r"(?:he|she|it|they|this|that|these|those|its|their|his|her)\b", re.IGNORECASE
 )
@@ -36,14 +38,14 @@ _IDIOM = re.compile(
     r"(?:In|By|At|On) (?:fact|addition|particular|contrast|short|summary|turn|general|theory|case"
     r"|other|this case|that case|the other|the one|first|last|most cases|the contrary)\b"
 )
-_SECOND_VERB = (
-    r"(?:is|are|was|were|has|have|had|can|could|may|might|must|will|would|should|does|do)"
-)
+_VERB = r"(?:is|are|was|were|has|have|had|can|could|may|might|must|will|would|should|does|do)"
 _COORDINATE = re.compile(
-    rf"(?P<first>[^;:()]{{25,}}?)(?:, (?P<word>and|but|so)|;) (?P<rest>(?:it|they|he|she|we|you"
-    rf"|there|this|these|(?:the|its|their|each|every|no|most|many|some) (?:[\w-]+ ){{1,3}}?)\s?"
-    rf"\b(?:{_SECOND_VERB}\b|[a-z]+s\b)[^;:()]{{10,}})$"
+    r"(?P<first>[^;:()]{25,}?)(?:, (?P<word>and|but|so)|;) (?P<rest>(?:"
+    rf"(?:it|he|she|there|this) (?:{_VERB}|[a-z]+s|[a-z]+ed)|(?:they|we|you|these) [a-z]+"
+    r"|(?:the|its|their|each|every|no|most|many|some) (?:(?!who|which|that)[\w-]+ ){1,3}?"
+    rf"{_VERB})\b[^;:()]{{10,}})$"
 )
+_NO_MAIN_CLAUSE = re.compile(r"(?:if|when|because|although|while|both|either)\b", re.IGNORECASE)
 _RELATIVE = re.compile(
     r"(?P<first>[^;:()]{30,}), which (?P<rest>(?P<verb>is|was|has|had|can|may|must|will|means|makes"
     r"|allows|are|were|have) [^,;:()]{10,})$"
@@ -52,6 +54,10 @@ _PASSIVE = re.compile(
     r"(?P<subject>[^,;:()]{3,60}?) (?:was|were) (?P<verb>[a-z]+ed|found|made|built|led|won|held)"
     r" by (?P<agent>(?:the )?[A-Z][\w.'’-]*(?: (?:and |of |the )*[A-Z][\w.'’-]*)*)"
     r"(?P<rest>(?: (?:in|on|at|from|for|with|during|after|before|between|to) [^;:()]+)?)\.$"
+)
+_WHEN = re.compile(
+    r"(?:January|February|March|April|May|June|July|August|September|October|November|December"
+    r"|\w{3,6}day|Easter|Christmas)\b"
 )
 _OBJECTS = {"it": "it", "they": "them", "he": "him", "she": "her", "we": "us", "this": "this"}
 _NEGATIVE = re.compile(r"\b(?:not|never|no|nor|neither|only|if|whether|that|and|or|but)\b|n't\b")
@@ -81,8 +87,12 @@ def recast(
 
 def small_start(sentence: str, small: frozenset[str]) -> str | None:
     """The sentence as the second part of another; None: its first word may be a name."""
-    if _SMALL_WORD.match(sentence) or re.split(r"\W", sentence, maxsplit=1)[0].lower() in small:
-        return sentence[0].lower() + sentence[1:]
+    first = _FIRST_WORD.match(sentence)
+    if first is None:
+        return None
+    word = first[0].lower()
+    if _LITTLE.fullmatch(word) or (word in small and not _ALSO_NAMES.fullmatch(word)):
+        return word + sentence[first.end() :]
     return None
 
 
@@ -92,9 +102,9 @@ def large_start(sentence: str) -> str:
 
 
 def to_the_end(sentence: str, small: frozenset[str]) -> str | None:
-    """ "If a, b." becomes "B if a."."""
+    """From "If a, b." to "B if a."."""
     match = _SUBORDINATE.match(sentence)
-    if match is None or _PRONOUN.match(match["rest"]):
+    if match is None or _PRONOUN.match(match["rest"]) or _CONJUNCTION.match(match["rest"]):
         return None
     if re.search(r"\b(?:if|when|because|which|who|and|or|but|that)\b", match["rest"]):
         return None
@@ -103,7 +113,7 @@ def to_the_end(sentence: str, small: frozenset[str]) -> str | None:
 
 
 def to_the_front(sentence: str, small: frozenset[str]) -> str | None:
-    """ "B because a." becomes "Because a, b."."""
+    """From "B because a." to "Because a, b."."""
     match = _TRAILING.match(sentence)
     if match is None or _NEGATIVE.search(match["rest"]) or _NEGATIVE.search(match["first"]):
         return None
@@ -114,7 +124,7 @@ def to_the_front(sentence: str, small: frozenset[str]) -> str | None:
 
 
 def adverbial_last(sentence: str, small: frozenset[str]) -> str | None:
-    """ "In 1898, b." becomes "B in 1898."."""
+    """From "In 1898, b." to "B in 1898."."""
     match = _ADVERBIAL.match(sentence)
     if match is None or _IDIOM.match(sentence) or _PRONOUN.match(match["rest"]):
         return None
@@ -125,9 +135,11 @@ def adverbial_last(sentence: str, small: frozenset[str]) -> str | None:
 
 
 def active(sentence: str, small: frozenset[str]) -> str | None:
-    """ "B was made by A." becomes "A made B."; only names are sure to have done something."""
+    """From "B was made by A." to "A made B."; only names are sure to have done something."""
     match = _PASSIVE.match(sentence)
     if match is None or re.search(r"\b(?:which|that|who|and|or|but|not)\b", match["subject"]):
+        return None
+    if _WHEN.match(match["agent"]) or re.search(r"\b(?:and|or|but)\b", match["rest"]):
         return None
     subject = _OBJECTS.get(match["subject"].lower()) or small_start(match["subject"], small)
     agent = large_start(match["agent"])
@@ -136,14 +148,14 @@ def active(sentence: str, small: frozenset[str]) -> str | None:
 
 def split(sentence: str) -> list[str]:
     """Two sentences for two main clauses, or for one and a last relative clause."""
+    if _NO_MAIN_CLAUSE.match(sentence):
+        return [sentence]
     relative = _RELATIVE.match(sentence)
     if relative is not None:
         word = "These" if relative["verb"] in ("are", "were", "have") else "This"
         return [f"{relative['first']}.", f"{word} {relative['rest']}"]
     match = _COORDINATE.match(sentence)
-    if match is None or re.match(
-        r"(?:if|when|because|although|while|both|either)\b", sentence, re.I
-    ):
+    if match is None:
         return [sentence]
     link = _LINKS[match["word"]]
     rest = link + match["rest"] if link else large_start(match["rest"])
@@ -165,7 +177,7 @@ def _joined(
     for sentence in sentences:
         before = found[-1] if found else ""
         both_short = len(before) < 110 and len(sentence) < 110
-        start = small_start(sentence, small)
+        start = None if _CONJUNCTION.match(sentence) else small_start(sentence, small)
         is_plain = before.endswith(".") and not re.search(r"[:;()]", before + sentence)
         if is_free and before and both_short and is_plain and start and rng.random() < share:
             word = ", and" if not re.search(r"\band\b", before + sentence) else ";"

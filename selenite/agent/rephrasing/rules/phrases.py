@@ -47,21 +47,21 @@ def rephrased(text: str, rng: random.Random, share: float) -> str:
 
 
 def _possessive(match: re.Match[str]) -> str:
-    """ "the size of the file" becomes "the file's size"."""
+    """From "the size of the file" to "the file's size"."""
     if _NO_PART.fullmatch(match["part"]):
         return match[0]
     return f"{match['the']} {match['whole']}'s {match['part']}"
 
 
 def _shortened(match: re.Match[str]) -> str:
-    """ "files that are stored in" becomes "files stored in"."""
+    """From "files that are stored in" to "files stored in"."""
     if _NO_NOUN.search(match.string, max(0, match.start() - 20), match.start()):
         return match[0]
     return f" {match['verb']} "
 
 
 def _shuffled(text: str, rng: random.Random) -> str:
-    """ "a, b and c" in another order, where each is one word and the sentence has no other list.
+    """An "a, b and c" in another order, where each is one word and the sentence has no other list.
 
     The first stays where the words before may belong to it; a place and its country stay together.
     """

@@ -88,7 +88,8 @@ class _Parts:
         lead = text[: len(text) - len(text.lstrip("\n"))]
         items = items_of(text[len(lead) :].rstrip())
         marks = [LIST_MARK.match(item) for item in items]
-        is_flat = all(mark is not None and mark[0] == marks[0][0] for mark in marks if marks[0])
+        first = marks[0][0] if marks[0] else None
+        is_flat = all(mark is not None and mark[0] == first for mark in marks)
         is_free = is_flat and not any(
             _ORDERED.match(item) or _SEQUENCE.search(item) or "\n" in item.strip() for item in items
         )

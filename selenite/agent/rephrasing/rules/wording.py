@@ -38,7 +38,8 @@ class _Wording:
                 return match[0]
             new = rng.choice(self._phrases[phrase.lower()])
             is_last = not text[match.end() : match.end() + 2].strip().isalpha()
-            if not phrase[1:].islower() or (_NEVER_LAST.search(new) and is_last):
+            is_inside = phrase[0].isupper() and match.start("phrase") > 0  # of a name, a title
+            if is_inside or not phrase[1:].islower() or (_NEVER_LAST.search(new) and is_last):
                 return match[0]
             new = new[0].upper() + new[1:] if phrase[0].isupper() else new
             if match["article"] is None:
