@@ -45,10 +45,13 @@ def main() -> None:
                 repairs=1,
                 votes=1,
                 max_tokens=200,
+                temperature=0.2,
             )
             with open_roles(config, seed=6) as roles:
                 show(roles, [_EACH * number for number in range(int(count))])
         finally:
+            if server.process.poll() is not None:
+                sys.stderr.write(server.output())
             server.stop()
 
 

@@ -41,7 +41,11 @@ def task_of(number: int, seed: int = 6) -> Task:
 def config_of(url: str, *roles: Role, **options: Any) -> RolesConfig:
     """The roles are models at an endpoint, the others code. Options of ``RolesConfig`` go there."""
     fields = {name: options.pop(name) for name in ("cache_dir", "ledger") if name in options}
-    part = {name: options.pop(name) for name in ("repairs", "max_tokens") if name in options}
+    part = {
+        name: options.pop(name)
+        for name in ("repairs", "max_tokens", "temperature")
+        if name in options
+    }
     votes = {"votes": options.pop("votes", 3)}
     settings = {"timeout": 5.0, "retries": 1, **options}
     return RolesConfig(
