@@ -21,6 +21,7 @@ class Why(StrEnum):
     LOST_WORD = "lost_word"  # what a thing or a deed is called in the domain is gone
     NEW_WORD = "new_word"  # another thing or deed is spoken of
     CHANGED_SENSE = "changed_sense"  # a "not", "if", "highest" or "delete" came or went
+    REPEATS = "repeats"  # a sentence stands there twice
     BRACES = "braces"  # slots of a template are not as they were
     # of archetypes
     UNREADABLE = "unreadable"  # a line is not in the language of ontology/field_spec.py

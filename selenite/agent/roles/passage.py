@@ -40,6 +40,7 @@ _QUOTED = re.compile(r"[\"“]([^\"”\0]{2,60})[\"”]")
 _TOWARDS = frozenset({"to", "into", "onto", "from", "as", "than"})
 _LINKS = frozenset({"the", "this", "that", "my", "a", "an", "with", "whose", "is", "of", "id"})
 _MARK, _PAUSE = "\0", ","  # in a list of words
+_SENTENCE = 3  # words, at least, of one that should not stand there twice
 _REACH = 2  # words between a "not" and the deed that it denies, the deed included
 
 
@@ -50,8 +51,9 @@ class Passage:
     values: list[int] = field(default_factory=list)  # places of their forms, each once
     labels: list[str] = field(default_factory=list)  # of each: the last noun since the one before
     towards: list[str] = field(default_factory=list)  # of each: the "to" or "from" before it
-    words: Counter[str] = field(default_factory=Counter)  # stems of the domain; nouns are 1
+    words: Counter[str] = field(default_factory=Counter)  # stems of the domain
     senses: Counter[str] = field(default_factory=Counter)  # others than negations and deeds are 1
+    sentences: Counter[str] = field(default_factory=Counter)  # of three words or more
     numbers: set[str] = field(default_factory=set)  # that are none of the values
     quotes: set[str] = field(default_factory=set)  # small
     spelt: dict[str, str] = field(default_factory=dict)  # every word by its stem
@@ -73,9 +75,11 @@ def read_passage(text: str, values: Sequence[Forms], vocabulary: Vocabulary) -> 
             case "number":
                 found.numbers.add(token["number"])
             case "end":
+                _note_sentence(found, sentence)
                 sentence = []
             case _:
                 sentence.append(_PAUSE)
+    _note_sentence(found, sentence)
     return found
 
 
@@ -86,7 +90,8 @@ def places_of(values: Sequence[Forms]) -> dict[str, int]:
 
 def _senses(small: str) -> Counter[str]:
     found = Counter({name: 1 for name, sense in _SENSES.items() if sense.search(small)})
-    found["negation"] = len(_NEGATION.findall(small))
+    if negations := _NEGATION.findall(small):
+        found["negation"] = len(negations)
     for name, deed in _DEEDS.items():
         for place in deed.finditer(small):
             before = re.split(r"[.,:;!?\n]", small[: place.start()])[-1].split()
@@ -110,6 +115,11 @@ def _masked(text: str, values: Sequence[Forms]) -> str:
     return re.sub(pattern, lambda found: f"\0{places[found[0]]}\0", text)
 
 
+def _note_sentence(found: Passage, sentence: Sequence[str]) -> None:
+    if len(sentence) >= _SENTENCE:
+        found.sentences[" ".join(sentence)] += 1
+
+
 def _note_value(found: Passage, place: int, sentence: list[str], vocabulary: Vocabulary) -> None:
     if place not in found.values:
         since = itertools.takewhile(lambda word: word != _MARK, reversed(sentence))
@@ -130,8 +140,7 @@ def _note_word(found: Passage, word: str, sentence: list[str], vocabulary: Vocab
     small = word.lower().replace("’", "'")
     root = stem(small)
     if root in vocabulary.words:
-        name = f"not {root}" if _is_denied(sentence) else root
-        found.words[name] = 1 if root in vocabulary.nouns else found.words[name] + 1
+        found.words[f"not {root}" if _is_denied(sentence) else root] += 1
     if small in _NUMBERS:
         found.numbers.add(small)
     found.spelt.setdefault(root, small)

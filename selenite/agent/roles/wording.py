@@ -69,16 +69,20 @@ def _facts(old: Passage, new: Passage, values: Sequence[Forms]) -> Objection | N
 
 
 def _words(old: Passage, new: Passage) -> Objection | None:
-    if lost := sorted(old.words - new.words):
+    if lost := sorted(old.words.keys() - new.words.keys()):
         return Objection(Why.LOST_WORD, f"it does not use the word {_spelt(lost, old)}")
     if more := sorted(new.words - old.words):
         detail = f"it uses the word {_spelt(more, new)}, which the text does not, or not so often"
         return Objection(Why.NEW_WORD, detail)
     if more := sorted(new.senses - old.senses):
-        detail = f"it says a word of the sort {more[0]!r}, which is not in the text"
+        detail = f"it says a word of the sort {more[0]!r}, which the text does not, or not so often"
         return Objection(Why.CHANGED_SENSE, detail)
-    if lost := sorted(old.senses - new.senses):
-        return Objection(Why.CHANGED_SENSE, f"it does not say a word of the sort {lost[0]!r}")
+    lost = sorted(old.senses.keys() - new.senses.keys())
+    if lost or old.senses["negation"] != new.senses["negation"]:
+        said = lost[0] if lost else "negation"
+        return Objection(Why.CHANGED_SENSE, f"it does not say a word of the sort {said!r}")
+    if any(count > max(1, old.sentences[said]) for said, count in new.sentences.items()):
+        return Objection(Why.REPEATS, "it says the same twice")
     return None
 
 

@@ -98,7 +98,6 @@ def test_a_random_model_acts(server: ServerProcess, tmp_path: Path) -> None:
     assert whole.of(Role.AGENT).asked > 0
 
 
-@pytest.mark.slow
 def test_a_random_model_in_every_role(server: ServerProcess, tmp_path: Path) -> None:
     others = tuple(role for role in Role if role is not Role.AGENT)
     whole = played(server, tmp_path, small_tasks(1), *others, max_tokens=300)

@@ -73,6 +73,21 @@ OTHER = [
         Why.CHANGED_SENSE,
     ),
     (
+        "Thanks. Cancel the purchase PRCH-0012.",
+        "Cancel the purchase PRCH-0012. Thank you very much. Thank you very much.",
+        Why.REPEATS,
+    ),
+    (
+        "Please cancel the purchase PRCH-0012.",
+        "Cancel the purchase PRCH-0012 of my purchase.",
+        Why.NEW_WORD,
+    ),
+    (
+        "Please delete the purchase PRCH-0012.",
+        "Delete the purchase PRCH-0012 and remove all.",
+        Why.CHANGED_SENSE,
+    ),
+    (
         "Please cancel the purchase PRCH-0012.",
         "Please see to the purchase PRCH-0012.",
         Why.LOST_WORD,
