@@ -102,8 +102,10 @@ def test_the_commands_of_the_readme_work(copy: Path) -> None:
             for line in lines:
                 if line not in printed:
                     printed[line] = run(["bash", "-c", shorten(line)], copy)
-    for folder in (copy / "runs").iterdir():
-        summary = Summary.model_validate_json((folder / "summary.json").read_text())
+    trained = list((copy / "runs").glob("*/summary.json"))
+    assert copy / "runs/nano/summary.json" in trained
+    for path in trained:
+        summary = Summary.model_validate_json(path.read_text())
         assert summary.steps == 2, "the shortened config was not used"
     for part, expected in {
         "pretrain configs/nano.toml": "held-out bits per byte",

@@ -22,6 +22,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from selenite.chat.openai_form import message_entry, tool_entry
 from selenite.errors import TokenizerError
 from selenite.types import Message, ToolSpec
 
@@ -47,8 +48,8 @@ def render(
     ``variables`` are further names for the template (``Tokenizer.roles``). Raises
     ``TokenizerError`` when the template is malformed or refuses the conversation.
     """
-    conversation = [_message_entry(message) for message in messages]
-    offered = [_tool_entry(tool) for tool in tools]
+    conversation = [message_entry(message) for message in messages]
+    offered = [tool_entry(tool) for tool in tools]
     return _render(template, conversation, offered, add_generation_prompt, variables or {})
 
 
@@ -87,8 +88,8 @@ class Rendering:
         messages: Sequence[Message],
         tools: Sequence[ToolSpec],
     ) -> None:
-        conversation: Any = [_message_entry(message) for message in messages]
-        offered: Any = [_tool_entry(tool) for tool in tools]
+        conversation: Any = [message_entry(message) for message in messages]
+        offered: Any = [tool_entry(tool) for tool in tools]
         self._tokenizer, self._template = tokenizer, template
         self._specials = tokenizer.special_tokens
         self._mask = _Mask(self._specials, json.dumps([conversation, offered], ensure_ascii=False))
@@ -146,36 +147,6 @@ class _Mask:
     def show(self, text: str) -> str:
         """The inverse of ``hide`` on rendered text."""
         return self._word_pattern.sub(lambda match: self._names[match[0]], text)
-
-
-def _message_entry(message: Message) -> dict[str, Any]:
-    """A message as templates expect it: OpenAI's shape."""
-    entry: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.name is not None:
-        entry["name"] = message.name
-    if message.tool_call_id is not None:
-        entry["tool_call_id"] = message.tool_call_id
-    if message.reasoning is not None:
-        entry["reasoning_content"] = message.reasoning
-    if message.tool_calls:
-        entry["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in message.tool_calls
-        ]
-    return entry
-
-
-def _tool_entry(tool: ToolSpec) -> dict[str, Any]:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-    }
-    return {"type": "function", "function": function}
 
 
 def _render(

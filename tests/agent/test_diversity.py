@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from selenite.agent.rows import write_rows
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.diversity import describe, read_tools, write_report
 from selenite.agent.synthesis.diversity_measures import (
@@ -26,7 +27,6 @@ from selenite.agent.synthesis.diversity_measures import (
     words_of,
 )
 from selenite.agent.synthesis.pipeline import synthesize, trajectories
-from selenite.agent.synthesis.shards import write_rows
 from selenite.agent.synthesis.tool_embedding import TfIdf, embed
 from selenite.agent.synthesis.tool_embedding import words_of as tool_words
 from selenite.agent.synthesis.tool_map import balanced_mixing, draw_map, mixing, nearest

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from selenite.agent.rows import write_rows
 from selenite.agent.synthesis.benchmark_calls import normal, signature_of
 from selenite.agent.synthesis.benchmark_files import read_benchmark
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.leaks import Kind, Leaks, find_leaks
 from selenite.agent.synthesis.pipeline import synthesize, trajectories
-from selenite.agent.synthesis.shards import write_rows
 from selenite.agent.synthesis.word_runs import RunIndex
 from selenite.cli.main import app
 from selenite.errors import ConfigError, DataError

@@ -19,12 +19,13 @@ import pytest
 from typer.testing import CliRunner
 
 from selenite.agent.ontology.acceptance import admit, build, examine
+from selenite.agent.rows import read_rows, write_rows
 from selenite.agent.synthesis import pipeline, shards
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.duplicates import find_duplicates
 from selenite.agent.synthesis.export import export
 from selenite.agent.synthesis.pipeline import synthesize, trajectories
-from selenite.agent.synthesis.shards import known_shard, read_json, read_rows, write_rows
+from selenite.agent.synthesis.shards import known_shard, read_json
 from selenite.agent.synthesis.splits import SPLITS
 from selenite.agent.tasks.author import make_task
 from selenite.agent.tasks.task import Task

@@ -41,7 +41,7 @@ def play(
     before = world.records.copy()
     tools = tuple(world.domain.by_tool[name].spec for name in task.tools)
     messages = [Message("system", style.system(task, world)), Message("user", user.open())]
-    told = dict.fromkeys(_said(user), 1)
+    told = dict.fromkeys(sorted(user.said), 1)
     untrained, ended, num_calls = set(), "turns", 0
     for _ in range(_TURNS):
         turn = agent.act(messages)
@@ -62,7 +62,7 @@ def play(
         if answer is None:
             ended = "left"
             break
-        for slot in _said(user):
+        for slot in sorted(user.said):
             told.setdefault(slot, len(messages))
         messages.append(Message("user", answer))
     return Trajectory(
@@ -74,15 +74,10 @@ def play(
         events=tuple(world.events),
         before=before,
         after=world.records,
-        ended=getattr(user, "ended", "") or ended,
+        ended=user.ended or ended,
         told=told,
         untrained=frozenset(untrained),
     )
-
-
-def _said(user: User) -> list[str]:
-    """Slots that were told so far, where the user keeps count."""
-    return sorted(getattr(user, "said", ()))
 
 
 def play_script(task: Task, defect: Defect | None = None) -> Trajectory | None:

@@ -15,13 +15,11 @@ from typing import Any
 from selenite.agent.episodes.defects import Defect
 from selenite.agent.episodes.style import AgentStyle, phrase
 from selenite.agent.episodes.trajectory import Turn
-from selenite.agent.tasks.plan import Given, Phase, Step
-from selenite.agent.tasks.prove import value_of
+from selenite.agent.tasks.plan import Given, Phase, Step, value_of
 from selenite.agent.tasks.task import MISSING, Task, TaskClass
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.tools.tool import Effect, Tool
-from selenite.agent.users.speech import joined
-from selenite.agent.values.kind import Value
+from selenite.agent.values.kind import Value, joined
 from selenite.agent.values.texts import Reference
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.reply import RETRYABLE, Code
@@ -58,7 +56,7 @@ class ScriptedAgent:
         self._style = style
         self._is_parallel = style.is_parallel or task.cls is TaskClass.PARALLEL
         self._domain: Domain = world.domain
-        self._title = world.domain.title.rpartition(" ")[0]
+        self._title = world.domain.subject
         self._spare = world.fork()  # to see what another call would do
         self._rng = rng
         self._defect = defect
@@ -282,7 +280,7 @@ class ScriptedAgent:
         return {
             name: self._wrong[source.slot]
             if isinstance(source, Given) and source.slot in self._wrong
-            else value_of(self._task, source, contents)
+            else value_of(source, self._task.slots, contents)
             for name, source in step.sources.items()
         }
 

@@ -26,7 +26,7 @@ class AgentStyle:
         """The system prompt for a task: who it is, the day, the rules, the domain's policies."""
         rng = stream(0, "agent", self.number)
         domain = world.domain
-        title = domain.title.rpartition(" ")[0] or domain.title
+        title = domain.subject
         names = {"title": title, "name": rng.choice(_FILE["names"]), "today": world.today}
         parts = [rng.choice(_FILE["intro"]), rng.choice(_FILE["today"])]
         rules = [rng.choice(_FILE[kind]) for kind in ("tone", "ask", "escalate", "retry")]

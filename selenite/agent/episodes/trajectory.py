@@ -8,8 +8,11 @@ from typing import Any
 
 from selenite.agent.tasks.task import Task
 from selenite.agent.values.kind import Value
+from selenite.agent.world.domain import Domain
 from selenite.agent.world.records import Records
+from selenite.agent.world.setting import known_domain
 from selenite.agent.world.world import Event
+from selenite.chat.openai_form import tool_entry, wire_message
 from selenite.types import Message, ToolSpec
 
 
@@ -48,8 +51,8 @@ class Trajectory:
             "task": self.task.record(),
             "persona": self.persona,
             "agent": self.agent,
-            "messages": [openai_message(message) for message in self.messages],
-            "tools": [openai_tool(tool) for tool in self.tools],
+            "messages": [wire_message(message) for message in self.messages],
+            "tools": [tool_entry(tool) for tool in self.tools],
             "events": [
                 {
                     "tool": event.tool,
@@ -67,34 +70,11 @@ class Trajectory:
         }
 
     @property
+    def domain(self) -> Domain:
+        """In which it took place."""
+        return known_domain(self.task.setting.seed, self.task.setting.domain)
+
+    @property
     def id(self) -> str:
         """Of the task, and of the defect."""
         return f"{self.task.id}-{self.defect}" if self.defect else self.task.id
-
-
-def openai_message(message: Message) -> dict[str, Any]:
-    """A message as OpenAI's chat API has it."""
-    found: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        found["content"] = message.content or None
-        found["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        found["tool_call_id"] = message.tool_call_id
-    return found
-
-
-def openai_tool(tool: ToolSpec) -> dict[str, Any]:
-    """A tool as OpenAI's chat API has it."""
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-    }
-    return {"type": "function", "function": function}

@@ -6,7 +6,6 @@ import json
 from itertools import pairwise
 
 from selenite.agent.episodes.trajectory import Trajectory
-from selenite.agent.world.setting import known_domain
 from selenite.types import Message, ToolCall
 
 _AFTER = {
@@ -56,8 +55,7 @@ def _fault(trajectory: Trajectory, call: ToolCall) -> str | None:
         arguments = json.loads(call.arguments)
     except json.JSONDecodeError as error:
         return f"arguments of {call.name}: {error}"
-    setting = trajectory.task.setting
-    tool = known_domain(setting.seed, setting.domain).by_tool[call.name]
+    tool = trajectory.domain.by_tool[call.name]
     if not isinstance(arguments, dict):
         return f"arguments of {call.name} are no object"
     for name, value in arguments.items():

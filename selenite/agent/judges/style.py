@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 
 from selenite.agent.episodes.trajectory import Trajectory
-from selenite.agent.tools.tool import Effect
-from selenite.agent.world.setting import known_domain
 
 _DONE = re.compile(
     r"\b(is|are) (now|changed|deleted)\b|\bnow belong\b|\bdone\b|\bthe new .* is \w+-\d+|"
@@ -14,28 +12,26 @@ _DONE = re.compile(
 )
 _NOT_DONE = re.compile(r"\bnot done\b|\bmay not\b|\bno tool\b|\bchanged nothing\b")
 _LONGEST = 1200  # characters of one message
-_READS = (Effect.READ, Effect.COMPUTE)
 
 
 def faults(trajectory: Trajectory) -> list[str]:
     """Claims before the fact, and messages out of bounds."""
-    setting = trajectory.task.setting
-    domain = known_domain(setting.seed, setting.domain)
-    writes_before = iter_writes = 0
+    domain = trajectory.domain
+    writes_before = writes = 0
     found, place = [], 0
     for number, message in enumerate(trajectory.messages):
         if message.role == "user":
-            writes_before = iter_writes
+            writes_before = writes
         for _ in message.tool_calls:
             event = trajectory.events[place]
             place += 1
             tool = domain.by_tool.get(event.tool)
-            iter_writes += tool is not None and tool.effect not in _READS and event.reply.is_ok
+            writes += tool is not None and not tool.effect.only_reads and event.reply.is_ok
         if message.role != "assistant":
             continue
         text = message.content.lower()
         claims = _DONE.search(text) and not _NOT_DONE.search(text) and "?" not in text
-        if claims and not message.tool_calls and iter_writes == writes_before:
+        if claims and not message.tool_calls and writes == writes_before:
             found.append(f"message {number} says that it is done, and nothing was")
         if len(text) > _LONGEST:
             found.append(f"message {number} has {len(text)} characters")

@@ -35,8 +35,6 @@ from selenite.agent.world.sample import sample_world
 from selenite.agent.world.world import Event, World
 from selenite.errors import SeleniteError, StorageError
 
-_READING = (Effect.READ, Effect.COMPUTE)
-
 
 def serve_world(world: World, on_event: Callable[[Event], None] = lambda event: None) -> None:
     """Serves a world until stdin ends. ``on_event`` is told of each call before it is answered."""
@@ -97,7 +95,7 @@ def mcp_tool(tool: ours.Tool) -> Tool:
         input_schema=tool.parameters,
         output_schema=returns if returns.get("type") == "object" else None,
         annotations=ToolAnnotations(
-            read_only_hint=tool.effect in _READING,
+            read_only_hint=tool.effect.only_reads,
             # Left open for what overwrites: a client takes it for destructive then.
             destructive_hint={Effect.DELETE: True, Effect.CREATE: False}.get(tool.effect),
             open_world_hint=False,

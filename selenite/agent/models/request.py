@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selenite.agent.models.endpoint import Endpoint, JsonMode
-from selenite.agent.models.wire import wire_choice, wire_message, wire_tool
+from selenite.chat.openai_form import tool_entry, wire_message
 from selenite.errors import ConfigError
 from selenite.types import Message, ToolSpec
 
@@ -65,9 +65,9 @@ class Request:
             "messages": [wire_message(message) for message in messages],
         }
         if self.tools:
-            body["tools"] = [wire_tool(tool) for tool in self.tools]
+            body["tools"] = [tool_entry(tool) for tool in self.tools]
         if self.tools and self.tool_choice is not None:
-            body["tool_choice"] = wire_choice(self.tool_choice)
+            body["tool_choice"] = _wire_choice(self.tool_choice)
         if self.schema is not None and endpoint.json_mode != JsonMode.PROMPT:
             body["response_format"] = _response_format(self.schema, endpoint.json_mode)
         chosen = {
@@ -95,3 +95,10 @@ def _instructed(messages: tuple[Message, ...], schema: Mapping[str, Any]) -> tup
     if first.role != "system":
         return (Message("system", wanted), *messages)
     return (dataclasses.replace(first, content=f"{first.content}\n\n{wanted}"), *others)
+
+
+def _wire_choice(choice: str) -> str | dict[str, Any]:
+    """``none``, ``auto``, ``required``, or a tool by its name."""
+    if choice in ("none", "auto", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}

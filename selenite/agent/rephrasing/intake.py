@@ -14,7 +14,7 @@ from typing import Any
 
 from selenite import atomic
 from selenite.agent.rephrasing.config import RephrasingConfig
-from selenite.agent.rephrasing.rows import write_rows
+from selenite.agent.rows import write_rows
 from selenite.data.documents import Document, ReadReport
 from selenite.data.split import split
 from selenite.errors import DataError

@@ -17,8 +17,8 @@ from selenite.agent.rephrasing.config import RephrasingConfig
 from selenite.agent.rephrasing.document import DocumentRephraser, Outcome
 from selenite.agent.rephrasing.fidelity import Fault
 from selenite.agent.rephrasing.intake import documents_path
-from selenite.agent.rephrasing.rows import read_rows, write_rows
 from selenite.agent.rephrasing.tally import Tally, count
+from selenite.agent.rows import read_rows, write_rows
 from selenite.errors import EndpointError
 
 HELD_OUT = "held_out"

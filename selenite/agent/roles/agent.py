@@ -72,12 +72,12 @@ class LeavingUser:
     @property
     def said(self) -> frozenset[str]:
         """Slots that were told so far."""
-        return frozenset(getattr(self._user, "said", ()))
+        return frozenset(self._user.said)
 
     @property
     def ended(self) -> str:
         """Why the conversation was left."""
-        return GAVE_UP if self._agent.has_given_up else getattr(self._user, "ended", "")
+        return GAVE_UP if self._agent.has_given_up else self._user.ended
 
     def open(self) -> str:
         """The user's."""

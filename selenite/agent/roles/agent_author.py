@@ -52,7 +52,7 @@ class LlmAgentAuthor:
     def introduced(self, style: AgentStyle, task: Task, world: World) -> AgentStyle:
         """The agent as the model introduces it; as its style does where that is of no use."""
         before, rules = introduction_and_rules(style.system(task, world), world)
-        title = world.domain.title.rpartition(" ")[0]
+        title = world.domain.subject
 
         def read(proposal: dict[str, Any]) -> str | Objection:
             text: str = proposal["text"].strip()

@@ -37,7 +37,7 @@ class Cast:
         self._roles = roles
         self._number = number
         self._world = setting.open()
-        self._title = self._world.domain.title.rpartition(" ")[0]
+        self._title = self._world.domain.subject
         self._task = self._task_author().worded(task)
         self._describe(self._world)
 

@@ -13,7 +13,7 @@ from selenite.config import Config
 
 _AGENT = Path(__file__).resolve().parents[1]
 _MAKERS = (
-    "randomness.py",
+    *("randomness.py", "rows.py"),
     *("values", "ontology", "tools", "world", "tasks", "users", "episodes", "judges"),
     *("synthesis/shards.py", "synthesis/splits.py", "synthesis/duplicates.py"),
 )

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from selenite import atomic
+from selenite.agent.rows import read_rows
 from selenite.agent.synthesis.diversity_counts import Counts, Record
 from selenite.agent.synthesis.diversity_page import page
 from selenite.agent.synthesis.diversity_plots import check_matplotlib
 from selenite.agent.synthesis.pipeline import trajectories
-from selenite.agent.synthesis.shards import read_rows
 from selenite.agent.synthesis.tool_map import Picture, draw_map
 from selenite.errors import ConfigError, DataError
 

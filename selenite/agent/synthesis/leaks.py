@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from selenite import atomic
+from selenite.agent.rows import read_rows
 from selenite.agent.synthesis.benchmark_files import read_benchmark
 from selenite.agent.synthesis.diversity import read_repository
 from selenite.agent.synthesis.leak_search import Kind, Overlap, Row, Search
 from selenite.agent.synthesis.pipeline import trajectories
-from selenite.agent.synthesis.shards import read_rows
 
 LEAKS = "leaks.json"
 

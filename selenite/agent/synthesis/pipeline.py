@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from selenite import atomic
 from selenite.agent.ontology.acceptance import Repository, admit, examine
+from selenite.agent.rows import read_rows, write_rows
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.duplicates import Removed, find_duplicates
 from selenite.agent.synthesis.shards import (
@@ -32,10 +33,8 @@ from selenite.agent.synthesis.shards import (
     make_shard,
     num_shards,
     read_json,
-    read_rows,
     rows_names,
     tally_path,
-    write_rows,
 )
 from selenite.agent.synthesis.splits import SPLITS
 from selenite.agent.tools.tool import signature
@@ -238,7 +237,6 @@ def _repository(config: SynthesisConfig, pool: Executor, watch: Watch) -> list[i
         for number in repository.numbers
         for tool in known_domain(config.seed, number).tools
     ]
-    write_rows(tools_path, tools)
     found = _Admitted(
         seed=config.seed,
         tried=config.domains,
@@ -246,7 +244,7 @@ def _repository(config: SynthesisConfig, pool: Executor, watch: Watch) -> list[i
         signatures=len(repository.signatures),
         rejected=dict(repository.rejected),
         numbers=list(repository.numbers),
-        sha256=atomic.sha256(tools_path),
+        sha256=write_rows(tools_path, tools),
     )
     atomic.write_text(path, json.dumps(vars(found), indent=1))
     return found.numbers

@@ -7,10 +7,9 @@ what was interrupted or altered is made again and what is there is never made tw
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -22,11 +21,12 @@ from selenite.agent.episodes.episode import play_script
 from selenite.agent.episodes.trajectory import Trajectory
 from selenite.agent.judges.verdict import judge
 from selenite.agent.randomness import stream
+from selenite.agent.rows import broken, write_rows
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.splits import split_of
 from selenite.agent.tasks.author import make_task
 from selenite.agent.tasks.task import Task
-from selenite.errors import DataError, MissingExtraError
+from selenite.errors import DataError
 
 T = TypeVar("T")
 
@@ -99,8 +99,7 @@ def make_shard(config: SynthesisConfig, domains: Sequence[int], number: int) -> 
         if contrast is not None:
             bad.append(_row(contrast))
     for name, rows in zip(rows_names(number), (good, bad), strict=True):
-        write_rows(config.out_dir / name, rows)
-        tally.sha256[name] = atomic.sha256(config.out_dir / name)
+        tally.sha256[name] = write_rows(config.out_dir / name, rows)
     atomic.write_text(tally_path(config, number), json.dumps(vars(tally), indent=1))
     return tally
 
@@ -136,57 +135,9 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
     return {"split": split_of(trajectory), **trajectory.record()}
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSON lines, compressed, whole or not at all; the same rows make the same bytes.
-
-    Raises ``StorageError`` when the disk refuses, ``MissingExtraError`` without zstandard.
-    """
-    text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    atomic.write_bytes(path, _zstandard().ZstdCompressor(level=6).compress(text.encode()))
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file; raises ``DataError`` where it is missing or broken."""
-    zstandard = _zstandard()
-    try:
-        text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
-    except (OSError, UnicodeDecodeError, zstandard.ZstdError) as error:
-        raise _broken(path, error) from error
-    for line in text.split("\n"):  # nothing else ends a row: texts have other line breaks in them
-        if line:
-            yield _row_of(line, path)
-
-
 def read_json(path: Path, form: type[T]) -> T:
     """A JSON file as a type that pydantic knows; raises ``DataError`` where it cannot be."""
     try:
         return TypeAdapter(form).validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError) as error:
-        raise _broken(path, error) from error
-
-
-def _row_of(line: str, path: Path) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError(f"a row is no object: {line[:40]}")
-    except ValueError as error:
-        raise _broken(path, error) from error
-    return row
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path} is missing: call `selenite synth make` again, which makes it")
-    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-    return DataError(
-        f"{path}: broken ({reason}); remove it and call `selenite synth make` again, which makes it"
-    )
-
-
-def _zstandard() -> ModuleType:
-    try:
-        import zstandard
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("zstandard", "agent", "compressed trajectories") from error
-    return zstandard
+        raise broken(path, error) from error

@@ -13,7 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from selenite.agent.synthesis.shards import read_json, read_rows
+from selenite.agent.rows import read_rows
+from selenite.agent.synthesis.shards import read_json
 from selenite.agent.tools.tool import Tool
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.setting import Setting, known_domain

@@ -10,7 +10,6 @@ import hashlib
 from typing import Literal, get_args
 
 from selenite.agent.episodes.trajectory import Trajectory
-from selenite.agent.world.setting import known_domain
 
 Split = Literal["train", "category", "domain", "style", "template", "persona", "sample"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -23,8 +22,7 @@ _SHARE = 0.05  # of domains, of personas, and of what is left
 
 def split_of(trajectory: Trajectory) -> Split:
     """``train``, or the first axis that holds a trajectory out."""
-    setting = trajectory.task.setting
-    domain = known_domain(setting.seed, setting.domain)
+    domain = trajectory.domain
     if domain.category in HELD_OUT_CATEGORIES:
         return "category"
     if _is_drawn(f"domain {domain.id}"):

@@ -9,7 +9,6 @@ from typing import Any
 
 from selenite.agent.ontology.entity import Entity
 from selenite.agent.tasks.plan import (
-    All,
     Answer,
     Given,
     Phase,
@@ -17,20 +16,18 @@ from selenite.agent.tasks.plan import (
     Slot,
     Source,
     Step,
-    Words,
-    at,
     sources_of,
+    value_of,
 )
-from selenite.agent.tools.tool import Effect, Tool
+from selenite.agent.tools.tool import Tool
 from selenite.agent.values.kind import Kind, Value, spoken
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.records import Record
-from selenite.agent.world.reply import Code, Reply
+from selenite.agent.world.reply import Reply
 from selenite.agent.world.world import World
 
 _RETURN_RECORDS = ("get", "extreme", "create", "duplicate", "update", "items", "move")
 _GUARDED = ("move", "update", "delete")
-READS = frozenset({Effect.READ, Effect.COMPUTE})
 
 
 class Unfit(Exception):  # noqa: N818 - no error: another world may do
@@ -114,21 +111,10 @@ class Draft:
 
     def value(self, source: Source) -> Value:
         """What a source stands for."""
-        match source:
-            case Given(slot):
-                return self.slots[slot].value
-            case Read(step, path):
-                return at(self.replies[step].content, path)
-            case Words(text):
-                return text
-            case All(parts):
-                return [self.value(part) for part in parts]
+        return value_of(source, self.slots, [reply.content for reply in self.replies])
 
-    def call(
-        self, tool: Tool, sources: Mapping[str, Source], code: Code | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        """Tries a call; returns its place and what came back. ``Unfit`` where it does not end as
-        it should: well, or refused with ``code``.
+    def call(self, tool: Tool, sources: Mapping[str, Source]) -> tuple[int, dict[str, Any]]:
+        """Tries a call; returns its place and what came back. ``Unfit`` where it is refused.
 
         Before a write that a policy guards the record is looked at, whether it is allowed or not.
         """
@@ -136,7 +122,7 @@ class Draft:
             self.look(tool.entity, sources[tool.param_of("id").name])
         arguments = {name: self.value(source) for name, source in sources.items()}
         reply = self.world.call(tool.name, arguments)
-        if reply.code is not code:
+        if not reply.is_ok:
             raise Unfit(f"{tool.name}: {reply.text()}")
         needs = {
             part.step
@@ -144,8 +130,8 @@ class Draft:
             for part in sources_of(source)
             if isinstance(part, Read)
         }
-        is_write = tool.effect not in READS
-        step = Step(tool.name, dict(sources), arguments, is_write, code, frozenset(needs))
+        is_write = not tool.effect.only_reads
+        step = Step(tool.name, dict(sources), arguments, is_write, frozenset(needs))
         self.steps.append(step)
         self.replies.append(reply)
         return len(self.steps) - 1, reply.content

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.plan import Read, Source
@@ -38,12 +39,13 @@ def locate(
 
     ``indirect``: not by id. Raises ``Unfit`` where there is no way then.
     """
-    ways: list[Callable[[Draft, str, str, int], Target | None]] = [_by_search, _by_filter, _by_way]
+    ways: list[Callable[[Draft, str, str], Target | None]] = [_by_search, _by_filter]
+    ways.append(partial(_by_way, depth=depth))
     draft.rng.shuffle(ways)
     if not indirect and draft.rng.random() < 0.45:
         return by_id(draft, entity, id)
     for way in ways:
-        found = way(draft, entity, id, depth)
+        found = way(draft, entity, id)
         if found is not None:
             return found
     if indirect:
@@ -51,7 +53,7 @@ def locate(
     return by_id(draft, entity, id)
 
 
-def _by_search(draft: Draft, entity: str, id: str, depth: int) -> Target | None:
+def _by_search(draft: Draft, entity: str, id: str) -> Target | None:
     record = draft.world.record(entity, id)
     for tool in draft.tools("search", entity):
         names = [name for name in tool.options["texts"] if record.get(name)]
@@ -70,7 +72,7 @@ def _by_search(draft: Draft, entity: str, id: str, depth: int) -> Target | None:
     return None
 
 
-def _by_filter(draft: Draft, entity: str, id: str, depth: int) -> Target | None:
+def _by_filter(draft: Draft, entity: str, id: str) -> Target | None:
     record = draft.world.record(entity, id)
     for tool in draft.tools("list", entity):
         for param in draft.rng.sample(tool.params, len(tool.params)):

@@ -12,7 +12,6 @@ from string import Formatter
 from typing import Any
 
 from selenite.agent.values.kind import Kind, Value
-from selenite.agent.world.reply import Code
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,12 @@ Source = Given | Read | Words | All
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a solution. ``code``: how it is refused, if the solution has to see that."""
+    """One call of a solution, which works."""
 
     tool: str
     sources: Mapping[str, Source]  # by parameter
     arguments: Mapping[str, Value]
     is_write: bool
-    code: Code | None = None
     needs: frozenset[int] = frozenset()  # steps that must come before
 
 
@@ -108,6 +106,22 @@ def at(content: Any, path: Sequence[str | int]) -> Any:
     for part in path:
         content = content[part]
     return content
+
+
+def value_of(source: Source, slots: Mapping[str, Slot], contents: Sequence[Any]) -> Value:
+    """What a source stands for, by what the calls so far returned.
+
+    Raises ``LookupError`` where a call did not return it.
+    """
+    match source:
+        case Given(slot):
+            return slots[slot].value
+        case Read(step, path):
+            return at(contents[step], path)
+        case Words(text):
+            return text
+        case All(parts):
+            return [value_of(part, slots, contents) for part in parts]
 
 
 def sources_of(source: Source) -> tuple[Given | Read | Words, ...]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from selenite.agent.randomness import stream
 from selenite.agent.tasks.draft import Unfit
 from selenite.agent.tasks.goal import Goal
 from selenite.agent.tasks.mutations import near_misses
-from selenite.agent.tasks.plan import All, Given, Read, Source, Step, Words, at, sources_of
+from selenite.agent.tasks.plan import Given, Read, Step, sources_of, value_of
 from selenite.agent.tasks.task import Task
 from selenite.agent.values.kind import Value
 from selenite.agent.world.records import Records
@@ -46,7 +45,7 @@ def play(task: Task, steps: Sequence[Step]) -> Played:
             return Played(before, world, tuple(replies), False)
         reply = call(world, step.tool, arguments)
         replies.append(reply)
-        if reply.code is not step.code:
+        if not reply.is_ok:
             return Played(before, world, tuple(replies), False)
     return Played(before, world, tuple(replies), True)
 
@@ -65,23 +64,7 @@ def call(world: World, tool: str, arguments: Mapping[str, Value]) -> Reply:
 def resolved(task: Task, step: Step, replies: Sequence[Reply]) -> dict[str, Value]:
     """The step's arguments, by what came back before."""
     contents = [reply.content for reply in replies]
-    return {name: value_of(task, source, contents) for name, source in step.sources.items()}
-
-
-def value_of(task: Task, source: Source, contents: Sequence[Any]) -> Value:
-    """What a source stands for, by what the calls so far returned.
-
-    Raises ``LookupError`` where a call did not return it.
-    """
-    match source:
-        case Given(slot):
-            return task.slots[slot].value
-        case Read(step, path):
-            return at(contents[step], path)
-        case Words(text):
-            return text
-        case All(parts):
-            return [value_of(task, part, contents) for part in parts]
+    return {name: value_of(source, task.slots, contents) for name, source in step.sources.items()}
 
 
 def reached(task: Task, free: Mapping[str, Collection[str]]) -> Goal:
@@ -90,7 +73,7 @@ def reached(task: Task, free: Mapping[str, Collection[str]]) -> Goal:
     if not played.went_as_planned:
         raise Unfit("the solution does not work in its world")
     goal = Goal.between(played.before, played.world.records, free)
-    faults = list(unproved(replace(task, goal=goal)))
+    faults = list(_unproved(replace(task, goal=goal), played))
     if faults:
         raise Unfit("; ".join(faults))
     return goal
@@ -103,7 +86,10 @@ def unproved(task: Task) -> Iterator[str]:
     - every argument has a source, and what is read was read before;
     - no near miss (``mutations.py``) reaches it.
     """
-    whole = play(task, task.steps)
+    return _unproved(task, play(task, task.steps))
+
+
+def _unproved(task: Task, whole: Played) -> Iterator[str]:
     if not whole.went_as_planned or task.goal.unmet(whole.before, whole.world.records):
         yield "the solution does not reach the goal"
         return

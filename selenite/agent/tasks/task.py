@@ -14,7 +14,7 @@ from selenite.agent.world.setting import Setting
 
 
 class TaskClass(StrEnum):
-    """What an episode trains (K2 synthesis, the shares are ours: ``shares.py``)."""
+    """What an episode trains (K2 synthesis, the shares are ours: ``author.py``)."""
 
     CLEAN = "clean"
     PARALLEL = "parallel"

@@ -99,9 +99,7 @@ def plan(make: Maker) -> Iterator[Tool]:
 
 def _extra(make: Maker, name: str, kind: Kind) -> Param:
     """A parameter that stands for no field, even if one has its name."""
-    return Param(
-        make.style.param(name.removeprefix("_")), kind, f"_{name.removeprefix('_')}", False
-    )
+    return Param(make.style.param(name), kind, f"_{name}", False)
 
 
 def _unlike(params: list[Param], entity: Entity) -> Iterator[Param]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -24,6 +24,11 @@ class Effect(StrEnum):
     TRANSITION = "transition"
     TRANSACTION = "transaction"
     COMPUTE = "compute"
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether the state stays as it is."""
+        return self in (Effect.READ, Effect.COMPUTE)
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,3 @@ def _shape(schema: Mapping[str, Any]) -> str:
         + (f":{schema['format']}" if "format" in schema else "")
         + (":pattern" if "pattern" in schema else "")
     )
-
-
-def signatures(tools: Iterable[Tool]) -> set[str]:
-    """The different ones."""
-    return {signature(tool.record()) for tool in tools}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Sequence
 from importlib.resources import files
 
 from selenite.agent.users.persona import Persona
@@ -26,11 +25,6 @@ def fill(sentence: str, persona: Persona, rng: random.Random, **values: str) -> 
     return "".join(
         _spelt(part, persona, rng) if i % 2 == 0 else part for i, part in enumerate(parts)
     )
-
-
-def joined(items: Sequence[str]) -> str:
-    """a, b and c."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def _spelt(words: str, persona: Persona, rng: random.Random) -> str:

@@ -3,14 +3,15 @@
     open ─► (asked for something known? ─► tell it | asked to confirm? ─► yes | told to wait? ─►
     wait | asked for something unknown ─► say so) ─► told that it is done ─► next wish, or leave
 
-A user never says a value that is not on the card, never leaves while the agent still asks, and
-leaves when their patience ends.
+A user never says a value that is not on the card, leaves when the last wish is reported done, and
+when their patience ends.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Collection
 from typing import Protocol
 
 from selenite.agent.tasks.plan import Phase, Slot
@@ -32,6 +33,14 @@ _OPEN = re.compile(r"\bwhat (would you like|do you want|are the new|changes)\b|\
 
 class User(Protocol):
     """Whoever talks to the agent."""
+
+    @property
+    def said(self) -> Collection[str]:
+        """Slots that were told so far."""
+
+    @property
+    def ended(self) -> str:
+        """Why the conversation was left; "": it goes on."""
 
     def open(self) -> str:
         """The first message."""

@@ -25,6 +25,11 @@ class Domain:
     policies: tuple[Policy, ...]
     steps: tuple[str, ...]  # the operators that made it
 
+    @property
+    def subject(self) -> str:
+        """The title without the number that tells it from others."""
+        return self.title.rpartition(" ")[0]
+
     @cached_property
     def by_entity(self) -> Mapping[str, Entity]:
         return {entity.name: entity for entity in self.entities}

@@ -18,9 +18,9 @@ from selenite.agent.rephrasing.by_model import cleaned
 from selenite.agent.rephrasing.original import Original
 from selenite.agent.rephrasing.passage import Passage
 from selenite.agent.rephrasing.pipeline import rephrase
-from selenite.agent.rephrasing.rows import read_rows
 from selenite.agent.rephrasing.rules.rewriter import Rules
 from selenite.agent.rephrasing.styles import choose
+from selenite.agent.rows import read_rows
 from selenite.clock import ManualClock
 from selenite.errors import EndpointError
 from tests.agent.models.stub import answer

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from selenite.agent.rephrasing.config import RephrasingConfig
 from selenite.agent.rephrasing.pipeline import rephrase
-from selenite.agent.rephrasing.rows import read_rows
+from selenite.agent.rows import read_rows
 from selenite.cli.main import app
 from selenite.clock import ManualClock
 from selenite.config import load

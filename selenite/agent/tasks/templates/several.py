@@ -12,7 +12,7 @@ from selenite.agent.tasks.templates import single
 from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Tool
 from selenite.agent.values.compounds import COMPOUND
-from selenite.agent.values.kind import spoken
+from selenite.agent.values.kind import joined, spoken
 from selenite.agent.values.numbers import Count, Measure
 from selenite.agent.values.texts import Flag, Reference
 from selenite.agent.world.records import Record
@@ -32,14 +32,14 @@ def fan_out(draft: Draft) -> None:
         for target in targets:
             draft.call(tool, {tool.param_of("id").name: target.id})
         many = draft.many(tool)
-        names = _listed([f"{{{t.id.slot}}}" for t in targets if isinstance(t.id, Given)])
+        names = joined([f"{{{t.id.slot}}}" for t in targets if isinstance(t.id, Given)])
         draft.end_phase(
             (
                 f"Please {doing(tool.verb, f'the {many} {names}')}.",
                 f"I want to {doing(tool.verb, f'these {many}')}: {names}.",
                 f"{names}: {doing(tool.verb, f'all of these {many}')}, please.",
             ),
-            report=f"{_listed(chosen)} are now {spoken(tool.options['target'])}",
+            report=f"{joined(chosen)} are now {spoken(tool.options['target'])}",
         )
         return
     raise Unfit("no several records")
@@ -71,7 +71,7 @@ def all_that_match(draft: Draft) -> None:
                             f"Please {wish} whose {words} is {{{given.slot}}}.",
                             f"I want to {wish} with the {words} {{{given.slot}}}.",
                         ),
-                        report=f"{_listed(ids)} are now {spoken(tool.options['target'])}",
+                        report=f"{joined(ids)} are now {spoken(tool.options['target'])}",
                     )
                     return
     raise Unfit("no list whose records all can be moved")
@@ -92,7 +92,7 @@ def bulk(draft: Draft) -> None:
         ids = All(tuple(t.id for t in targets if isinstance(t.id, Given)))
         _, content = draft.call(tool, {tool.param_of(tool.options["ids"]).name: ids})
         many = draft.many(tool)
-        names = _listed([f"{{{part.slot}}}" for part in ids.of if isinstance(part, Given)])
+        names = joined([f"{{{part.slot}}}" for part in ids.of if isinstance(part, Given)])
         kind = draft.domain.by_entity[tool.entity].id_kind
         failed = content["failed"]
         if any(one["id"] not in one["message"] for one in failed):
@@ -103,7 +103,7 @@ def bulk(draft: Draft) -> None:
                 f"I want to {doing(tool.verb, f'several {many}')}: {names}.",
             ),
             answers=[draft.answer("not done", kind, one["id"]) for one in failed],
-            report=f"{_listed(content['done'])} "
+            report=f"{joined(content['done'])} "
             + ("are" if len(content["done"]) > 1 else "is")
             + f" now {spoken(tool.options['target'])}. "
             + " ".join(one["message"] for one in failed).rstrip("."),
@@ -212,7 +212,7 @@ def reassign(draft: Draft) -> None:
             f"All {many} of {first.said} go to {second.said} from now on.",
             f"Hand all {many} of {first.said} over to {second.said}.",
         ),
-        report=f"{_listed(content['changed'])} now belong to {new}",
+        report=f"{joined(content['changed'])} now belong to {new}",
     )
 
 
@@ -258,9 +258,7 @@ def amend(draft: Draft) -> None:
         }
         again = [p for p in tool.params if p.field in given and p.field != "id"]
         plain = [p for p in again if not isinstance(p.kind, (Reference, Flag, *COMPOUND))]
-        if not plain or any(
-            p.required for p in tool.params if p.field not in ("id", plain[0].field)
-        ):
+        if not plain:
             continue
         param, id = draft.rng.choice(plain), Read(len(draft.steps) - 1, ("id",))
         if any(p.required for p in tool.params if p.field not in ("id", param.field)):
@@ -325,7 +323,3 @@ def _movable(draft: Draft, tool: Tool) -> list[str]:
 
 def _can(move: Tool, record: Record) -> bool:
     return record.get(STATUS) in move.options["sources"]
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
