@@ -249,8 +249,9 @@ def test_changed_settings_take_effect_and_are_said_key_by_key(
 
 
 def test_command_goes_on_from_a_path_and_refuses_fewer_steps(
-    root: Path, finished: Path, tmp_path: Path
+    root: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("selenite.train.pretrain.measure_peak", lambda *_: PEAK)  # ten seconds
     checkpoint = finished / "checkpoints" / "step_00000001"
     elsewhere = overrides(
         root, tmp_path / "b", "train.steps=2", f"train.resume={checkpoint}", "train.prompts=[]"

@@ -227,17 +227,12 @@ def refused(response: httpx.Response, words: str) -> None:
 # --- 1. Schemas of tools -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("choice", ["named", "required"])
 @pytest.mark.parametrize(
-    ("choice", "half"),
-    [
-        ("named", 0),
-        ("required", 1),
-        pytest.param("named", 1, marks=pytest.mark.slow),
-        pytest.param("required", 0, marks=pytest.mark.slow),
-    ],
+    "part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))]
 )
 def test_forced_calls_are_what_their_schemas_ask_for(
-    ai: openai.OpenAI, hasty: dict[str, int], choice: str, half: int
+    ai: openai.OpenAI, hasty: dict[str, int], choice: str, part: int
 ) -> None:
     """Named: after two calls in the history. Required: the next schema of the list beside it."""
     names = list(SCHEMAS)
@@ -263,7 +258,7 @@ def test_forced_calls_are_what_their_schemas_ask_for(
             found.append(f"more than one call: {answer.calls}")
         return name, found, answer.finish == "tool_calls"
 
-    checked = at_once(check, names[half::2])
+    checked = at_once(check, names[part::4])
     bad = [f"{name}: {found}" for name, found, _ in checked if found]
     assert not bad, "\n".join(bad)
     finished = sum(done for _, _, done in checked)
