@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from selenite.agent.rows import write_rows
+from selenite.agent.synthesis.calibration import calibrate
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.diversity import describe, read_tools, write_report
 from selenite.agent.synthesis.diversity_measures import (
@@ -82,6 +83,30 @@ def test_argument_values() -> None:
     arguments = {"a": ["x", 1, True], "b": {"c": 1.5, "d": None}}
     kinds = [kind for kind, _ in leaves(arguments)]
     assert kinds == ["string", "number", "boolean", "number", "null"]
+
+
+def test_calibration_by_hand() -> None:
+    manifest = {
+        "tasks": 200,
+        "rejected": {"rubric": 2},
+        "contrasts": {
+            "wrong_tool": {"rubric": 15, "replay": 4, "": 1},
+            "early": {"": 3},
+        },
+        "models": {"roles": {"user": {}}},
+    }
+    found = calibrate(manifest)
+    assert found["wrong_tool"] == {
+        "played": 20,
+        "rejected": 19,
+        "recall": 0.95,
+        "precision": pytest.approx(0.95 / 0.96, abs=1e-4),
+        "judges": {"replay": 4, "rubric": 15},
+    }
+    assert found["early"]["recall"] == found["early"]["precision"] == 0
+    assert calibrate({**manifest, "models": {"roles": {"agent": {}}}})["early"]["precision"] is None
+    assert calibrate({**manifest, "rejected": {}})["wrong_tool"]["precision"] == 1
+    assert calibrate({**manifest, "rejected": {}})["early"]["precision"] is None
 
 
 @pytest.mark.parametrize(
@@ -372,6 +397,8 @@ def test_a_real_corpus_from_the_command_line(real_corpus: Path) -> None:
     assert found["counts"]["signatures"] == repository["signatures"]
     assert found["counts"]["calls"] == sum(len(row["events"]) for row in rows)
     assert sum(map(sum, found["coverage"]["cells"])) == len(rows)
+    assert found["judges"].keys() == manifest["contrasts"].keys()
+    assert all(0.9 < each["precision"] <= 1 for each in found["judges"].values())
     for histogram in found["histograms"].values():
         assert sum(histogram["counts"].values()) == len(rows)
     assert "unknown" not in found["entropy"]["effects_called"]["counts"]

@@ -11,9 +11,10 @@ import pytest
 
 from selenite.agent.episodes.defects import Defect
 from selenite.agent.episodes.episode import play, play_script
+from selenite.agent.episodes.scripted import ScriptedAgent
 from selenite.agent.episodes.style import agent_style
 from selenite.agent.episodes.trajectory import Trajectory, Turn
-from selenite.agent.judges import replay
+from selenite.agent.judges import replay, rubric
 from selenite.agent.judges.verdict import judge
 from selenite.agent.randomness import stream
 from selenite.agent.tasks.author import make_task
@@ -21,6 +22,7 @@ from selenite.agent.tasks.task import Task, TaskClass
 from selenite.agent.users.persona import persona
 from selenite.agent.users.user import CardUser
 from selenite.agent.world.reply import Code, Reply
+from selenite.agent.world.world import World
 from selenite.types import Message
 
 DOMAINS = range(120)
@@ -60,8 +62,27 @@ def test_every_class_looks_as_it_should(trajectories: list[Trajectory]) -> None:
     assert codes[TaskClass.CONFLICT].keys() == {Code.CONFLICT}
     assert codes[TaskClass.REPAIR].keys() == {Code.INVALID_ARGUMENT}
     assert {Code.UNAVAILABLE, Code.RATE_LIMITED} <= codes[TaskClass.TRANSIENT].keys()
+    assert codes[TaskClass.OUTAGE].keys() == {Code.UNAVAILABLE}
+    assert codes[TaskClass.FORBIDDEN].keys() == {Code.PERMISSION_DENIED}
     assert not codes[TaskClass.CLEAN]
     assert parallel[TaskClass.PARALLEL] > 25
+
+
+@pytest.mark.parametrize(("template", "right"), [("outage", range(2, 6)), ("denied", range(1, 3))])
+def test_what_fails_for_good_is_tried_and_not_for_ever(
+    trajectories: list[Trajectory], template: str, right: range
+) -> None:
+    whole = next(t for t in trajectories if t.task.template == template)
+    place = next(i for i, e in enumerate(whole.events) if not e.reply.is_ok)
+    failed = whole.events[place]
+    others = tuple(e for e in whole.events if e.reply.is_ok)
+    assert sum(not e.reply.is_ok for e in whole.events) == {"outage": 3, "denied": 1}[template]
+    for tries in range(9):
+        other = replace(whole, events=(*[failed] * tries, *others))
+        assert (not list(rubric.tried(other))) is (tries in right), tries
+    last = whole.messages[-1].content
+    assert "colleague" in last
+    assert whole.task.setting.faults.lasting.keys() >= {failed.tool}
 
 
 class Null:
@@ -72,6 +93,39 @@ class Null:
 
     def act(self, messages: Sequence[Message]) -> Turn:
         return Turn(self._text)
+
+
+class Late:
+    """Calls the first wish done, and does it with the second one."""
+
+    def __init__(self, task: Task, world: World) -> None:
+        self._agent = ScriptedAgent(task, agent_style(0), world, stream(0, "agent"))
+        self._has_lied = False
+
+    def act(self, messages: Sequence[Message]) -> Turn:
+        if not self._has_lied:
+            self._has_lied = True
+            return Turn("It is all taken care of.")
+        return self._agent.act(messages)
+
+
+def test_each_wish_must_be_done_before_the_next_one(trajectories: list[Trajectory]) -> None:
+    late = 0
+    for whole in trajectories:
+        task = whole.task
+        if len(task.phases) == 1:
+            assert whole.between == task.milestones == ()
+            continue
+        assert len(whole.between) == len(task.milestones) == len(task.phases) - 1
+        assert not list(rubric.state(whole))
+        if not task.milestones[0].predicates:
+            continue
+        world = task.setting.open()
+        user = CardUser(task, persona(0), world, stream(0, "user"))
+        other = play(task, world, Late(task, world), user, agent_style(0))
+        assert any("wish 0: " in fault for fault in rubric.state(other)), task.id
+        late += not task.goal.unmet(other.before, other.after)
+    assert late > 2  # that only the time of it was wrong
 
 
 def play_with(task: Task, agent: Null) -> Trajectory:

@@ -127,12 +127,14 @@ def test_what_the_digest_of_the_sources_is_of(corpus: Path, tmp_path: Path) -> N
     agent = tmp_path / "agent"
     shutil.copytree(Path(pipeline.__file__).parents[1], agent)
     known = sources_digest(agent)
-    (agent / "models" / "wire.py").write_text("")
+    (agent / "mcp" / "more.py").write_text("")
     (agent / "values" / "notes.txt").write_text("")
     assert sources_digest(agent) == known
     found = {known}
-    for name in (
+    names = (
         "randomness.py",
+        "models/request.py",
+        "roles/prompts.toml",
         "values/words.toml",
         "ontology/acceptance.py",
         "tools/tool.py",
@@ -145,12 +147,13 @@ def test_what_the_digest_of_the_sources_is_of(corpus: Path, tmp_path: Path) -> N
         "synthesis/shards.py",
         "synthesis/splits.py",
         "synthesis/duplicates.py",
-    ):
+    )
+    for name in names:
         with (agent / name).open("a") as file:
             file.write("# changed")
         found.add(sources_digest(agent))
     (agent / "values" / "words.toml").rename(agent / "values" / "other.toml")
-    assert len(found | {sources_digest(agent)}) == 15
+    assert len(found | {sources_digest(agent)}) == len(names) + 2
 
 
 def shorten(path: Path) -> None:
@@ -247,9 +250,9 @@ def test_no_more_workers_than_jobs_and_cores(
     asked = list[int]()
 
     class Pool(pipeline.ProcessPoolExecutor):
-        def __init__(self, max_workers: int) -> None:
+        def __init__(self, max_workers: int, **options: Any) -> None:
             asked.append(max_workers)
-            super().__init__(min(max_workers, 2))
+            super().__init__(min(max_workers, 2), **options)
 
     monkeypatch.setattr(pipeline, "ProcessPoolExecutor", Pool)
     for cores, changes in ((64, {}), (3, {}), (None, {}), (64, {"domains": 40})):
@@ -297,7 +300,7 @@ def test_a_task_is_made_once(corpus: Path, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(shards, "make_task", counted)
     numbers = json.loads((corpus / "repository.json").read_text())["numbers"]
-    shards.make_shard(make(tmp_path), numbers, 1)
+    shards.make_shard(make(tmp_path), shards.Place(numbers, ""), 1, 1)
     assert made == [*range(40, 80)]
     assert digests(tmp_path).items() <= digests(corpus).items()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from datetime import date, timedelta
 
 import jsonschema
@@ -10,7 +12,7 @@ import pytest
 from selenite.agent.randomness import stream
 from selenite.agent.values.compounds import Group, Several
 from selenite.agent.values.dates import Day, Moment
-from selenite.agent.values.kind import Kind
+from selenite.agent.values.kind import Kind, Value
 from selenite.agent.values.numbers import Count, Measure, Money, Span
 from selenite.agent.values.texts import Choice, Flag, Identifier, Reference, Text
 from selenite.agent.values.words import SORTS
@@ -72,6 +74,49 @@ def test_the_schema_accepts_what_the_kind_accepts(kind: Kind) -> None:
             continue  # of moments within, jsonschema checks no format
         assert kind.accepts(value) == by_schema, value
     assert all(kind.accepts(kind.draw(rng, today)) for _ in range(50))
+
+
+@kinds
+def test_what_is_drawn_or_read_is_canonical(kind: Kind) -> None:
+    rng, today = stream(3, str(kind)), date(2026, 3, 4)
+    for _ in range(50):
+        value = kind.draw(rng, today)
+        assert json.dumps(kind.canonical(value)) == json.dumps(value)
+        for form in kind.forms(value, today):
+            assert json.dumps(kind.read(form, today)) == json.dumps(value), form
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "canonical"),
+    [
+        (Count(0, 9), 3.0, 3),
+        (Span(), 30.0, 30),
+        (Money(0, 9), 5, 5.0),
+        (Measure(0, 9), 2, 2.0),
+        (Day(), "20260105", "2026-01-05"),
+        (Day(), "2026-W02-1", "2026-01-05"),
+        (Moment(), "20260105T1000", "2026-01-05T10:00:00"),
+        (Moment(), "2026-01-05T10:00:00Z", "2026-01-05T10:00:00"),
+        (Moment(), "2026-01-05 10:00+02:00", "2026-01-05T10:00:00"),
+        (Several(Day()), ["20260105", "2026-01-06"], ["2026-01-05", "2026-01-06"]),
+        (Group((("n", Count(0, 9)), ("m", Money(0, 9)))), {"m": 1, "n": 2.0}, {"n": 2, "m": 1.0}),
+    ],
+    ids=str,
+)
+def test_other_forms_of_a_value_have_one_that_is_kept(
+    kind: Kind, value: Value, canonical: Value
+) -> None:
+    assert kind.accepts(value)
+    assert json.dumps(kind.canonical(value)) == json.dumps(canonical)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.inf, -math.inf, math.nan, 2**53 + 1, 10**400, 1e300, "\ud800", "a\udfff", ["\ud800"]],
+)
+@kinds
+def test_what_not_every_reader_of_json_reads_alike_is_no_value(kind: Kind, value: Value) -> None:
+    assert not kind.accepts(value)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,6 +16,7 @@ from selenite.agent.ontology.entity import STATUS
 from selenite.agent.ontology.evolve import make_domain
 from selenite.agent.randomness import stream
 from selenite.agent.tools.tool import Effect, signature
+from selenite.agent.values.dates import Day, Moment
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.faults import Change, Fault, FaultPlan
 from selenite.agent.world.records import Records
@@ -182,7 +185,9 @@ def test_every_code_is_reachable(domains: list[Domain]) -> None:
     for _ in planned:
         found.add(faulty.call(name, draw_arguments(world, domains[0].tools[0], rng)).code)
     arguments = draw_arguments(world, domains[0].tools[0], rng)
-    found.add(world.fork(FaultPlan(denied=frozenset({name}))).call(name, arguments).code)
+    found.add(
+        world.fork(FaultPlan(lasting={name: Code.PERMISSION_DENIED})).call(name, arguments).code
+    )
     found.add(world.call("no_such_tool", {}).code)
     assert found == {None, *Code}
 
@@ -265,6 +270,61 @@ def test_wrong_calls_are_answered() -> None:
     missing = world.call(tool.name, {id: f"{world.domain.entities[0].prefix}-9999"})
     assert missing.code is Code.NOT_FOUND
     assert "9999" in missing.content["error"]["message"]
+
+
+ODD: list[Any] = [
+    *(0, -1, 3, 2.0, 1e15, 1e300, 2**53 + 1, 10**400, 5e-324, math.inf, -math.inf, math.nan),
+    *(True, None, "", "x", "\0", "\ud800", [], {}, [1], [[1]], {"a": "\udfff"}, ["\ud800"]),
+    *("20260105", "20260105T10:00", "2026-W02-1", "0001-01-01T00:00:00+14:00", "9999-12-31"),
+]
+
+
+def test_whatever_is_called_the_world_answers_and_keeps_what_json_can_hold() -> None:
+    done = 0
+    for number in range(40):
+        world, rng = sample_world(make_domain(3, number), number), stream(5, "odd", number)
+        for _ in range(120):
+            tool = rng.choice(world.domain.tools)
+            given = draw_arguments(world, tool, rng)
+            for name in given:
+                if rng.random() < 0.25:
+                    given[name] = rng.choice(ODD)
+            before = world.records.digest()
+            reply = world.call(tool.name, given)
+            assert reply.is_ok or world.records.digest() == before
+            json.dumps(reply.content, allow_nan=False, ensure_ascii=False).encode()
+            done += reply.is_ok
+        json.dumps(world.records.tables(), allow_nan=False, ensure_ascii=False).encode()
+    assert done > 1000
+
+
+def test_the_same_arguments_in_another_form_come_to_the_same() -> None:
+    forms = {int: float, float: lambda n: int(n) if n == int(n) else n}
+    changed = 0
+    for number in range(30):
+        plain = sample_world(make_domain(3, number), number)
+        rng = stream(6, "forms", number)
+        for _ in range(40):
+            tool = rng.choice(plain.domain.tools)
+            given = draw_arguments(plain, tool, rng)
+            other = {name: forms.get(type(v), lambda v: v)(v) for name, v in given.items()}
+            for param in tool.params:
+                if isinstance(param.kind, (Day, Moment)) and param.name in other:
+                    other[param.name] = other[param.name].replace("-", "").replace(":", "")
+            one, two = plain.fork(), plain.fork()
+            assert one.call(tool.name, given) == two.call(tool.name, other)
+            assert one.records.digest() == two.records.digest()
+            changed += json.dumps(given) != json.dumps(other)
+    assert changed > 150
+
+
+def test_a_tool_that_fails_for_good_does(domains: list[Domain]) -> None:
+    world, rng = sample_world(domains[0], 0), stream(0, "lasting")
+    tool = domains[0].tools[0]
+    faulty = world.fork(FaultPlan(lasting={tool.name: Code.UNAVAILABLE}))
+    for _ in range(9):
+        assert faulty.call(tool.name, draw_arguments(world, tool, rng)).code is Code.UNAVAILABLE
+    assert faulty.records.digest() == world.records.digest()
 
 
 def test_a_signature_knows_no_names() -> None:

@@ -22,4 +22,6 @@ class Defect(StrEnum):
     EXTRA_ARGUMENT = "extra_argument"  # an optional argument that nobody spoke of
     UNCONFIRMED = "unconfirmed"  # deletes without the yes that the rules ask for
     CLAIMED_REFUSED = "claimed_refused"  # hands a case to a human, and calls it done
+    UNTRIED = "untried"  # hands a case to a human that it never tried
+    GUESSED_TOGETHER = "guessed_together"  # a call beside the one whose result it needs
     BROKEN_CALL = "broken_call"  # arguments that do not fit the schema, and no repair

@@ -19,6 +19,7 @@ from selenite.agent.randomness import stream
 from selenite.agent.tasks.task import Task
 from selenite.agent.users.persona import persona
 from selenite.agent.users.user import CardUser, User
+from selenite.agent.world.records import Records
 from selenite.agent.world.world import World
 from selenite.types import Message, ToolCall
 
@@ -42,7 +43,7 @@ def play(
     tools = tuple(world.domain.by_tool[name].spec for name in task.tools)
     messages = [Message("system", style.system(task, world)), Message("user", user.open())]
     told = dict.fromkeys(sorted(user.said), 1)
-    untrained, ended, num_calls = set(), "turns", 0
+    untrained, between, ended, num_calls = set(), list[Records](), "turns", 0
     for _ in range(_TURNS):
         turn = agent.act(messages)
         calls = tuple(
@@ -58,10 +59,12 @@ def play(
             messages.append(Message("tool", reply.text(), tool_call_id=call.id))
         if calls:
             continue
-        answer = user.reply(turn.content)
+        wish, answer = user.wish, user.reply(turn.content)
         if answer is None:
             ended = "left"
             break
+        if user.wish > wish:
+            between.append(world.records.copy())
         for slot in sorted(user.said):
             told.setdefault(slot, len(messages))
         messages.append(Message("user", answer))
@@ -73,6 +76,7 @@ def play(
         tools=tools,
         events=tuple(world.events),
         before=before,
+        between=tuple(between),
         after=world.records,
         ended=user.ended or ended,
         told=told,

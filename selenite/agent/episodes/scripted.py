@@ -15,18 +15,26 @@ from typing import Any
 from selenite.agent.episodes.defects import Defect
 from selenite.agent.episodes.style import AgentStyle, phrase
 from selenite.agent.episodes.trajectory import Turn
-from selenite.agent.tasks.plan import Given, Phase, Step, value_of
+from selenite.agent.tasks.plan import (
+    Given,
+    Phase,
+    Read,
+    Source,
+    Step,
+    sources_of,
+    value_of,
+)
 from selenite.agent.tasks.task import MISSING, Task, TaskClass
 from selenite.agent.tools.making import IDEMPOTENCY_KEY
 from selenite.agent.tools.tool import Effect, Tool
 from selenite.agent.values.kind import Value, joined
-from selenite.agent.values.texts import Reference
+from selenite.agent.values.texts import Identifier, Reference
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.reply import RETRYABLE, Code
 from selenite.agent.world.world import World
 from selenite.types import Message
 
-_TRIES = 4
+_TRIES = 3
 Call = tuple[str, Mapping[str, Value]]
 
 
@@ -62,6 +70,7 @@ class ScriptedAgent:
         self._defect = defect
         self._seen: list[Seen] = []  # by step
         self._wrong: dict[str, Value] = {}  # invented values by slot
+        self._guessed: tuple[Step, dict[str, Value]] | None = None  # a call, and ids not yet read
         self.did_spoil = False  # whether the defect found a place
         self._script = self._play()
         self._started = False
@@ -125,6 +134,11 @@ class ScriptedAgent:
             group = self._group(phase.steps[done:])
             if self._leaves_out(group, len(self._seen), last):
                 return
+            if self._defect is Defect.UNTRIED and group[0].fails:
+                self.did_spoil = True
+                self._seen.append(Seen({}, group[0].fails))
+                done += 1
+                continue
             try:
                 yield from self._confirm(group)
                 yield from self._run(group)
@@ -136,10 +150,13 @@ class ScriptedAgent:
     def _group(self, steps: Sequence[Step]) -> list[Step]:
         """The steps that go out together: those that need nothing of one another."""
         first = len(self._seen)
+        if self._guesses(steps, first):
+            return list(steps[:2])
         group = [steps[0]]
         for step in steps[1:]:
             same = step.tool == steps[0].tool or not (step.is_write or steps[0].is_write)
-            if not self._is_parallel or not same or any(n >= first for n in step.needs):
+            is_alone = step.fails or steps[0].fails or any(n >= first for n in step.needs)
+            if not self._is_parallel or not same or is_alone:
                 break
             group.append(step)
         blunder = self._task.blunder
@@ -150,6 +167,23 @@ class ScriptedAgent:
         )
         is_marked = blunder is not None and first <= blunder.step < first + len(group)
         return group[:1] if faulty or is_marked else group
+
+    def _guesses(self, steps: Sequence[Step], first: int) -> bool:
+        """Whether the second call goes out with the first, although it needs ids from there."""
+        if self._defect is not Defect.GUESSED_TOGETHER or self.did_spoil or len(steps) < 2:
+            return False
+        later, kinds = steps[1], self._tool(steps[1]).by_name
+        reads = [
+            name
+            for name, source in later.sources.items()
+            if any(isinstance(part, Read) and part.step == first for part in sources_of(source))
+        ]
+        ids = all(isinstance(kinds[name].kind, Identifier) for name in reads)
+        if reads and ids and later.is_write:
+            drawn = {name: kinds[name].kind.draw(self._rng, self._spare.today) for name in reads}
+            self.did_spoil = all(drawn[name] != later.arguments[name] for name in reads)
+            self._guessed = (later, drawn) if self.did_spoil else None
+        return self.did_spoil
 
     def _confirm(self, group: Sequence[Step]) -> Script:
         for step in group:
@@ -239,6 +273,8 @@ class ScriptedAgent:
         for tool in self._rng.sample(self._domain.tools, len(self._domain.tools)):
             if tool.family not in ("move", "delete", "duplicate"):
                 continue
+            if tool.name in self._task.setting.faults.lasting:
+                continue
             for id in sorted(self._spare.records.of(tool.entity).keys() - wanted):
                 arguments = {tool.param_of("id").name: id}
                 if self._spare.fork().call(tool.name, arguments).is_ok:
@@ -277,12 +313,16 @@ class ScriptedAgent:
 
     def _arguments(self, step: Step) -> dict[str, Value]:
         contents = [seen.content for seen in self._seen]
-        return {
-            name: self._wrong[source.slot]
-            if isinstance(source, Given) and source.slot in self._wrong
-            else value_of(source, self._task.slots, contents)
-            for name, source in step.sources.items()
-        }
+        guessed = self._guessed[1] if self._guessed and self._guessed[0] is step else {}
+
+        def value(name: str, source: Source) -> Value:
+            if name in guessed:
+                return guessed[name]
+            if isinstance(source, Given) and source.slot in self._wrong:
+                return self._wrong[source.slot]
+            return value_of(source, self._task.slots, contents)
+
+        return {name: value(name, source) for name, source in step.sources.items()}
 
     def _tool(self, step: Step) -> Tool:
         return self._domain.by_tool[step.tool]

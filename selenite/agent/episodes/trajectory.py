@@ -10,7 +10,6 @@ from selenite.agent.tasks.task import Task
 from selenite.agent.values.kind import Value
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.records import Records
-from selenite.agent.world.setting import known_domain
 from selenite.agent.world.world import Event
 from selenite.chat.openai_form import tool_entry, wire_message
 from selenite.types import Message, ToolSpec
@@ -28,7 +27,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One episode. ``before`` and ``after`` are the world's records."""
+    """One episode. ``before`` and ``after`` are the world's records, ``between`` those of the times
+    when the user went on to another wish."""
 
     task: Task
     persona: int
@@ -37,8 +37,9 @@ class Trajectory:
     tools: tuple[ToolSpec, ...]
     events: tuple[Event, ...]
     before: Records
+    between: tuple[Records, ...]
     after: Records
-    ended: str  # done, patience, or turns: too many of them
+    ended: str  # done, patience, gave_up (a model's agent had no turn), or turns: too many of them
     told: Mapping[str, int] = field(default_factory=dict)  # message in which a slot was told first
     untrained: frozenset[int] = frozenset()  # messages of the assistant that no loss is on
     defect: str = ""  # that was put in on purpose; "": none
@@ -72,7 +73,7 @@ class Trajectory:
     @property
     def domain(self) -> Domain:
         """In which it took place."""
-        return known_domain(self.task.setting.seed, self.task.setting.domain)
+        return self.task.setting.evolved
 
     @property
     def id(self) -> str:

@@ -28,10 +28,10 @@ from selenite.agent.mcp.sdk import (
     anyio,
     stdio_server,
 )
-from selenite.agent.ontology.evolve import make_domain
+from selenite.agent.ontology.archetypes import extend
 from selenite.agent.tools import tool as ours
 from selenite.agent.tools.tool import Effect
-from selenite.agent.world.sample import sample_world
+from selenite.agent.world.setting import Setting
 from selenite.agent.world.world import Event, World
 from selenite.errors import SeleniteError, StorageError
 
@@ -116,10 +116,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, required=True, help="of the repository of domains")
     parser.add_argument("--domain", type=int, required=True, help="number of the domain")
     parser.add_argument("--world", type=int, default=0, help="seed of its records and its day")
+    parser.add_argument("--corpus", type=Path, help="whose archetypes the domain has, too")
     parser.add_argument("--events", type=Path, help="a file to which each event is appended")
     given = parser.parse_args(arguments)
     try:
-        world = sample_world(make_domain(given.seed, given.domain), given.world)
+        extension = _extension(given.corpus)
+        world = Setting(given.seed, given.domain, given.world, extension=extension).open()
         if given.events is None:
             serve_world(world)
         else:
@@ -128,6 +130,14 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _extension(corpus: Path | None) -> str:
+    if corpus is None:
+        return ""
+    from selenite.agent.synthesis.extension import read_additions
+
+    return extend(read_additions(corpus))
 
 
 def _serve_recorded(world: World, path: Path) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from selenite.agent.models.price import Price
 from selenite.client.endpoint import Endpoint as Server
@@ -91,5 +90,5 @@ class Endpoint:
     def chat_url(self) -> str:
         """Where chats are completed."""
         base = self.base_url.rstrip("/")
-        has_path = httpx.URL(base).path.strip("/")
+        has_path = urlsplit(base).path.strip("/")
         return f"{base}/chat/completions" if has_path else f"{base}/v1/chat/completions"

@@ -42,6 +42,9 @@ RETRIED = frozenset(
 )
 """The same request may go better later."""
 
+OF_ENDPOINT = RETRIED | {Reason.REFUSED}
+"""Nothing is wrong with the reply: there is none."""
+
 REPAIRED = frozenset(
     {Reason.NOT_JSON, Reason.NOT_OF_SCHEMA, Reason.WRONG_CALL, Reason.TRUNCATED},
 )

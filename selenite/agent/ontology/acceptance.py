@@ -65,9 +65,9 @@ def build(seed: int, count: int, workers: int = 1) -> Repository:
         return admit(seed, pool.map(examine, jobs, numbers, chunksize=8))
 
 
-def examine(seed: int, number: int) -> Examined:
+def examine(seed: int, number: int, extension: str = "") -> Examined:
     """Tries a domain's tools, each in fifty states, and describes it."""
-    domain = make_domain(seed, number)
+    domain = make_domain(seed, number, extension)
     names = {tool.name: signature(tool.record()) for tool in domain.tools}
     return Examined(
         number,

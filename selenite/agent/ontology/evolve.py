@@ -33,10 +33,10 @@ ESCALATION = Entity(
 the state and not only words."""
 
 
-def make_domain(seed: int, number: int) -> Domain:
-    """Domain ``number`` of the repository that ``seed`` names."""
+def make_domain(seed: int, number: int, extension: str = "") -> Domain:
+    """Domain ``number`` of the repository that ``seed`` and the extension of archetypes name."""
     rng = stream(seed, "domain", number)
-    known = categories()
+    known = categories(extension)
     category = known[number % len(known)]
     chosen = rng.sample(category.archetypes, rng.randint(1, 2))
     draft = Draft(

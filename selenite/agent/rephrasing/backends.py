@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -70,19 +69,15 @@ def open_backends(config: RephrasingConfig, clock: Clock) -> Iterator[Backends]:
 
 def _model(one: ModelConfig, role: str, cache: Path, ledger: Ledger, clock: Clock) -> Model:
     from selenite.agent.models.cache import Cache
-    from selenite.agent.models.endpoint import Endpoint, JsonMode
     from selenite.agent.models.model import Model
-    from selenite.agent.models.price import Price
-    from selenite.agent.models.rate import Limits, RateLimiter
+    from selenite.agent.models.rate import RateLimiter
 
-    endpoint = Endpoint(
-        one.base_url,
-        one.model,
-        os.environ.get(one.api_key_env) or None,
-        timeout=one.timeout,
-        json_mode=JsonMode(one.json_mode),
-        price=Price(one.price_input, one.price_output),
+    return Model(
+        one.endpoint(),
+        role,
+        cache=Cache(cache),
+        ledger=ledger,
+        limiter=RateLimiter(one.limits(processes=1), clock),
+        retry=one.retry(),
+        clock=clock,
     )
-    limits = Limits(one.at_once, one.requests_per_minute, one.tokens_per_minute)
-    limiter = RateLimiter(limits, clock)
-    return Model(endpoint, role, cache=Cache(cache), ledger=ledger, limiter=limiter, clock=clock)

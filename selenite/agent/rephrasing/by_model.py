@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from selenite.agent.models.failure import RETRIED, ModelError, Reason
+from selenite.agent.models.failure import OF_ENDPOINT, ModelError, Reason
 from selenite.agent.models.model import Model
 from selenite.agent.randomness import stream
 from selenite.agent.rephrasing.fidelity import Defect, Fault
@@ -56,7 +56,7 @@ def fault_of(failure: ModelError) -> Fault:
     """A call that failed, as what it means for the chunk."""
     if failure.reason is Reason.TRUNCATED:
         return Fault(Defect.TRUNCATED, failure.detail)
-    is_down = failure.reason in RETRIED or failure.reason is Reason.REFUSED
+    is_down = failure.reason in OF_ENDPOINT
     return Fault(failure.reason, failure.detail, is_final=True, is_of_endpoint=is_down)
 
 

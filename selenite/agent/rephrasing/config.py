@@ -7,33 +7,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from selenite.agent.models.config import ACCESS, EndpointConfig
 from selenite.agent.rephrasing.fidelity import FidelityConfig
 from selenite.config import Config
 from selenite.data.sources import Source
 from selenite.data.split import SplitConfig
 
-_OF_ACCESS = {
-    *("base_url", "api_key_env", "timeout", "at_once", "requests_per_minute", "tokens_per_minute"),
-    *("price_input", "price_output"),
-}
-"""Fields of a model that a corpus does not follow from."""
 
-
-class ModelConfig(Config):
+class ModelConfig(EndpointConfig):
     """A model behind an OpenAI-compatible endpoint; see docs/models.md."""
 
-    base_url: str
-    model: str
-    api_key_env: str = "SELENITE_API_KEY"  # the variable that has the key; unset: none is sent
     temperature: float | None = 0.8  # None: the endpoint's own
     max_tokens: int | None = Field(default=None, ge=1)  # of a reply; None: the endpoint's own
-    json_mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"  # of a judge
-    timeout: float = Field(default=120.0, gt=0)  # seconds for one request
-    at_once: int = Field(default=8, ge=1)  # requests
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    tokens_per_minute: int | None = Field(default=None, ge=1)
-    price_input: float = Field(default=0.0, ge=0)  # per million tokens
-    price_output: float = Field(default=0.0, ge=0)
 
 
 class RulesBackend(Config):
@@ -85,7 +70,7 @@ class RephrasingConfig(Config):
 
     def decisive(self) -> dict[str, Any]:
         """All that the rephrasings follow from."""
-        access: dict[str, Any] = dict.fromkeys(_OF_ACCESS, True)
+        access: dict[str, Any] = dict.fromkeys(ACCESS, True)
         unread: dict[str, Any] = {"out_dir": True, "workers": True, "most_failed": True}
         unread |= {"backends": {"__all__": access}, "judge": access}
         return self.model_dump(mode="json", exclude=unread)

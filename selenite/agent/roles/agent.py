@@ -79,6 +79,11 @@ class LeavingUser:
         """Why the conversation was left."""
         return GAVE_UP if self._agent.has_given_up else self._user.ended
 
+    @property
+    def wish(self) -> int:
+        """The user's."""
+        return self._user.wish
+
     def open(self) -> str:
         """The user's."""
         return self._user.open()

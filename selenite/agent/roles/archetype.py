@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from selenite.agent.ontology.archetypes import Category
+from selenite.agent.ontology.archetypes import Addition, Category
 from selenite.agent.ontology.entity import Entity, Field, Move
 from selenite.agent.ontology.field_spec import prefix_of, read_field, read_life
 from selenite.agent.roles.objection import Objection, Why
@@ -45,8 +45,7 @@ class Archetype:
     """A proposal: its lines, and what they say."""
 
     entity: Entity
-    fields: tuple[str, ...]
-    life: tuple[str, ...]
+    lines: Addition
 
 
 def read_archetype(
@@ -65,7 +64,8 @@ def read_archetype(
     found, states, moves = read
     entity = Entity(name, prefix_of(name), found, states, moves)
     objection = next(_faults(entity, known), None)
-    return objection or Archetype(entity, tuple(fields), tuple(life))
+    lines = Addition(category.name, name, tuple(fields), tuple(life))
+    return objection or Archetype(entity, lines)
 
 
 def _read_lines(

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date, datetime
 from typing import Any, NoReturn
 
 from selenite.agent.tools.tool import Tool
-from selenite.agent.values.compounds import Group, Several
-from selenite.agent.values.dates import Day, Moment
-from selenite.agent.values.kind import Kind, Value
-from selenite.agent.values.numbers import Count, Span
 
 NOT_AN_OBJECT = "arguments that are no JSON object"
 """The parameter that stands for all of them. Its value is what the model wrote."""
@@ -39,10 +34,10 @@ def read_arguments(text: str, tool: Tool | None) -> dict[str, Any]:
     if tool is None:
         return found
     kinds = {param.name: param.kind for param in tool.params}
-    return {
-        name: _plain(kinds[name], value) if name in kinds else value
-        for name, value in found.items()
-    }
+    for name in found.keys() & kinds.keys():
+        if kinds[name].accepts(found[name]):
+            found[name] = kinds[name].canonical(found[name])
+    return found
 
 
 def fit(tool: Tool | None, arguments: Mapping[str, Any]) -> bool:
@@ -53,25 +48,6 @@ def fit(tool: Tool | None, arguments: Mapping[str, Any]) -> bool:
         param.kind.accepts(arguments[param.name]) if param.name in arguments else not param.required
         for param in tool.params
     )
-
-
-def _plain(kind: Kind, value: Value) -> Value:
-    """A value that the kind accepts in the form in which it draws its own; others as they are."""
-    if not kind.accepts(value):
-        return value
-    match kind:
-        case Count() | Span():
-            return int(value)
-        case Day():
-            return date.fromisoformat(value).isoformat()
-        case Moment():
-            return datetime.fromisoformat(value).isoformat()
-        case Several(of):
-            return [_plain(of, item) for item in value]
-        case Group(fields):
-            return {name: _plain(part, value[name]) for name, part in fields}
-        case _:
-            return value
 
 
 def _whole(text: str) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selenite.agent.episodes.trajectory import Trajectory
-from selenite.agent.world.setting import known_domain
 from selenite.types import Message
 
 _LONGEST = 600  # characters of one message; tools can return much
@@ -15,7 +14,7 @@ _LONGEST = 600  # characters of one message; tools can return much
 def case_of(trajectory: Trajectory) -> dict[str, str]:
     """The values of the judge's prompt."""
     task = trajectory.task
-    domain = known_domain(task.setting.seed, task.setting.domain)
+    domain = trajectory.domain
     record = task.record()
     known = record["known"] | record["withheld"]
     return {

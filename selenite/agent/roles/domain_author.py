@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -73,18 +72,6 @@ class LlmDomainAuthor:
             number=str(number),
         )
         return ask(self._source, self._session, messages, _SCHEMA, read, Fallback.NONE)
-
-
-def category_lines(proposals: Sequence[Archetype]) -> str:
-    """Proposals as a file of ``ontology/categories`` has them, to be added to it."""
-    return "".join(
-        f"\n[{one.entity.name}]\nfields = {_quoted(one.fields)}\nlife = {_quoted(one.life)}\n"
-        for one in proposals
-    )
-
-
-def _quoted(lines: Sequence[str]) -> str:
-    return json.dumps(list(lines), ensure_ascii=False)
 
 
 def _examples(category: Category, number: int) -> str:

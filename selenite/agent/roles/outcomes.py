@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from selenite.agent.models.failure import OF_ENDPOINT
 from selenite.agent.roles.role import Role
 
 
@@ -82,6 +83,15 @@ class Outcomes:
             for name, counts in record["roles"].items()
         }
         return cls(by_role, Counter(record["splits"]))
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether something is missing because an endpoint gave no reply."""
+        return any(
+            reason in OF_ENDPOINT
+            for counts in self.by_role.values()
+            for reason in (*counts.kept, *counts.failed)
+        )
 
     def check_integrity(self) -> None:
         """All that was asked came to something; asserts it."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from selenite.agent.episodes.trajectory import Trajectory
 from selenite.agent.judges.verdict import Verdict, judge
-from selenite.agent.ontology.archetypes import categories
+from selenite.agent.ontology.archetypes import Category
 from selenite.agent.roles.archetype import Archetype
 from selenite.agent.roles.cast import Cast
 from selenite.agent.roles.domain_author import DomainAuthor, LlmDomainAuthor, PlainDomainAuthor
@@ -47,12 +47,13 @@ def judge_roles(trajectory: Trajectory, roles: Roles, number: int) -> tuple[Verd
     return combined(verdict, voter.votes(trajectory)), session.outcomes
 
 
-def propose_archetype(roles: Roles, seed: int, number: int) -> tuple[Archetype | None, Outcomes]:
-    """Proposal ``number`` of a seed, for the categories in turn; None: there is none that works."""
-    known = categories()
+def propose_archetype(
+    category: Category, roles: Roles, seed: int, number: int
+) -> tuple[Archetype | None, Outcomes]:
+    """Proposal ``number`` of a seed, for a category; None: there is none that works."""
     session = Session(seed, "proposal", number)
     source = roles.of(Role.DOMAIN_AUTHOR, number)
     author: DomainAuthor = (
         PlainDomainAuthor() if source is None else LlmDomainAuthor(seed, source, session)
     )
-    return author.proposal(known[number % len(known)], number // len(known)), session.outcomes
+    return author.proposal(category, number), session.outcomes

@@ -7,12 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from selenite.agent.models.cache import Cache
+from selenite.agent.models.config import EndpointConfig
 from selenite.agent.models.endpoint import Endpoint
 from selenite.agent.models.ledger import Ledger
 from selenite.agent.models.mixture import Mixture
 from selenite.agent.models.model import Model
 from selenite.agent.models.rate import RateLimiter
-from selenite.agent.roles.config import EndpointConfig, JudgeConfig, PartConfig, RolesConfig
+from selenite.agent.roles.config import JudgeConfig, PartConfig, RolesConfig
 from selenite.agent.roles.role import Role
 from selenite.agent.roles.source import Source
 from selenite.agent.roles.tool_author import Described

@@ -64,6 +64,11 @@ class LlmUser:
         """Why the conversation was left; "": it was not."""
         return self._card.ended
 
+    @property
+    def wish(self) -> int:
+        """Which of their wishes they are at."""
+        return self._card.wish
+
     def open(self) -> str:
         """What they want."""
         text, values = self._told(self._card.open)

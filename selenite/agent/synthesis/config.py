@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selenite import atomic
+from selenite.agent.roles.config import RolesConfig
 from selenite.config import Config
 
 _AGENT = Path(__file__).resolve().parents[1]
 _MAKERS = (
     *("randomness.py", "rows.py"),
     *("values", "ontology", "tools", "world", "tasks", "users", "episodes", "judges"),
-    *("synthesis/shards.py", "synthesis/splits.py", "synthesis/duplicates.py"),
+    *("models", "roles"),
+    *(
+        "synthesis/extension.py",
+        "synthesis/shards.py",
+        "synthesis/splits.py",
+        "synthesis/duplicates.py",
+    ),
 )
 
 
@@ -31,11 +38,26 @@ class SynthesisConfig(Config):
     shard_tasks: int = Field(default=500, ge=1)
     same_structure: int = Field(default=8, ge=1)  # trajectories of one structure that stay
     likeness: float = Field(default=0.85, gt=0, le=1)  # of words, from which on one of two goes
+    archetypes: int = Field(default=0, ge=0)  # that the domain author is asked for
+    roles: RolesConfig = RolesConfig()
+    most_failed: float = Field(default=0.1, ge=0, le=1)  # of a shard's tasks, by endpoints
     workers: int = Field(default=2, ge=1)  # at most: there are no more than cores or jobs
+
+    @model_validator(mode="after")
+    def _archetypes_have_an_author(self) -> Self:
+        has_author = any(part.endpoint is not None for part in self.roles.domain_author)
+        if has_author != bool(self.archetypes):
+            author = "a model" if has_author else "code, which proposes none"
+            raise ValueError(
+                f"archetypes={self.archetypes}: roles.domain_author is {author}; set both, or "
+                "neither"
+            )
+        return self
 
     def decisive(self) -> dict[str, Any]:
         """The settings that a corpus follows from."""
-        return self.model_dump(mode="json", exclude={"out_dir", "workers"})
+        unread = {"out_dir", "workers", "most_failed", "roles"}
+        return {**self.model_dump(mode="json", exclude=unread), "roles": self.roles.decisive()}
 
 
 def sources_digest(agent: Path = _AGENT) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from selenite.agent.roles.outcomes import Outcomes
 from selenite.agent.synthesis.pipeline import Progress
 from selenite.clock import Clock
 
@@ -64,8 +66,19 @@ def _outcome(progress: Progress) -> str:
     if progress.tally is not None:
         found_tally = progress.tally
         share = found_tally.kept / max(1, found_tally.tasks)
-        return f"{share:.1%} accepted; rejected by: {_counts(found_tally.rejected)}"
+        first = f"{share:.1%} accepted; rejected by: {_counts(found_tally.rejected)}"
+        return "\n".join([first, *_by_role(found_tally.outcomes)])
+    if progress.outcomes is not None:
+        return "\n".join(_by_role(progress.outcomes))
     return ""
+
+
+def _by_role(outcomes: Outcomes) -> Iterator[str]:
+    for role, counts in sorted(outcomes.by_role.items()):
+        yield (
+            f"{role}: {counts.accepted:,} of {counts.asked:,} accepted; kept as code has it: "
+            f"{_counts(counts.kept)}; failed: {_counts(counts.failed)}"
+        )
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -18,10 +18,11 @@ from typing import Any
 
 from selenite import atomic
 from selenite.agent.rows import read_rows
+from selenite.agent.synthesis.calibration import calibrate
 from selenite.agent.synthesis.diversity_counts import Counts, Record
 from selenite.agent.synthesis.diversity_page import page
 from selenite.agent.synthesis.diversity_plots import check_matplotlib
-from selenite.agent.synthesis.pipeline import trajectories
+from selenite.agent.synthesis.pipeline import read_manifest, trajectories
 from selenite.agent.synthesis.tool_map import Picture, draw_map
 from selenite.errors import ConfigError, DataError
 
@@ -60,7 +61,9 @@ def describe(corpus: Path, real: Sequence[Mapping[str, Any]] = ()) -> Diversity:
     if not counts.trajectories:
         raise DataError(f"{corpus}: a corpus without trajectories; make one with more tasks")
     mixing, picture = draw_map(tools, real)
-    return Diversity({**counts.record(), "map": mixing}, picture)
+    manifest = read_manifest(corpus)
+    judges = {} if manifest is None else calibrate(manifest)
+    return Diversity({**counts.record(), "judges": judges, "map": mixing}, picture)
 
 
 def read_repository(corpus: Path) -> list[Record]:

@@ -67,6 +67,8 @@ def page(name: str, record: Mapping[str, Any], picture: Picture) -> str:
 {_spread(record["entropy"])}
 {_likeness(record["user_turns"])}
 {_values(record["argument_values"])}
+<h2>Judges</h2>
+{_judges(record["judges"])}
 <h2>Map of tools</h2>
 {_figure(plots.tool_map(picture), "map")}
 {_map_text(record["map"])}
@@ -130,6 +132,24 @@ def _values(found: Mapping[str, Any]) -> str:
         for kind, each in found.items()
     ]
     return _table(("argument values", "values", "different", "different per value"), rows)
+
+
+def _judges(found: Mapping[str, Any]) -> str:
+    if not found:
+        return "<p>No episode was spoilt on purpose.</p>"
+    rows = [
+        (
+            defect.replace("_", " "),
+            each["played"],
+            each["rejected"],
+            each["recall"],
+            "" if each["precision"] is None else each["precision"],
+            ", ".join(f"{name} {count:,}" for name, count in each["judges"].items()),
+        )
+        for defect, each in found.items()
+    ]
+    heads = ("defect, put in on purpose", "played", "rejected", "recall", "precision", "by")
+    return _table(heads, rows)
 
 
 def _map_text(found: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """The whole of a synthesis: repository, shards, duplicates, manifest.
 
+    archetypes.json, if a model proposes some
+      ▼
     repository.json ─► shards/*.jsonl.zst ─► duplicates.json ─► manifest.json
     tools.jsonl.zst    contrasts/*.jsonl.zst
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,10 +26,14 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from selenite import atomic
 from selenite.agent.ontology.acceptance import Repository, admit, examine
+from selenite.agent.ontology.archetypes import extend
+from selenite.agent.roles.outcomes import Outcomes
 from selenite.agent.rows import read_rows, write_rows
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.duplicates import Removed, find_duplicates
+from selenite.agent.synthesis.extension import ARCHETYPES, Proposed, propose
 from selenite.agent.synthesis.shards import (
+    Place,
     Tally,
     known_shard,
     make_shard,
@@ -64,6 +70,7 @@ class _Manifest:
     rejected: dict[str, int]
     duplicates: dict[str, int]
     contrasts: dict[str, dict[str, int]]
+    models: dict[str, Any]  # what came of what they were asked, by role
     sha256: dict[str, str]
 
 
@@ -96,6 +103,7 @@ class Progress:
     total: int
     repository: Repository | None = None
     tally: Tally | None = None
+    outcomes: Outcomes | None = None  # of what models were asked
 
     @property
     def is_over(self) -> bool:
@@ -116,10 +124,14 @@ def synthesize(config: SynthesisConfig, watch: Watch = lambda progress: None) ->
     finished = _finished(config)
     if finished is not None:
         return vars(finished)
-    with ProcessPoolExecutor(_num_workers(config)) as pool:
-        numbers = _repository(config, pool, watch)
-        tally = _shards(config, pool, numbers, watch)
-    removed = _duplicates(config, watch)
+    proposed = _archetypes(config, watch)
+    extension, workers = extend(proposed.additions), _num_workers(config)
+    with ProcessPoolExecutor(workers, initializer=extend, initargs=(proposed.additions,)) as pool:
+        numbers = _repository(config, extension, pool, watch)
+        place = Place(numbers, extension)
+        tally = _shards(config, place, pool, workers, watch)
+    removed = _duplicates(config, extension, watch)
+    tally.outcomes.add(proposed.outcomes)
     manifest = _Manifest(
         settings=config.decisive(),
         sources=sources,
@@ -132,6 +144,7 @@ def synthesize(config: SynthesisConfig, watch: Watch = lambda progress: None) ->
         rejected=dict(sorted(tally.rejected.items())),
         duplicates={name: len(ids) for name, ids in vars(removed).items()},
         contrasts={name: dict(found) for name, found in sorted(tally.contrasts.items())},
+        models=tally.outcomes.record(),
         sha256={
             path.relative_to(config.out_dir).as_posix(): atomic.sha256(path)
             for path in _paths(config)
@@ -158,6 +171,12 @@ def trajectories(out_dir: Path, split: str | None = None) -> Iterator[dict[str, 
                     yield row
 
     return rows()
+
+
+def read_manifest(out_dir: Path) -> dict[str, Any] | None:
+    """Of a corpus; None where it is not finished. Raises ``DataError`` for one that is broken."""
+    path = out_dir / _MANIFEST
+    return vars(read_json(path, _Manifest)) if path.exists() else None
 
 
 def _shard_paths(out_dir: Path) -> list[Path]:
@@ -191,7 +210,7 @@ def _is_as_written(path: Path, config: SynthesisConfig, manifest: _Manifest) -> 
 
 def _paths(config: SynthesisConfig) -> list[Path]:
     """All files of a corpus but the manifest and the settings, in the order of their names."""
-    names = [_REPOSITORY, _TOOLS, _DUPLICATES]
+    names = [_REPOSITORY, _TOOLS, _DUPLICATES, *([ARCHETYPES] if config.archetypes else [])]
     found = [config.out_dir / name for name in names]
     for number in range(num_shards(config)):
         found.append(tally_path(config, number))
@@ -212,7 +231,18 @@ def _num_workers(config: SynthesisConfig) -> int:
     return min(config.workers, jobs, os.cpu_count() or 1)
 
 
-def _repository(config: SynthesisConfig, pool: Executor, watch: Watch) -> list[int]:
+def _archetypes(config: SynthesisConfig, watch: Watch) -> Proposed:
+    if not config.archetypes:
+        return Proposed()
+    return propose(
+        config,
+        lambda found: watch(
+            Progress("archetypes", found.asked, config.archetypes, outcomes=found.outcomes)
+        ),
+    )
+
+
+def _repository(config: SynthesisConfig, extension: str, pool: Executor, watch: Watch) -> list[int]:
     path, tools_path = config.out_dir / _REPOSITORY, config.out_dir / _TOOLS
     if path.exists():
         known = read_json(path, _Admitted)
@@ -221,7 +251,8 @@ def _repository(config: SynthesisConfig, pool: Executor, watch: Watch) -> list[i
     numbers = range(config.domains)
 
     def examined() -> Iterator[Any]:
-        found = pool.map(examine, repeat(config.seed), numbers, chunksize=_CHUNK)
+        jobs = repeat(config.seed), numbers, repeat(extension)
+        found = pool.map(examine, *jobs, chunksize=_CHUNK)
         for done, one in enumerate(found, 1):
             yield one
             watch(Progress("repository", done, config.domains))
@@ -235,7 +266,7 @@ def _repository(config: SynthesisConfig, pool: Executor, watch: Watch) -> list[i
     tools = [
         tool.record()
         for number in repository.numbers
-        for tool in known_domain(config.seed, number).tools
+        for tool in known_domain(config.seed, number, extension).tools
     ]
     found = _Admitted(
         seed=config.seed,
@@ -250,21 +281,23 @@ def _repository(config: SynthesisConfig, pool: Executor, watch: Watch) -> list[i
     return found.numbers
 
 
-def _shards(config: SynthesisConfig, pool: Executor, domains: Sequence[int], watch: Watch) -> Tally:
+def _shards(
+    config: SynthesisConfig, place: Place, pool: Executor, workers: int, watch: Watch
+) -> Tally:
     """Makes the shards that are not there whole. Duplicates were found among others then."""
     whole, count = Tally(-1), num_shards(config)
     known = [known_shard(config, number) for number in range(count)]
     missing = [number for number, tally in enumerate(known) if tally is None]
     if missing:
         _remove(config.out_dir / _DUPLICATES)
-    made = pool.map(make_shard, repeat(config), repeat(domains), missing)
+    made = pool.map(make_shard, repeat(config), repeat(place), repeat(workers), missing)
     for done, tally in enumerate(known, 1):
         whole.add(next(made) if tally is None else tally)
         watch(Progress("trajectories", done, count, tally=whole))
     return whole
 
 
-def _duplicates(config: SynthesisConfig, watch: Watch) -> Removed:
+def _duplicates(config: SynthesisConfig, extension: str, watch: Watch) -> Removed:
     path = config.out_dir / _DUPLICATES
     if path.exists():
         return read_json(path, Removed)
@@ -275,7 +308,7 @@ def _duplicates(config: SynthesisConfig, watch: Watch) -> Removed:
             yield from read_rows(config.out_dir / rows_names(number)[0])
             watch(Progress("duplicates", number + 1, count))
 
-    removed = find_duplicates(rows(), _Signatures(config.seed), config)
+    removed = find_duplicates(rows(), _Signatures(config.seed, extension), config)
     atomic.write_text(path, json.dumps(vars(removed)))
     return removed
 
@@ -283,12 +316,12 @@ def _duplicates(config: SynthesisConfig, watch: Watch) -> Removed:
 class _Signatures(dict[int, dict[str, str]]):
     """Of the tools by domain and name, worked out when they are asked for."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, extension: str) -> None:
         super().__init__()
-        self._seed = seed
+        self._seed, self._extension = seed, extension
 
     def __missing__(self, number: int) -> dict[str, str]:
-        tools = known_domain(self._seed, number).tools
+        tools = known_domain(self._seed, number, self._extension).tools
         self[number] = {tool.name: signature(tool.record()) for tool in tools}
         return self[number]
 

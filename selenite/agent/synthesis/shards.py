@@ -6,54 +6,65 @@ what was interrupted or altered is made again and what is there is never made tw
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from selenite import atomic
 from selenite.agent.episodes.defects import Defect
 from selenite.agent.episodes.episode import play_script
 from selenite.agent.episodes.trajectory import Trajectory
-from selenite.agent.judges.verdict import judge
+from selenite.agent.judges.verdict import Verdict, judge
 from selenite.agent.randomness import stream
+from selenite.agent.roles.outcomes import Outcomes
+from selenite.agent.roles.play import judge_roles, play_roles
+from selenite.agent.roles.roles import open_roles
 from selenite.agent.rows import broken, write_rows
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.splits import split_of
 from selenite.agent.tasks.author import make_task
 from selenite.agent.tasks.task import Task
-from selenite.errors import DataError
+from selenite.errors import DataError, EndpointError
 
 T = TypeVar("T")
 
 
-@dataclass(config=ConfigDict(extra="forbid"))  # it is read from a file, too
+@dataclass(frozen=True)
+class Place:
+    """Where the tasks of a corpus take place."""
+
+    domains: Sequence[int]  # numbers of those that were admitted
+    extension: str  # of their archetypes
+
+
+@checked_dataclass(config=ConfigDict(extra="forbid"))  # it is read from a file, too
 class Tally:
     """What came of a shard. Contrasts are counted by defect and by who objected ("": nobody)."""
 
     number: int
     tasks: int = 0
     kept: int = 0
-    classes: dict[str, int] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)  # by judge
-    contrasts: dict[str, dict[str, int]] = field(default_factory=dict)
+    classes: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)  # by judge
+    contrasts: dict[str, Counter[str]] = field(default_factory=dict)
+    outcomes: Outcomes = field(default_factory=Outcomes)  # of what models were asked
     sha256: dict[str, str] = field(default_factory=dict)  # by file
 
     def add(self, other: Tally) -> None:
         """Takes another shard's counts in."""
         self.tasks += other.tasks
         self.kept += other.kept
-        for mine, theirs in ((self.classes, other.classes), (self.rejected, other.rejected)):
-            for name, count in theirs.items():
-                mine[name] = mine.get(name, 0) + count
+        self.classes.update(other.classes)
+        self.rejected.update(other.rejected)
         for defect, reasons in other.contrasts.items():
-            own = self.contrasts.setdefault(defect, {})
-            for reason, count in reasons.items():
-                own[reason] = own.get(reason, 0) + count
+            self.contrasts.setdefault(defect, Counter()).update(reasons)
+        self.outcomes.add(other.outcomes)
         self.sha256 |= other.sha256
 
 
@@ -82,39 +93,86 @@ def known_shard(config: SynthesisConfig, number: int) -> Tally | None:
     return tally if tally.sha256 == digests else None
 
 
-def make_shard(config: SynthesisConfig, domains: Sequence[int], number: int) -> Tally:
-    """Makes a shard, unless it is there."""
+def make_shard(config: SynthesisConfig, place: Place, processes: int, number: int) -> Tally:
+    """Makes a shard, unless it is there; one of some processes that make shards.
+
+    Raises ``EndpointError``, and writes nothing, where endpoints fail for too many tasks: what is
+    lost to them would not come back.
+    """
     known = known_shard(config, number)
     if known is not None:
         return known
     tally = Tally(number)
     good, bad = [], []
-    first = number * config.shard_tasks
-    for task_number in range(first, min(first + config.shard_tasks, config.tasks)):
-        task = make_task(config.seed, task_number, domains, config.tasks_per_domain)
-        trajectory = _good(task, tally)
-        if trajectory is not None:
-            good.append(_row(trajectory))
-        contrast = _contrast(task, config, tally)
+    for played in _play(config, place, processes, number):
+        _count(played, tally)
+        if played.verdict.passes:
+            good.append(_row(played.trajectory))
+        contrast = _contrast(played.task, config, tally)
         if contrast is not None:
             bad.append(_row(contrast))
     for name, rows in zip(rows_names(number), (good, bad), strict=True):
         tally.sha256[name] = write_rows(config.out_dir / name, rows)
-    atomic.write_text(tally_path(config, number), json.dumps(vars(tally), indent=1))
+    atomic.write_bytes(tally_path(config, number), TypeAdapter(Tally).dump_json(tally, indent=1))
     return tally
 
 
-def _good(task: Task, tally: Tally) -> Trajectory | None:
-    trajectory = play_script(task)
-    assert trajectory is not None, task.id
-    verdict = judge(trajectory)
+@dataclass
+class _Played:
+    """A task, and what came of it."""
+
+    task: Task
+    trajectory: Trajectory
+    verdict: Verdict
+    outcomes: Outcomes
+
+
+def _play(config: SynthesisConfig, place: Place, processes: int, number: int) -> Iterator[_Played]:
+    """The tasks of a shard in their order. Where models are waited for, many at a time."""
+    first = number * config.shard_tasks
+    numbers = range(first, min(first + config.shard_tasks, config.tasks))
+    threads = config.roles.at_once(processes)
+    with (
+        open_roles(config.roles, config.seed, processes) as roles,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+
+        def play_one(task_number: int) -> _Played:
+            row = config.tasks_per_domain
+            task = make_task(config.seed, task_number, place.domains, row, place.extension)
+            trajectory, outcomes = play_roles(task, roles, task_number)
+            verdict, votes = judge_roles(trajectory, roles, task_number)
+            outcomes.add(votes)
+            return _Played(task, trajectory, verdict, outcomes)
+
+        failed = 0
+        try:
+            for played in map(play_one, numbers) if threads == 1 else pool.map(play_one, numbers):
+                failed += played.outcomes.is_cut_off
+                if failed > config.most_failed * len(numbers):
+                    raise outage(f"shard {number}", failed, len(numbers), played.outcomes)
+                yield played
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def outage(where: str, failed: int, due: int, last: Outcomes) -> EndpointError:
+    """The error of endpoints that gave no reply for too much."""
+    return EndpointError(
+        f"{where}: endpoints failed for {failed} of {due} items (the last: {last.record()}); see "
+        "to the endpoint and run the same command again, which goes on from here, or allow more "
+        "with most_failed"
+    )
+
+
+def _count(played: _Played, tally: Tally) -> None:
     tally.tasks += 1
-    tally.classes[task.cls.value] = tally.classes.get(task.cls.value, 0) + 1
-    if not verdict.passes:
-        tally.rejected[verdict.reason] = tally.rejected.get(verdict.reason, 0) + 1
-        return None
-    tally.kept += 1
-    return trajectory
+    tally.classes[played.task.cls.value] += 1
+    tally.outcomes.add(played.outcomes)
+    if played.verdict.passes:
+        tally.kept += 1
+    else:
+        tally.rejected[played.verdict.reason] += 1
 
 
 def _contrast(task: Task, config: SynthesisConfig, tally: Tally) -> Trajectory | None:
@@ -124,9 +182,7 @@ def _contrast(task: Task, config: SynthesisConfig, tally: Tally) -> Trajectory |
     for defect in rng.sample([*Defect], len(Defect)):
         trajectory = play_script(task, defect)
         if trajectory is not None:
-            reasons = tally.contrasts.setdefault(defect.value, {})
-            reason = judge(trajectory).reason
-            reasons[reason] = reasons.get(reason, 0) + 1
+            tally.contrasts.setdefault(defect.value, Counter())[judge(trajectory).reason] += 1
             return trajectory
     return None
 

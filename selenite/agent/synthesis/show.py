@@ -13,11 +13,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from selenite.agent.ontology.archetypes import extend
 from selenite.agent.rows import read_rows
+from selenite.agent.synthesis.extension import read_additions
 from selenite.agent.synthesis.shards import read_json
 from selenite.agent.tools.tool import Tool
 from selenite.agent.world.domain import Domain
-from selenite.agent.world.setting import Setting, known_domain
+from selenite.agent.world.setting import Setting
 from selenite.errors import ConfigError
 
 _WIDTH = 110
@@ -44,11 +46,12 @@ def show(out_dir: Path, name: str, html: Path | None = None) -> None:
 
 def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
     repository = read_json(out_dir / "repository.json", dict[str, Any])
+    extension = extend(read_additions(out_dir))
     if found := re.fullmatch(r"[a-z_]+-(\d+)", name):
         number = int(found[1])
         if number not in repository["numbers"]:
             raise ConfigError(f"{name}: domain {number} is not among those that were admitted")
-        yield from _world(repository["seed"], number)
+        yield from _world(Setting(repository["seed"], number, 0, extension=extension))
         return
     if found := re.fullmatch(r"\d+-(\d+)(-\w+)?", name):
         settings = read_json(out_dir / "config.json", dict[str, Any])
@@ -57,17 +60,17 @@ def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
         path = out_dir / folder / f"{shard:05d}.jsonl.zst"
         for row in read_rows(path) if path.exists() else ():
             if row["id"] == name:
-                yield from _trajectory(row, settings["seed"])
+                place = Setting(**row["task"]["setting"])
+                yield from _trajectory(row, place.evolved)
                 return
         raise ConfigError(f"{name}: no such trajectory in {path}; it may have been rejected")
     raise ConfigError(f"{name!r}: must be a domain (commerce-0004) or a trajectory (7-123)")
 
 
-def _world(seed: int, number: int) -> Iterator[RenderableType]:
-    domain = known_domain(seed, number)
+def _world(setting: Setting) -> Iterator[RenderableType]:
+    domain, world = setting.evolved, setting.open()
     yield _heading(domain)
     yield _tools(domain.tools)
-    world = Setting(seed, number, 0).open()
     yield Text(f"World 0, on {world.today:%A, %d %B %Y}", style="bold")
     for entity in domain.entities:
         records = world.records.of(entity.name)
@@ -97,11 +100,11 @@ def _tools(tools: tuple[Tool, ...]) -> RenderableType:
     return table
 
 
-def _trajectory(row: dict[str, Any], seed: int) -> Iterator[RenderableType]:
+def _trajectory(row: dict[str, Any], domain: Domain) -> Iterator[RenderableType]:
     task = row["task"]
     facts = Table.grid(padding=(0, 2))
     facts.add_row("class", f"{task['class']} ({task['template']}), split {row['split']}")
-    facts.add_row("domain", known_domain(seed, task["setting"]["domain"]).id)
+    facts.add_row("domain", domain.id)
     facts.add_row("wishes", "\n".join(task["request"]))
     facts.add_row("known", _cell(task["known"]))
     if task["withheld"]:
@@ -111,6 +114,8 @@ def _trajectory(row: dict[str, Any], seed: int) -> Iterator[RenderableType]:
     for predicate in task["goal"]:
         facts.add_row("goal", _cell(predicate))
     facts.add_row("must say", _cell(task["must_say"]))
+    for role, model in row["models"].items():
+        facts.add_row(role, Text(f"by {model}"))
     if row["defect"]:
         facts.add_row("defect", Text(row["defect"], style="red"))
     yield Panel(facts, title=row["id"], title_align="left")

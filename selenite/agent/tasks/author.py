@@ -15,7 +15,7 @@ from selenite.agent.tasks import variations
 from selenite.agent.tasks.draft import Draft, Unfit
 from selenite.agent.tasks.goal import Goal
 from selenite.agent.tasks.plan import Words
-from selenite.agent.tasks.prove import reached
+from selenite.agent.tasks.prove import milestones, reached
 from selenite.agent.tasks.task import Task, TaskClass
 from selenite.agent.tasks.templates import questions, refusals, several, single
 from selenite.agent.tasks.variations import Variation
@@ -58,12 +58,13 @@ _WRITING = (single.move, single.item, several.make_and_move)
 RECIPES: Mapping[TaskClass, Recipe] = {
     TaskClass.CLEAN: Recipe(0.25, PLAIN),
     TaskClass.PARALLEL: Recipe(0.10, (several.fan_out, several.fan_out, several.all_that_match)),
-    TaskClass.TRANSIENT: Recipe(0.08, PLAIN, variations.transient),
+    TaskClass.TRANSIENT: Recipe(0.06, PLAIN, variations.transient),
+    TaskClass.OUTAGE: Recipe(0.02, (refusals.outage,)),
     TaskClass.REPAIR: Recipe(0.08, PLAIN, variations.blunder),
     TaskClass.CONFLICT: Recipe(0.04, (single.update, single.move), variations.conflict),
     TaskClass.MUST_ASK: Recipe(0.12, (single.create, single.update), variations.must_ask),
     TaskClass.NO_TOOL: Recipe(0.10, (refusals.no_tool, refusals.chat)),
-    TaskClass.FORBIDDEN: Recipe(0.06, (refusals.forbidden,)),
+    TaskClass.FORBIDDEN: Recipe(0.06, (refusals.forbidden, refusals.forbidden, refusals.denied)),
     TaskClass.INJECTION: Recipe(
         0.03, (questions.fact, several.conditional, several.all_that_match), variations.injection
     ),
@@ -78,15 +79,22 @@ _TRIES_OF_CLASS = 12
 _TOOLS = (5, 60)  # in the agent's context, at least and at most
 
 
-def make_task(seed: int, number: int, domains: Sequence[int], tasks_per_domain: int = 20) -> Task:
-    """Task ``number``. ``domains`` are the numbers of the repository's domains, taken in turn.
+def make_task(
+    seed: int,
+    number: int,
+    domains: Sequence[int],
+    tasks_per_domain: int = 20,
+    extension: str = "",
+) -> Task:
+    """Task ``number``. ``domains`` are the numbers of the repository's domains, taken in turn;
+    ``extension`` is that of their archetypes.
 
     Some domains have no policy or no bulk tool: then the class of the task is another one.
     """
     domain = domains[number // tasks_per_domain % len(domains)]
     rng = stream(seed, "task", number)
     for _ in range(_TRIES):
-        task = _try(seed, number, domain, _class(rng), rng)
+        task = _try(number, Setting(seed, domain, 0, extension=extension), _class(rng), rng)
         if task is not None:
             return task
     raise AssertionError(f"domain {domain} of seed {seed} has nothing to do")
@@ -96,11 +104,12 @@ def _class(rng: random.Random) -> TaskClass:
     return rng.choices([*RECIPES], [recipe.share for recipe in RECIPES.values()])[0]
 
 
-def _try(seed: int, number: int, domain: int, cls: TaskClass, rng: random.Random) -> Task | None:
-    """A task of a class; several tries, so that the rarer classes keep their share."""
+def _try(number: int, place: Setting, cls: TaskClass, rng: random.Random) -> Task | None:
+    """A task of a class in some world of a place; several tries, so that the rarer classes keep
+    their share."""
     recipe = RECIPES[cls]
     for _ in range(_TRIES_OF_CLASS):
-        setting = Setting(seed, domain, rng.randrange(1 << 31))
+        setting = replace(place, world=rng.randrange(1 << 31))
         template = rng.choice(recipe.templates)
         try:
             return write_task(number, cls, template, setting, rng)
@@ -120,7 +129,8 @@ def write_task(
         then = several.amend if template in _AMENDED else rng.choice(recipe.then)
         then(draft)
     varied = recipe.vary(draft) if recipe.vary else Variation()
-    setting = replace(setting, patches=varied.patches, faults=varied.faults)
+    faults = replace(varied.faults, lasting=draft.lasting)
+    setting = replace(setting, patches=varied.patches, faults=faults)
     task = Task(
         id=f"{setting.seed}-{number}",
         number=number,
@@ -130,6 +140,7 @@ def write_task(
         slots=dict(draft.slots),
         phases=tuple(draft.phases),
         goal=Goal(()),
+        milestones=(),
         tools=_tools(draft, varied.needs, rng),
         withheld=varied.withheld,
         mistaken=varied.mistaken,
@@ -137,7 +148,8 @@ def write_task(
         forbidden=() if draft.missing is None else (draft.missing.name,),
         confirms=rng.random() < 0.5,
     )
-    return replace(task, goal=reached(task, _free(draft)))
+    free = _free(draft)
+    return replace(task, goal=reached(task, free), milestones=milestones(task, free))
 
 
 def _free(draft: Draft) -> Mapping[str, frozenset[str]]:

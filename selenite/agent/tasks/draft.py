@@ -23,7 +23,7 @@ from selenite.agent.tools.tool import Tool
 from selenite.agent.values.kind import Kind, Value, spoken
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.records import Record
-from selenite.agent.world.reply import Reply
+from selenite.agent.world.reply import Code, Reply
 from selenite.agent.world.world import World
 
 _RETURN_RECORDS = ("get", "extreme", "create", "duplicate", "update", "items", "move")
@@ -45,6 +45,7 @@ class Draft:
         self.replies: list[Reply] = []
         self.phases: list[Phase] = []
         self.missing: Tool | None = None  # that the agent does not have
+        self.lasting: dict[str, Code] = {}  # tools that fail for good
         self._first = 0  # step of the phase that is written
 
     @property
@@ -81,7 +82,7 @@ class Draft:
         wanted = self.value(id)
         for place in reversed(range(len(self.steps))):
             tool, content = self.domain.by_tool[self.steps[place].tool], self.replies[place].content
-            if tool.entity != entity:
+            if tool.entity != entity or not self.replies[place].is_ok:
                 continue
             if tool.family == "list":
                 for i, item in enumerate(content["items"]):
@@ -124,17 +125,21 @@ class Draft:
         reply = self.world.call(tool.name, arguments)
         if not reply.is_ok:
             raise Unfit(f"{tool.name}: {reply.text()}")
-        needs = {
-            part.step
-            for source in sources.values()
-            for part in sources_of(source)
-            if isinstance(part, Read)
-        }
         is_write = not tool.effect.only_reads
-        step = Step(tool.name, dict(sources), arguments, is_write, frozenset(needs))
-        self.steps.append(step)
+        self.steps.append(Step(tool.name, dict(sources), arguments, is_write, _needs(sources)))
         self.replies.append(reply)
         return len(self.steps) - 1, reply.content
+
+    def fail(self, tool: Tool, sources: Mapping[str, Source], code: Code) -> None:
+        """A call that would work, and fails for good, as all tools do that do the same."""
+        arguments = {name: self.value(source) for name, source in sources.items()}
+        if not self.world.fork().call(tool.name, arguments).is_ok:
+            raise Unfit(f"{tool.name} would not work anyway")
+        for other in self.domain.tools:
+            if (other.entity, other.verb) == (tool.entity, tool.verb):
+                self.lasting[other.name] = code
+        self.steps.append(Step(tool.name, dict(sources), arguments, False, _needs(sources), code))
+        self.replies.append(Reply({}, code))
 
     def end_phase(
         self,
@@ -181,3 +186,9 @@ class Draft:
         unit = getattr(kind, "unit", "")
         forms.sort(key=lambda form: not (unit and form.endswith(f" {unit}")))
         return Answer(words, tuple(dict.fromkeys(forms)))
+
+
+def _needs(sources: Mapping[str, Source]) -> frozenset[int]:
+    """The steps that returned something of it."""
+    parts = (part for source in sources.values() for part in sources_of(source))
+    return frozenset(part.step for part in parts if isinstance(part, Read))

@@ -45,7 +45,7 @@ def near_misses(
         swapped = list(calls)
         swapped[earlier], swapped[later] = swapped[later], swapped[earlier]
         yield f"calls {earlier} and {later} in the wrong order", swapped
-    if writes and (extra := _extra(domain, end, rng)) is not None:
+    if writes and (extra := _extra(task, domain, end, rng)) is not None:
         yield "one write too many", [*calls, extra]
 
 
@@ -101,9 +101,14 @@ def _pairs(steps: Sequence[Step], writes: Sequence[int]) -> Iterator[tuple[int, 
                 yield earlier, later
 
 
-def _extra(domain: Domain, end: World, rng: random.Random) -> Call | None:
+def _extra(task: Task, domain: Domain, end: World, rng: random.Random) -> Call | None:
     """A call that changes one more record."""
-    tools: list[Tool] = [t for t in domain.tools if t.family in ("move", "delete", "duplicate")]
+    tools: list[Tool] = [
+        tool
+        for tool in domain.tools
+        if tool.family in ("move", "delete", "duplicate")
+        and tool.name not in task.setting.faults.lasting
+    ]
     for tool in rng.sample(tools, len(tools)):
         for id in end.records.of(tool.entity):
             arguments = {tool.param_of("id").name: id}

@@ -12,6 +12,7 @@ from string import Formatter
 from typing import Any
 
 from selenite.agent.values.kind import Kind, Value
+from selenite.agent.world.reply import Code
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ Source = Given | Read | Words | All
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a solution, which works."""
+    """One call of a solution, which works, or fails for good."""
 
     tool: str
     sources: Mapping[str, Source]  # by parameter
     arguments: Mapping[str, Value]
     is_write: bool
     needs: frozenset[int] = frozenset()  # steps that must come before
+    fails: Code | None = None  # what is answered however often it is tried; None: it works
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def play(task: Task, steps: Sequence[Step]) -> Played:
             return Played(before, world, tuple(replies), False)
         reply = call(world, step.tool, arguments)
         replies.append(reply)
-        if not reply.is_ok:
+        if reply.code is not step.fails:
             return Played(before, world, tuple(replies), False)
     return Played(before, world, tuple(replies), True)
 
@@ -77,6 +77,16 @@ def reached(task: Task, free: Mapping[str, Collection[str]]) -> Goal:
     if faults:
         raise Unfit("; ".join(faults))
     return goal
+
+
+def milestones(task: Task, free: Mapping[str, Collection[str]]) -> tuple[Goal, ...]:
+    """What the solution has reached after each wish but the last one."""
+    found, steps = list[Goal](), list[Step]()
+    for phase in task.phases[:-1]:
+        steps += phase.steps
+        played = play(task, steps)
+        found.append(Goal.between(played.before, played.world.records, free))
+    return tuple(found)
 
 
 def unproved(task: Task) -> Iterator[str]:

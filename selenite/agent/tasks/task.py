@@ -19,6 +19,7 @@ class TaskClass(StrEnum):
     CLEAN = "clean"
     PARALLEL = "parallel"
     TRANSIENT = "transient"
+    OUTAGE = "outage"
     REPAIR = "repair"
     CONFLICT = "conflict"
     MUST_ASK = "must_ask"
@@ -54,6 +55,7 @@ class Task:
     slots: Mapping[str, Slot]
     phases: tuple[Phase, ...]
     goal: Goal
+    milestones: tuple[Goal, ...]  # what is so after each wish but the last one
     tools: tuple[str, ...]  # that the agent has, in the order in which it sees them
     withheld: frozenset[str] = frozenset()  # slots that the user tells when asked
     mistaken: Mapping[str, Value] = field(default_factory=dict)  # said wrong at first, by slot
@@ -80,6 +82,7 @@ class Task:
                 "seed": self.setting.seed,
                 "domain": self.setting.domain,
                 "world": self.setting.world,
+                "extension": self.setting.extension,
             },
             "known": {
                 slot.name: slot.value
@@ -92,6 +95,7 @@ class Task:
                 {"tool": step.tool, "arguments": dict(step.arguments)} for step in self.steps
             ],
             "goal": self.goal.record(),
+            "milestones": [goal.record() for goal in self.milestones],
             "must_say": [a.forms[0] for phase in self.phases for a in phase.answers],
             "forbidden": list(self.forbidden),
             "tools": list(self.tools),

@@ -42,6 +42,10 @@ class User(Protocol):
     def ended(self) -> str:
         """Why the conversation was left; "": it goes on."""
 
+    @property
+    def wish(self) -> int:
+        """Which of their wishes they are at, counted from 0."""
+
     def open(self) -> str:
         """The first message."""
 
@@ -52,8 +56,8 @@ class User(Protocol):
 class CardUser:
     """The programmatic user of a task.
 
-    ``said`` are the slots that were told, ``ended`` says why the conversation was left: "" while it
-    goes on, ``done`` or ``patience``.
+    ``said`` are the slots that were told, ``wish`` counts those that they were told are done,
+    ``ended`` says why the conversation was left: "" while it goes on, ``done`` or ``patience``.
     """
 
     def __init__(self, task: Task, persona: Persona, world: World, rng: random.Random) -> None:
@@ -61,7 +65,7 @@ class CardUser:
         self._persona = persona
         self._today = world.today
         self._rng = rng
-        self._phase = 0
+        self.wish = 0
         self._patience = persona.patience
         self.said: set[str] = set()
         self.ended = ""
@@ -95,12 +99,12 @@ class CardUser:
 
     def _go_on(self) -> str | None:
         """The next wish; None after the last one."""
-        self._phase += 1
-        if self._phase == len(self._task.phases):
+        self.wish += 1
+        if self.wish == len(self._task.phases):
             self.ended = "done"
             return None
-        wish = self._wish(self._task.phases[self._phase])
-        act = "change" if self._task.phases[self._phase].is_amendment else "next"
+        wish = self._wish(self._task.phases[self.wish])
+        act = "change" if self._task.phases[self.wish].is_amendment else "next"
         return speech.act(act, self._persona, self._rng, request=wish)
 
     def _answer(self, question: str) -> str | None:
@@ -114,7 +118,7 @@ class CardUser:
 
     @property
     def _is_chat(self) -> bool:
-        phase = self._task.phases[self._phase]
+        phase = self._task.phases[self.wish]
         return not phase.steps and not phase.answers
 
     def _open_slots(self, question: str) -> list[Slot]:
@@ -128,7 +132,7 @@ class CardUser:
 
     def _known(self) -> set[str]:
         """Slots of the wishes so far; the user says nothing about later ones."""
-        phases = self._task.phases[: self._phase + 1]
+        phases = self._task.phases[: self.wish + 1]
         return {name for phase in phases for name in phase.slots}
 
     def _leaves(self) -> bool:

@@ -24,6 +24,9 @@ class Several(Kind):
     def accepts(self, value: Value) -> bool:
         return isinstance(value, list) and bool(value) and all(map(self.of.accepts, value))
 
+    def canonical(self, value: Value) -> Value:
+        return [self.of.canonical(item) for item in value]
+
     def draw(self, rng: random.Random, today: date) -> Value:
         drawn = (self.of.draw(rng, today) for _ in range(rng.randint(1, self.most)))
         return list({str(value): value for value in drawn}.values())
@@ -70,6 +73,9 @@ class Group(Kind):
             and value.keys() == dict(self.fields).keys()
             and all(kind.accepts(value[name]) for name, kind in self.fields)
         )
+
+    def canonical(self, value: Value) -> Value:
+        return {name: kind.canonical(value[name]) for name, kind in self.fields}
 
     def draw(self, rng: random.Random, today: date) -> Value:
         return {name: kind.draw(rng, today) for name, kind in self.fields}

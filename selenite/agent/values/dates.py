@@ -91,6 +91,9 @@ class Day(Kind):
     def accepts(self, value: Value) -> bool:
         return isinstance(value, str) and _is_iso(value, date)
 
+    def canonical(self, value: Value) -> Value:
+        return date.fromisoformat(value).isoformat()
+
     def draw(self, rng: random.Random, today: date) -> Value:
         return (today + timedelta(days=rng.randint(self.least, self.most))).isoformat()
 
@@ -118,6 +121,10 @@ class Moment(Kind):
 
     def accepts(self, value: Value) -> bool:
         return isinstance(value, str) and _is_iso(value, datetime)
+
+    def canonical(self, value: Value) -> Value:
+        """Without an offset from UTC, which JSON schema asks for: the time is local anyway."""
+        return datetime.fromisoformat(value).replace(tzinfo=None).isoformat()
 
     def draw(self, rng: random.Random, today: date) -> Value:
         day = today + timedelta(days=rng.randint(self.least, self.most))

@@ -1,7 +1,8 @@
 """What a field of a record may hold.
 
 A ``Kind`` draws values, describes them as JSON schema, says them as people do and reads them back:
-``read`` of each of ``forms`` is the value again. Values are JSON: equal values have equal JSON.
+``read`` of each of ``forms`` is the value again. Values are JSON, and ``canonical`` ones that are
+equal have equal JSON; those that are drawn or read are.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class Kind(ABC):
     def accepts(self, value: Value) -> bool:
         """Whether ``schema`` accepts a value."""
 
+    def canonical(self, value: Value) -> Value:
+        """An accepted value in the one form in which records hold it: 3.0 is 3 where a count is
+        due, 20260105 is 2026-01-05 where a day is."""
+        return value
+
     @abstractmethod
     def draw(self, rng: random.Random, today: date) -> Value:
         """A value."""
@@ -57,14 +63,30 @@ def joined(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+_LARGEST = 2**53  # beyond, whole numbers are not the same to every reader of JSON
+
+
 def is_number(value: Value) -> bool:
-    """What JSON schema calls a number; in Python True is one, too."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """What JSON schema calls a number, if every reader of JSON reads the same; in Python True,
+    Infinity and NaN are some, too."""
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_one and -_LARGEST <= value <= _LARGEST
 
 
 def is_integer(value: Value) -> bool:
-    """What JSON schema calls an integer."""
+    """What JSON schema calls an integer: 3.0 is one."""
     return is_number(value) and value == int(value)
+
+
+def is_text(value: Value) -> bool:
+    """A string that has a UTF-8; half of a surrogate pair has none."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def unreadable(text: str, kind: str) -> DataError:

@@ -49,6 +49,9 @@ class Count(Kind):
     def accepts(self, value: Value) -> bool:
         return is_integer(value) and value >= self.least
 
+    def canonical(self, value: Value) -> Value:
+        return int(value)
+
     def draw(self, rng: random.Random, today: date) -> Value:
         # Small numbers are asked for more often than large ones.
         return min(rng.randint(self.least, self.most) for _ in range(2))
@@ -87,6 +90,9 @@ class Measure(Kind):
     def accepts(self, value: Value) -> bool:
         return is_number(value)
 
+    def canonical(self, value: Value) -> Value:
+        return float(value)
+
     def draw(self, rng: random.Random, today: date) -> Value:
         return round(rng.uniform(self.least, self.most), self.places)
 
@@ -116,6 +122,9 @@ class Money(Kind):
 
     def accepts(self, value: Value) -> bool:
         return is_number(value) and value >= 0
+
+    def canonical(self, value: Value) -> Value:
+        return float(value)
 
     def draw(self, rng: random.Random, today: date) -> Value:
         amount = rng.uniform(self.least, self.most)
@@ -159,6 +168,9 @@ class Span(Kind):
 
     def accepts(self, value: Value) -> bool:
         return is_integer(value) and value >= 1
+
+    def canonical(self, value: Value) -> Value:
+        return int(value)
 
     def draw(self, rng: random.Random, today: date) -> Value:
         return rng.randrange(self.least, self.most + 1, self.step)

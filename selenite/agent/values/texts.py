@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from selenite.agent.values.kind import Kind, Value, distinct, spoken, unreadable
+from selenite.agent.values.kind import Kind, Value, distinct, is_text, spoken, unreadable
 from selenite.agent.values.words import SORTS
 
 _FORMATS = {"email": "email", "url": "uri"}  # of JSON schema
@@ -35,7 +35,7 @@ class Text(Kind):
         return found
 
     def accepts(self, value: Value) -> bool:
-        return isinstance(value, str)
+        return is_text(value)
 
     def draw(self, rng: random.Random, today: date) -> Value:
         return SORTS[self.sort](rng)

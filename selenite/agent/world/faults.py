@@ -35,16 +35,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """Faults by tool and by the number of its call, counted from 0; and tools that nobody here may
-    use (PERMISSION_DENIED)."""
+    """Faults by tool and by the number of its call, counted from 0; and tools that fail for good,
+    as nobody may use them (PERMISSION_DENIED) or their service is down (UNAVAILABLE)."""
 
     faults: Mapping[tuple[str, int], Fault] = field(default_factory=dict)
-    denied: frozenset[str] = frozenset()
+    lasting: Mapping[str, Code] = field(default_factory=dict)
 
     def of(self, tool: str, call: int) -> Fault | None:
         """The fault of a call; None: it works."""
-        if tool in self.denied:
-            return Fault(Code.PERMISSION_DENIED)
+        if tool in self.lasting:
+            return Fault(self.lasting[tool])
         return self.faults.get((tool, call))
 
 

@@ -22,22 +22,29 @@ class Setting:
     world: int  # seed of the records and the day
     patches: tuple[Change, ...] = ()
     faults: FaultPlan = NO_FAULTS
+    extension: str = ""  # of the archetypes (``ontology/archetypes.py``)
+
+    @property
+    def evolved(self) -> Domain:
+        """The domain, as evolution made it."""
+        return known_domain(self.seed, self.domain, self.extension)
 
     def open(self) -> World:
         """The world as it is when an episode begins."""
-        world = _known_world(self.seed, self.domain, self.world).fork(self.faults)
+        base = _known_world(self.seed, self.domain, self.extension, self.world)
+        world = base.fork(self.faults)
         for patch in self.patches:
             world.change(patch)
         return world
 
 
 @lru_cache(maxsize=16)
-def known_domain(seed: int, number: int) -> Domain:
+def known_domain(seed: int, number: int, extension: str = "") -> Domain:
     """``make_domain``, remembered."""
-    return make_domain(seed, number)
+    return make_domain(seed, number, extension)
 
 
 @lru_cache(maxsize=64)
-def _known_world(seed: int, number: int, world: int) -> World:
+def _known_world(seed: int, number: int, extension: str, world: int) -> World:
     """As it was sampled, to be forked only."""
-    return sample_world(known_domain(seed, number), world)
+    return sample_world(known_domain(seed, number, extension), world)

@@ -110,7 +110,7 @@ class World:
 
 
 def _fields(tool: Tool, arguments: Mapping[str, Value]) -> dict[str, Value]:
-    """Arguments by what they stand for; refuses those that do not fit the schema."""
+    """Arguments by what they stand for, in their kinds' form; refuses those that do not fit."""
     for name in arguments:
         if name not in tool.by_name:
             known = ", ".join(tool.by_name) or "none"
@@ -133,7 +133,7 @@ def _fields(tool: Tool, arguments: Mapping[str, Value]) -> dict[str, Value]:
                 field=param.name,
                 schema=param.kind.schema(),
             )
-        found[param.field] = value
+        found[param.field] = param.kind.canonical(value)
     return found
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from selenite.agent.episodes.episode import play_script
+from selenite.agent.ontology.archetypes import categories
 from selenite.agent.roles.outcomes import Outcomes
 from selenite.agent.roles.play import judge_roles, play_roles, propose_archetype
 from selenite.agent.roles.role import Role
@@ -58,11 +59,12 @@ def main() -> None:
 def show(roles: Roles, numbers: list[int]) -> None:
     """Plays tasks, and prints what was said in other words and what came of it all."""
     console, whole, passed = Console(width=100), Outcomes(), 0
+    known = categories()
     for number in numbers:
         task = task_of(number)
         trajectory, outcomes = play_roles(task, roles, number)
         verdict, votes = judge_roles(trajectory, roles, number)
-        archetype, proposals = propose_archetype(roles, 6, number)
+        archetype, proposals = propose_archetype(known[number % len(known)], roles, 6, number)
         for part in (outcomes, votes, proposals):
             part.check_integrity()
             whole.add(part)

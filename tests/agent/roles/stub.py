@@ -11,8 +11,9 @@ from typing import Any
 from selenite.agent.episodes.episode import AGENTS
 from selenite.agent.episodes.scripted import ScriptedAgent
 from selenite.agent.episodes.style import agent_style
+from selenite.agent.models.config import EndpointConfig
 from selenite.agent.randomness import stream
-from selenite.agent.roles.config import EndpointConfig, JudgeConfig, PartConfig, RolesConfig
+from selenite.agent.roles.config import JudgeConfig, PartConfig, RolesConfig
 from selenite.agent.roles.role import Role
 from selenite.agent.roles.roles import Roles, open_roles
 from selenite.agent.tasks.author import make_task

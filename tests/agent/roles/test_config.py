@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from selenite.agent.models.config import EndpointConfig
 from selenite.agent.models.rate import Limits
 from selenite.agent.models.totals import read_ledger
-from selenite.agent.roles.config import EndpointConfig, RolesConfig
+from selenite.agent.roles.config import RolesConfig
 from selenite.agent.roles.role import Role
 from selenite.agent.roles.roles import open_roles
+from selenite.agent.synthesis.config import SynthesisConfig
+from selenite.agent.synthesis.pipeline import synthesize
 from selenite.config import dump, load
 from selenite.errors import ConfigError
-from tests.agent.roles.stub import ADDED, asked, text
+from tests.agent.roles.stub import ADDED, ARCHETYPE, asked, text
 from tests.fixtures.scripted_server import Answer, scripted_server
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "models.md"
@@ -123,10 +126,13 @@ def test_the_example_of_the_guide(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELENITE_API_KEY", "sk-x")
     with scripted_server(lambda path, body: _answer(body)) as server:
-        Path("roles.toml").write_text(config.replace("http://127.0.0.1:8000", server.url))
-        exec(compile(example, str(GUIDE), "exec"), {})
+        Path("corpus.toml").write_text(config.replace("http://127.0.0.1:8000", server.url))
+        sizes = ["domains=4", "tasks=8", "archetypes=2", "most_failed=0"]
+        made = synthesize(load(SynthesisConfig, "corpus.toml", sizes))
+        exec(compile(example.replace("http://127.0.0.1:8000", server.url), str(GUIDE), "exec"), {})
     assert "'nano " in capsys.readouterr().out
-    totals = read_ledger(tmp_path / "runs" / "synth" / "ledger.jsonl")
+    assert made["models"]["roles"].keys() == {"domain_author", "user", "task_author", "judge"}
+    totals = read_ledger(tmp_path / "runs" / "ledger.jsonl")
     totals.check_integrity()
     assert totals.calls == totals.succeeded > 0
 
@@ -135,5 +141,7 @@ def _answer(body: dict[str, Any]) -> Answer:
     """Of one model in several roles."""
     if "verdict" in body["messages"][0]["content"]:
         return text({"reason": "It is well.", "verdict": True})
+    if "new kind of record" in body["messages"][0]["content"]:
+        return text(ARCHETYPE)
     said = asked(body).rpartition("in your own words:\n")[2]
     return text({"text": f"{ADDED}{said}"})

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from selenite.agent.ontology.archetypes import Category, categories
+from selenite.agent.ontology.archetypes import Addition, Category, categories
 from selenite.agent.ontology.field_spec import read_field, read_life
 from selenite.agent.roles.archetype import Archetype, read_archetype
-from selenite.agent.roles.domain_author import category_lines
 from selenite.agent.roles.objection import Objection, Why
 from selenite.agent.roles.outcomes import Outcomes
 from selenite.agent.roles.play import propose_archetype
@@ -190,7 +189,7 @@ def proposed(stage: Stage, *answers: dict[str, Any]) -> tuple[Archetype | None, 
     roles = stage.roles(
         lambda body: text(rest.pop(0) if len(rest) > 1 else rest[0]), Role.DOMAIN_AUTHOR, repairs=1
     )
-    found, outcomes = propose_archetype(roles, 6, categories().index(COMMERCE))
+    found, outcomes = propose_archetype(COMMERCE, roles, 6, categories().index(COMMERCE))
     outcomes.check_integrity()
     return found, outcomes
 
@@ -199,8 +198,7 @@ def test_a_proposal_is_a_part_of_a_category_s_file(stage: Stage) -> None:
     found, outcomes = proposed(stage, ARCHETYPE)
     assert found is not None
     assert outcomes.of(Role.DOMAIN_AUTHOR).accepted == 1
-    table = tomllib.loads(category_lines([found]))
-    assert table == {"loyalty_card": {"fields": FIELDS, "life": LIFE}}
+    assert found.lines == Addition("commerce", "loyalty_card", tuple(FIELDS), tuple(LIFE))
     assert tuple(map(read_field, FIELDS)) == found.entity.fields
     assert read_life(LIFE) == (found.entity.states, found.entity.moves)
 

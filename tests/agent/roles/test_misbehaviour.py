@@ -12,6 +12,7 @@ import pytest
 from selenite.agent.episodes.trajectory import Trajectory
 from selenite.agent.judges import form, replay
 from selenite.agent.judges.verdict import judge
+from selenite.agent.ontology.archetypes import categories
 from selenite.agent.roles.agent import GAVE_UP
 from selenite.agent.roles.outcomes import Outcomes
 from selenite.agent.roles.play import judge_roles, play_roles, propose_archetype
@@ -81,7 +82,7 @@ def played(
     trajectory, outcomes = play_roles(task, opened, task.number)
     _, votes = judge_roles(trajectory, opened, task.number)
     outcomes.add(votes)
-    outcomes.add(propose_archetype(opened, 6, 0)[1])
+    outcomes.add(propose_archetype(categories()[0], opened, 6, 0)[1])
     outcomes.check_integrity()
     assert outcomes.by_role.keys() <= set(roles)
     assert trajectory.ended in ("done", "patience", "turns", GAVE_UP)

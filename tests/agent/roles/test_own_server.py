@@ -11,6 +11,7 @@ import pytest
 from selenite.agent.episodes.episode import play_script
 from selenite.agent.judges import form, replay
 from selenite.agent.models.totals import read_ledger
+from selenite.agent.ontology.archetypes import categories
 from selenite.agent.roles.agent import GAVE_UP
 from selenite.agent.roles.outcomes import Outcomes
 from selenite.agent.roles.play import judge_roles, play_roles, propose_archetype
@@ -75,7 +76,7 @@ def played(
                 assert trajectory.events == script.events
                 assert verdict.reason in ("", "model", "replay")
         if Role.DOMAIN_AUTHOR in roles:
-            whole.add(propose_archetype(opened, 6, 0)[1])
+            whole.add(propose_archetype(categories()[0], opened, 6, 0)[1])
     whole.check_integrity()
     totals = read_ledger(folder / "ledger.jsonl")
     totals.check_integrity()

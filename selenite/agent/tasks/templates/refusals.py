@@ -1,4 +1,5 @@
-"""What an agent must not do: forbidden by a policy, without a tool, or nothing to do at all."""
+"""What an agent must not or cannot do: forbidden by a policy or to its role, out of order, without
+a tool, or nothing to do at all."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from selenite.agent.tasks.plan import Source, Words
 from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Tool
 from selenite.agent.world.policy import Policy
+from selenite.agent.world.reply import Code
 
 _CHAT = (
     ("Hello! How are you today?", "I am well, thank you."),
@@ -31,6 +33,11 @@ _CHAT = (
     ("I am a bit tired today.", "I am sorry to hear that. I hope that you can rest soon."),
     ("Do you ever sleep?", "No, I am here whenever you need me."),
 )
+
+_REASONS = {
+    Code.PERMISSION_DENIED: "My role may not do it.",
+    Code.UNAVAILABLE: "The service is down.",
+}
 
 
 def forbidden(draft: Draft) -> None:
@@ -63,6 +70,38 @@ def forbidden(draft: Draft) -> None:
             )
             return
     raise Unfit("nothing is forbidden")
+
+
+def denied(draft: Draft) -> None:
+    """Something that the agent's role may not do, which only trying shows."""
+    _in_vain(draft, Code.PERMISSION_DENIED, "I may not {wish}: my role has no permission for it")
+
+
+def outage(draft: Draft) -> None:
+    """Something that a service does which is down, and stays so."""
+    _in_vain(
+        draft,
+        Code.UNAVAILABLE,
+        "I could not {wish}: the service is down, also after several tries",
+    )
+
+
+def _in_vain(draft: Draft, code: Code, report: str) -> None:
+    tools = draft.tools("move") + draft.tools("delete")
+    if not tools:
+        raise Unfit("nothing that could fail")
+    tool = draft.rng.choice(tools)
+    id, _ = draft.any_record(
+        tool.entity, lambda r: tool.family == "delete" or r.get(STATUS) in tool.options["sources"]
+    )
+    target = locate(draft, tool.entity, id)
+    draft.fail(tool, {tool.param_of("id").name: target.id}, code)
+    escalate(draft, target.id, _REASONS[code])
+    wish = doing(tool.verb, target.said)
+    draft.end_phase(
+        (f"Please {wish}.", f"Can you {wish} for me?", f"I want you to {wish}."),
+        report=f"{report.format(wish=doing(tool.verb, id))}. I handed the case to a colleague",
+    )
 
 
 def no_tool(draft: Draft) -> None:
