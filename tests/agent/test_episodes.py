@@ -114,9 +114,9 @@ def test_each_wish_must_be_done_before_the_next_one(trajectories: list[Trajector
     for whole in trajectories:
         task = whole.task
         if len(task.phases) == 1:
-            assert whole.between == task.milestones == ()
+            assert whole.stages == task.milestones == ()
             continue
-        assert len(whole.between) == len(task.milestones) == len(task.phases) - 1
+        assert len(whole.stages) == len(task.milestones) == len(task.phases) - 1
         assert not list(rubric.state(whole))
         if not task.milestones[0].predicates:
             continue

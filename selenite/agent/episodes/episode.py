@@ -14,12 +14,11 @@ from typing import Protocol
 from selenite.agent.episodes.defects import Defect
 from selenite.agent.episodes.scripted import ScriptedAgent
 from selenite.agent.episodes.style import AgentStyle, agent_style
-from selenite.agent.episodes.trajectory import Trajectory, Turn
+from selenite.agent.episodes.trajectory import Stage, Trajectory, Turn
 from selenite.agent.randomness import stream
 from selenite.agent.tasks.task import Task
 from selenite.agent.users.persona import persona
 from selenite.agent.users.user import CardUser, User
-from selenite.agent.world.records import Records
 from selenite.agent.world.world import World
 from selenite.types import Message, ToolCall
 
@@ -43,7 +42,7 @@ def play(
     tools = tuple(world.domain.by_tool[name].spec for name in task.tools)
     messages = [Message("system", style.system(task, world)), Message("user", user.open())]
     told = dict.fromkeys(sorted(user.said), 1)
-    untrained, between, ended, num_calls = set(), list[Records](), "turns", 0
+    untrained, stages, ended, num_calls = set(), list[Stage](), "turns", 0
     for _ in range(_TURNS):
         turn = agent.act(messages)
         calls = tuple(
@@ -64,7 +63,7 @@ def play(
             ended = "left"
             break
         if user.wish > wish:
-            between.append(world.records.copy())
+            stages.append(Stage(len(messages), world.records.copy()))
         for slot in sorted(user.said):
             told.setdefault(slot, len(messages))
         messages.append(Message("user", answer))
@@ -76,7 +75,7 @@ def play(
         tools=tools,
         events=tuple(world.events),
         before=before,
-        between=tuple(between),
+        stages=tuple(stages),
         after=world.records,
         ended=user.ended or ended,
         told=told,

@@ -26,9 +26,16 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """When the user went on to another wish: the place of its message, and the records then."""
+
+    message: int
+    records: Records
+
+
+@dataclass(frozen=True)
 class Trajectory:
-    """One episode. ``before`` and ``after`` are the world's records, ``between`` those of the times
-    when the user went on to another wish."""
+    """One episode. ``before`` and ``after`` are the world's records."""
 
     task: Task
     persona: int
@@ -37,7 +44,7 @@ class Trajectory:
     tools: tuple[ToolSpec, ...]
     events: tuple[Event, ...]
     before: Records
-    between: tuple[Records, ...]
+    stages: tuple[Stage, ...]
     after: Records
     ended: str  # done, patience, gave_up (a model's agent had no turn), or turns: too many of them
     told: Mapping[str, int] = field(default_factory=dict)  # message in which a slot was told first

@@ -33,17 +33,18 @@ def faults(trajectory: Trajectory) -> list[str]:
 def state(trajectory: Trajectory) -> Iterator[str]:
     """The goal is reached, and nothing else is changed; also that of each wish before the next."""
     task, before = trajectory.task, trajectory.before
-    for number, (goal, records) in enumerate(
-        zip(task.milestones, trajectory.between, strict=False)
-    ):
-        yield from (f"wish {number}: {fault}" for fault in goal.unmet(before, records))
+    reached = zip(task.milestones, trajectory.stages, strict=False)
+    for number, (goal, stage) in enumerate(reached):
+        yield from (f"wish {number}: {fault}" for fault in goal.unmet(before, stage.records))
     yield from task.goal.unmet(before, trajectory.after)
 
 
 def said(trajectory: Trajectory) -> Iterator[str]:
-    """Every answer is in what the agent says, in one of its forms."""
-    text = "\n".join(m.content for m in trajectory.messages if m.role == "assistant")
-    for phase in trajectory.task.phases:
+    """Every answer is in what the agent says from its wish on, in one of its forms."""
+    begins = [0, *(stage.message for stage in trajectory.stages)]
+    for phase, begin in zip(trajectory.task.phases, begins, strict=False):
+        later = trajectory.messages[begin:]
+        text = "\n".join(m.content for m in later if m.role == "assistant")
         for answer in phase.answers:
             if not any(_has(text, form) for form in answer.forms):
                 yield f"{answer.words} was not told: {answer.forms[0]}"
@@ -162,16 +163,21 @@ def tried(trajectory: Trajectory) -> Iterator[str]:
 
 
 def detour(trajectory: Trajectory) -> Iterator[str]:
-    """Hardly more changes than the solution's, no try to change a record that it leaves alone, and
-    no end of calls."""
+    """Hardly more changes than the solution's and no other moves, no try to change a record that it
+    leaves alone, and no end of calls."""
     task, domain = trajectory.task, trajectory.domain
     wanted = {str(value) for step in task.steps for value in _flat(step.arguments)}
+    solved = [domain.by_tool[step.tool] for step in task.steps]
+    verbs = {(one.entity, one.verb) for one in solved}
     changes = refusals = 0
     for event in trajectory.events:
         tool = domain.by_tool.get(event.tool)
         if tool is None or _reads(tool):
             continue
         changes += event.before != event.after
+        is_move = tool.effect is Effect.TRANSITION and event.reply.is_ok
+        if is_move and (tool.entity, tool.verb) not in verbs:
+            yield f"{event.tool}, which nobody asked for"
         refusals += not event.reply.is_ok and event.tool not in task.setting.faults.lasting
         for param in tool.params:
             value = event.arguments.get(param.name)
