@@ -57,6 +57,28 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
+def remove_parts(folder: Path) -> None:
+    """Removes what killed processes left below ``folder`` of files that they did not finish."""
+    for part in folder.rglob(".*.part"):
+        owner = part.name.removesuffix(".part").rpartition(".")[2]
+        if owner.isdigit() and not is_alive(int(owner)):
+            part.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether another process of this machine has a number. It is not asked for our own: whoever
+    had it left what bears it before we came."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def sync(path: Path) -> None:
     """Forces a file, or the names in a folder, to the disk; raises ``OSError`` if it refuses."""
     descriptor = os.open(path, os.O_RDONLY)

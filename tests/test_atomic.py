@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from selenite.atomic import describe_files, replacing, sha256, sync, write_bytes, write_text
+from selenite.atomic import (
+    describe_files,
+    remove_parts,
+    replacing,
+    sha256,
+    sync,
+    write_bytes,
+    write_text,
+)
 from selenite.errors import StorageError
 
 
@@ -77,3 +88,21 @@ def test_a_folder_is_described_file_by_file(tmp_path: Path) -> None:
     }
     with pytest.raises(FileNotFoundError):
         sha256(tmp_path / "missing")
+
+
+def test_parts_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for owner in (gone.pid, 10**30, os.getpid(), os.getppid(), 1, "x"):
+        (folder / f".rows.bin.{owner}.part").touch()
+    (folder / "rows.part").touch()
+    remove_parts(tmp_path)
+    left = {path.name for path in folder.iterdir()}
+    assert left == {
+        "rows.part",
+        ".rows.bin.x.part",
+        ".rows.bin.1.part",
+        f".rows.bin.{os.getppid()}.part",
+    }

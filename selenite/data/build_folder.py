@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selenite.atomic import sync
+from selenite.atomic import is_alive, sync
 from selenite.errors import StorageError
 
 
@@ -63,15 +63,5 @@ def _remove_left_overs(folder: Path) -> None:
     prefix = f".building-{folder.name}-"
     for left in folder.parent.glob(f"{prefix}*"):
         owner = left.name.removeprefix(prefix)
-        if owner.isdigit() and not _alive(int(owner)):
+        if owner.isdigit() and not is_alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return process != os.getpid()  # our own number: a builder before a restart

@@ -42,6 +42,7 @@ def rephrase(
     sources that cannot be read, ``EndpointError`` where too much fails at endpoints.
     """
     _same_settings(config)
+    atomic.remove_parts(config.out_dir)
     path = config.out_dir / _MANIFEST
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -121,6 +121,7 @@ def synthesize(config: SynthesisConfig, watch: Watch = lambda progress: None) ->
     """
     sources = sources_digest()
     _same_origin(config, sources)
+    atomic.remove_parts(config.out_dir)
     finished = _finished(config)
     if finished is not None:
         return vars(finished)
