@@ -225,6 +225,7 @@ def python(where: Path, *arguments: str, **environment: str) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_record_render_and_verify(checkout: Path) -> None:
     for _ in range(2):  # a row and its page are no change of the tree
         done = python(checkout, "benchmarks.some")

@@ -120,6 +120,7 @@ def servers_of(model: Path) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_chat_leaves_no_server(model: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "selenite", "chat", str(model), "--max-tokens", "3"],

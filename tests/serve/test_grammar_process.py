@@ -76,6 +76,7 @@ def test_a_process_that_was_killed_is_started_again(process: GrammarProcess):
     assert accepts(process.compile("regex", "z+"), b"zz")
 
 
+@pytest.mark.slow
 def test_a_source_is_refused_whose_tokens_take_long_to_find():
     """It compiles at once; the masks would stop the engine, and all who wait for it."""
     words = [bytes(letters) for letters in itertools.product(b"abc d", repeat=5)]

@@ -82,6 +82,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_process_takes_no_more_than_its_plan():
     """Eight prompts of nearly full length. The plan may be above, by no more than half."""

@@ -25,6 +25,7 @@ CHAT = "/v1/chat/completions"
 HELLO: list[Any] = [{"role": "user", "content": "Hello, fox."}]
 
 
+@pytest.mark.slow
 def test_a_life(model: Path) -> None:
     """Killed, started again at the same place, drained: what runs is finished, what comes is told
     to go elsewhere, and a second signal changes nothing."""

@@ -227,7 +227,7 @@ def refused(response: httpx.Response, words: str) -> None:
 # --- 1. Schemas of tools -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choice", ["named", "required"])
+@pytest.mark.parametrize("choice", ["named", pytest.param("required", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))]
 )
