@@ -180,6 +180,15 @@ def test_how_an_endpoint_is_reached_does_not_matter_and_its_model_does(
         synthesize(with_(model="another"))
 
 
+def test_a_missing_key_is_said_before_anything_is_made(author: Author, tmp_path: Path) -> None:
+    config = make(author, tmp_path, Role.USER)
+    endpoint = config.roles.endpoints["user"].model_copy(update={"api_key_env": "NO_SUCH_KEY"})
+    roles = config.roles.model_copy(update={"endpoints": {"user": endpoint}})
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        synthesize(config.model_copy(update={"roles": roles}))
+    assert not (tmp_path / "out" / "repository.json").exists()
+
+
 def test_who_proposes_archetypes_is_said_with_their_number(author: Author, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"archetypes=5: roles\.domain_author is code"):
         make(author, tmp_path, Role.USER, archetypes=5)

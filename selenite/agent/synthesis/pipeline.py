@@ -28,6 +28,7 @@ from selenite import atomic
 from selenite.agent.ontology.acceptance import Repository, admit, examine
 from selenite.agent.ontology.archetypes import extend
 from selenite.agent.roles.outcomes import Outcomes
+from selenite.agent.roles.roles import open_roles
 from selenite.agent.rows import read_rows, write_rows
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.duplicates import Removed, find_duplicates
@@ -125,6 +126,7 @@ def synthesize(config: SynthesisConfig, watch: Watch = lambda progress: None) ->
     finished = _finished(config)
     if finished is not None:
         return vars(finished)
+    open_roles(config.roles, config.seed).close()  # what is wrong with them is said before the work
     proposed = _archetypes(config, watch)
     extension, workers = extend(proposed.additions), _num_workers(config)
     with ProcessPoolExecutor(workers, initializer=extend, initargs=(proposed.additions,)) as pool:
