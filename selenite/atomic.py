@@ -58,11 +58,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes what killed processes left below ``folder`` of files that they did not finish."""
+    """Removes what killed processes left below ``folder`` of files that they did not finish.
+
+    Raises ``StorageError`` when the disk refuses.
+    """
     for part in folder.rglob(".*.part"):
         owner = part.name.removesuffix(".part").rpartition(".")[2]
         if owner.isdigit() and not is_alive(int(owner)):
-            part.unlink(missing_ok=True)
+            try:
+                part.unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(f"{part}: cannot be removed ({error.strerror})") from error
 
 
 def is_alive(process: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from selenite.agent.tasks.task import Task, TaskClass
 from selenite.agent.users.persona import persona
 from selenite.agent.users.user import CardUser
 from selenite.agent.world.reply import Code, Reply
-from selenite.agent.world.world import World
-from selenite.types import Message
+from selenite.agent.world.world import Event, World
+from selenite.types import Message, ToolCall
 
 DOMAINS = range(120)
 
@@ -63,26 +64,149 @@ def test_every_class_looks_as_it_should(trajectories: list[Trajectory]) -> None:
     assert codes[TaskClass.REPAIR].keys() == {Code.INVALID_ARGUMENT}
     assert {Code.UNAVAILABLE, Code.RATE_LIMITED} <= codes[TaskClass.TRANSIENT].keys()
     assert codes[TaskClass.OUTAGE].keys() == {Code.UNAVAILABLE}
-    assert codes[TaskClass.FORBIDDEN].keys() == {Code.PERMISSION_DENIED}
+    assert codes[TaskClass.DENIED].keys() == {Code.PERMISSION_DENIED}
     assert not codes[TaskClass.CLEAN]
     assert parallel[TaskClass.PARALLEL] > 25
 
 
+def calling(whole: Trajectory, *batches: Sequence[Event]) -> Trajectory:
+    """The trajectory with other calls: those of a batch in one message."""
+    messages = list(whole.messages[:2])
+    for batch in batches:
+        calls = (ToolCall(e.tool, json.dumps(dict(e.arguments)), "") for e in batch)
+        messages.append(Message("assistant", "", tool_calls=tuple(calls)))
+    events = tuple(event for batch in batches for event in batch)
+    return replace(whole, messages=(*messages, whole.messages[-1]), events=events)
+
+
 @pytest.mark.parametrize(("template", "right"), [("outage", range(2, 6)), ("denied", range(1, 3))])
-def test_what_fails_for_good_is_tried_and_not_for_ever(
+def test_what_fails_for_good_is_tried_first_and_not_for_ever(
     trajectories: list[Trajectory], template: str, right: range
 ) -> None:
     whole = next(t for t in trajectories if t.task.template == template)
-    place = next(i for i, e in enumerate(whole.events) if not e.reply.is_ok)
-    failed = whole.events[place]
-    others = tuple(e for e in whole.events if e.reply.is_ok)
+    failed = next(e for e in whole.events if not e.reply.is_ok)
+    done = [[e] for e in whole.events if e.reply.is_ok]  # the last one hands the case over
     assert sum(not e.reply.is_ok for e in whole.events) == {"outage": 3, "denied": 1}[template]
     for tries in range(9):
-        other = replace(whole, events=(*[failed] * tries, *others))
-        assert (not list(rubric.tried(other))) is (tries in right), tries
-    last = whole.messages[-1].content
-    assert "colleague" in last
+        before = calling(whole, *done[:-1], *[[failed]] * tries, done[-1])
+        assert (not list(rubric.tried(before))) is (tries in right), tries
+        assert list(rubric.tried(calling(whole, *done, *[[failed]] * tries)))
+        beside = calling(whole, *done[:-1], [*[failed] * tries, *done[-1]])
+        assert list(rubric.tried(beside))
+        at_once = calling(whole, *done[:-1], [failed] * tries, done[-1])
+        assert (not list(rubric.tried(at_once))) is (tries > 0 and 1 in right)
+    assert "colleague" in whole.messages[-1].content
     assert whole.task.setting.faults.lasting.keys() >= {failed.tool}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My role does not have the permission for this, so I passed it on to a specialist.",
+        "The service is down at the moment; I tried {tries} times. Our support has the case now.",
+        "The service is unavailable, nothing was changed; somebody will come back to you.",
+        "I could not do it. The case is now with a human.",
+    ],
+)
+def test_a_refusal_may_be_told_in_many_words(trajectories: list[Trajectory], text: str) -> None:
+    for template in ("outage", "denied"):
+        whole = next(t for t in trajectories if t.task.template == template)
+        tries = sum(not e.reply.is_ok for e in whole.events)
+        last = replace(whole.messages[-1], content=text.format(tries=tries))
+        assert judge(replace(whole, messages=(*whole.messages[:-1], last))).passes
+        more = replace(last, content=f"{last.content} I asked 17 times.")
+        assert judge(replace(whole, messages=(*whole.messages[:-1], more))).reason == "faithful"
+
+
+def test_an_answer_counts_from_its_wish_on(trajectories: list[Trajectory]) -> None:
+    whole = next(t for t in trajectories if t.stages and t.task.phases[1].answers)
+    assert not list(rubric.said(whole))
+    last, early = whole.messages[-1], whole.messages[whole.stages[0].message - 1]
+    place = whole.messages.index(early)
+    moved = list(whole.messages)
+    moved[place] = replace(early, content=f"{early.content} {last.content}")
+    moved[-1] = replace(last, content="As I said.")
+    assert list(rubric.said(replace(whole, messages=tuple(moved))))
+
+
+def test_a_move_that_nobody_asked_for_is_one_although_it_is_undone(
+    trajectories: list[Trajectory],
+) -> None:
+    found = 0
+    for whole in trajectories:
+        wanted = {step.tool for step in whole.task.steps}
+        world = whole.task.setting.open()
+        for tool in whole.domain.tools:
+            if tool.family != "move" or tool.name in wanted:
+                continue
+            mine = [t for t in whole.domain.tools if t.name in wanted]
+            if any((t.entity, t.verb) == (tool.entity, tool.verb) for t in mine):
+                continue
+            for id in world.records.of(tool.entity):
+                trial = whole.task.setting.open()
+                if trial.call(tool.name, {tool.param_of("id").name: id}).is_ok:
+                    other = replace(whole, events=(*whole.events, trial.events[0]))
+                    said = f"{tool.name}, which nobody asked for"
+                    assert said in list(rubric.detour(other)), whole.id
+                    found += 1
+                    break
+    assert found > 100
+
+
+def deletion(trajectories: list[Trajectory]) -> tuple[Trajectory, int]:
+    """One that asked before it deleted, and the place of the question."""
+    for whole in trajectories:
+        if whole.task.template == "delete" and whole.task.confirms and whole.task.cls == "clean":
+            return whole, next(
+                i for i, m in enumerate(whole.messages) if "?" in m.content and i > 1
+            )
+    raise AssertionError("no deletion")
+
+
+@pytest.mark.parametrize(
+    ("question", "is_consent"),
+    [
+        ("Shall I really delete {id}?", True),
+        ("Do you want me to remove it for good?", True),
+        ("Should I cancel {id} now?", True),
+        ("Should I look {id} up first?", False),
+        ("Should I look the record up first?", False),
+        ("Shall I delete XY-0001?", False),
+        ("I delete {id} now.", False),
+    ],
+)
+def test_a_yes_is_to_what_was_asked(
+    trajectories: list[Trajectory], question: str, is_consent: bool
+) -> None:
+    whole, place = deletion(trajectories)
+    assert not list(rubric.confirmed(whole))
+    delete = whole.events[-1]
+    (id,) = delete.arguments.values()
+    other = list(whole.messages)
+    other[place] = replace(other[place], content=question.format(id=id))
+    assert (not list(rubric.confirmed(replace(whole, messages=tuple(other))))) is is_consent
+
+
+@pytest.mark.parametrize(
+    ("code", "changes", "is_right"),
+    [
+        (Code.UNAVAILABLE, {}, True),
+        (Code.INVALID_ARGUMENT, {"id": 7}, True),
+        (None, {"id": "XY-0002"}, False),
+    ],
+)
+def test_one_yes_is_for_one_deletion_however_often_it_is_tried(
+    trajectories: list[Trajectory], code: Code | None, changes: dict[str, object], is_right: bool
+) -> None:
+    whole, place = deletion(trajectories)
+    delete = whole.events[-1]
+    (name,) = delete.arguments
+    arguments = {name: changes.get("id", delete.arguments[name])}
+    first = replace(delete, reply=Reply({}, code), arguments=arguments)
+    calls = [[e] for e in (*whole.events[:-1], first, delete)]
+    other = calling(whole, *calls)
+    asked = (*other.messages[:2], *whole.messages[place : place + 2], *other.messages[2:])
+    assert (not list(rubric.confirmed(replace(other, messages=asked)))) is is_right
 
 
 class Null:

@@ -124,14 +124,17 @@ def test_a_corpus_of_other_sources_is_refused(
 def test_what_the_digest_of_the_sources_is_of(corpus: Path, tmp_path: Path) -> None:
     for name in ("config.json", "manifest.json"):
         assert len(json.loads((corpus / name).read_text())["sources"]) == 64
-    agent = tmp_path / "agent"
-    shutil.copytree(Path(pipeline.__file__).parents[1], agent)
-    known = sources_digest(agent)
+    package = tmp_path / "selenite"
+    for part in ("agent", "chat"):
+        shutil.copytree(Path(pipeline.__file__).parents[2] / part, package / part)
+    agent = package / "agent"
+    known = sources_digest(package)
     (agent / "mcp" / "more.py").write_text("")
     (agent / "values" / "notes.txt").write_text("")
-    assert sources_digest(agent) == known
+    assert sources_digest(package) == known
     found = {known}
     names = (
+        "../chat/openai_form.py",
         "randomness.py",
         "models/request.py",
         "roles/prompts.toml",
@@ -151,9 +154,9 @@ def test_what_the_digest_of_the_sources_is_of(corpus: Path, tmp_path: Path) -> N
     for name in names:
         with (agent / name).open("a") as file:
             file.write("# changed")
-        found.add(sources_digest(agent))
+        found.add(sources_digest(package))
     (agent / "values" / "words.toml").rename(agent / "values" / "other.toml")
-    assert len(found | {sources_digest(agent)}) == len(names) + 2
+    assert len(found | {sources_digest(package)}) == len(names) + 2
 
 
 def shorten(path: Path) -> None:
@@ -236,12 +239,12 @@ def test_a_tally_that_is_none(corpus: Path, copy: Path) -> None:
     tally = json.loads(path.read_text())
     for change in ({"more": 1}, {"tasks": "40"}, {"sha256": {}}):
         path.write_text(json.dumps(tally | change))
-        assert known_shard(make(copy), 0) is None
+        assert known_shard(make(copy), "", 0) is None
     for content in BROKEN:
         path.write_text(content)
-        assert known_shard(make(copy), 0) is None
+        assert known_shard(make(copy), "", 0) is None
     path.write_text(json.dumps(tally))
-    assert known_shard(make(copy), 0) == known_shard(make(corpus), 0) is not None
+    assert known_shard(make(copy), "", 0) == known_shard(make(corpus), "", 0) is not None
 
 
 def test_no_more_workers_than_jobs_and_cores(

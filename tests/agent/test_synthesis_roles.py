@@ -143,6 +143,31 @@ def test_the_same_bytes_for_one_worker_and_a_second_run_asks_nothing(
     assert digests(tmp_path / "out") == digests(made / "out")
 
 
+def test_other_archetypes_make_another_corpus(
+    author: Author, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made of archetypes that are gone is made again of those that are there."""
+    config = make(author, tmp_path, *ROLES, archetypes=ASKED)
+    shutil.copytree(made / "out", tmp_path / "out")
+    old = extend(read_additions(tmp_path / "out"))
+    with (tmp_path / "out" / "archetypes.json").open("a") as file:
+        file.write(" ")
+    monkeypatch.setitem(ARCHETYPE, "name", "gift_card")
+    synthesize(config)
+    new = extend(read_additions(tmp_path / "out"))
+    assert new != old
+    rows = list(trajectories(tmp_path / "out"))
+    assert {row["task"]["setting"]["extension"] for row in rows} == {new}
+    assert json.loads((tmp_path / "out" / "repository.json").read_text())["extension"] == new
+    shown = CliRunner().invoke(app, ["synth", "show", str(tmp_path / "out"), rows[0]["id"]])
+    assert shown.exit_code == 0, shown.output
+
+    (tmp_path / "b" / "out").mkdir(parents=True)
+    shutil.copy(made / "out" / "archetypes.json", tmp_path / "b" / "out")
+    with pytest.raises(DataError, match="nothing says what the corpus is of"):
+        synthesize(make(author, tmp_path / "b", *ROLES, archetypes=ASKED))
+
+
 def test_a_broken_endpoint_stops_it_and_it_goes_on_later(author: Author, tmp_path: Path) -> None:
     config = make(author, tmp_path, Role.USER, tasks=30)
     author.is_broken = True
@@ -152,9 +177,12 @@ def test_a_broken_endpoint_stops_it_and_it_goes_on_later(author: Author, tmp_pat
         ):
             synthesize(config)
         assert not list((tmp_path / "out" / "shards").glob("*"))
-        with pytest.raises(EndpointError, match=r"archetypes: endpoints failed for"):
-            synthesize(make(author, tmp_path / "b", Role.DOMAIN_AUTHOR, archetypes=4))
-        assert not (tmp_path / "b" / "out" / "archetypes.json").exists()
+        for count, failed in ((4, 1), (330, 44)):
+            said = f"archetypes: endpoints failed for {failed} of {count} items"
+            with pytest.raises(EndpointError, match=said):
+                synthesize(make(author, tmp_path / "b", Role.DOMAIN_AUTHOR, archetypes=count))
+            assert not (tmp_path / "b" / "out" / "archetypes.json").exists()
+            shutil.rmtree(tmp_path / "b")
         allowed = make(author, tmp_path / "c", Role.USER, tasks=15, most_failed=1)
         assert synthesize(allowed)["models"]["roles"]["user"]["accepted"] == 0
     finally:

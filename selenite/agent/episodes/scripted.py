@@ -329,7 +329,7 @@ class ScriptedAgent:
 
     def _look(self, group: Sequence[Step]) -> str:
         """What is said beside calls that only read."""
-        is_said = self._style.says_steps and not group[0].is_write
+        is_said = self._style.says_steps and not (group[0].is_write or group[0].fails)
         return phrase("look", self._rng) if is_said else ""
 
 

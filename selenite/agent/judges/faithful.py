@@ -7,27 +7,33 @@ import re
 from collections.abc import Iterator
 
 from selenite.agent.episodes.trajectory import Trajectory
-from selenite.types import Message
 
 _ID = re.compile(r"\b[A-Z]{2,4}-\d+\b")
 _NUMBER = re.compile(r"(?<![\w.-])-?\d[\d,]*(?:\.\d+)?(?![\w-])")
+_TRIES = re.compile(r"\b(\d{1,3}) (?:times|tries|attempts)\b")
 _QUOTED = re.compile(r"[\"“]([^\"”]{2,60})[\"”]")
 
 
 def faults(trajectory: Trajectory) -> list[str]:
     """What the agent says that comes from nowhere."""
     forms = [form for phase in trajectory.task.phases for a in phase.answers for form in a.forms]
-    known, found = "\n".join(forms), []  # other ways to say a result
+    known, found, calls = "\n".join(forms), [], 0  # other ways to say a result
     for message in trajectory.messages:
         if message.role == "assistant":
-            found += [f"{claim!r} comes from nowhere" for claim in _unfounded(message, known)]
+            text = _without_tries(message.content, calls)
+            found += [f"{claim!r} comes from nowhere" for claim in _unfounded(text, known)]
+            calls += len(message.tool_calls)
         else:
             known += f"\n{message.content}"
     return found
 
 
-def _unfounded(message: Message, known: str) -> Iterator[str]:
-    text = message.content
+def _without_tries(text: str, calls: int) -> str:
+    """Without numbers of tries, if there were so many calls: nobody needs to tell the agent."""
+    return _TRIES.sub(lambda said: "" if int(said[1]) <= calls else said[0], text)
+
+
+def _unfounded(text: str, known: str) -> Iterator[str]:
     ids = set(_ID.findall(known.upper().replace(" ", "-"))) | set(_ID.findall(known))
     for id in _ID.findall(text):
         if id not in ids and not re.search(_loose(id), known, re.IGNORECASE):

@@ -33,7 +33,7 @@ from selenite.agent.tools import tool as ours
 from selenite.agent.tools.tool import Effect
 from selenite.agent.world.setting import Setting
 from selenite.agent.world.world import Event, World
-from selenite.errors import SeleniteError, StorageError
+from selenite.errors import ConfigError, SeleniteError, StorageError
 
 
 def serve_world(world: World, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -135,6 +135,8 @@ def main(arguments: list[str]) -> int:
 def _extension(corpus: Path | None) -> str:
     if corpus is None:
         return ""
+    if not (corpus / "repository.json").exists():
+        raise ConfigError(f"--corpus {corpus}: has no repository.json; give the folder of a corpus")
     from selenite.agent.synthesis.extension import read_additions
 
     return extend(read_additions(corpus))

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from selenite.agent.tools.tool import Tool
+from selenite.agent.values.kind import LARGEST
 
 NOT_AN_OBJECT = "arguments that are no JSON object"
 """The parameter that stands for all of them. Its value is what the model wrote."""
-
-_LARGEST = 2.0**53  # beyond, whole numbers are not the same to every reader of JSON
 
 
 def read_arguments(text: str, tool: Tool | None) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def _whole(text: str) -> int:
 
 
 def _number(text: str) -> float:
-    if abs(found := float(text)) > _LARGEST:
+    if abs(found := float(text)) > LARGEST:
         raise ValueError(f"{text[:20]} is too large")
     return found
 

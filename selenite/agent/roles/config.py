@@ -67,19 +67,23 @@ class RolesConfig(Config):
         found: tuple[PartConfig, ...] = getattr(self, role.value)
         return found
 
+    @property
+    def most_processes(self) -> int:
+        """That may share the limits of endpoints, so that each has a part of all of them."""
+        limits = (one for endpoint in self._used for one in vars(endpoint.limits(1)).values())
+        return min((limit for limit in limits if limit is not None), default=2**31)
+
     def at_once(self, processes: int) -> int:
         """Requests that each of some processes may have open; 1 where no role is a model's."""
-        used = {part.endpoint for role in Role for part in self.parts(role)} - {None}
-        limits = [self.endpoints[name].limits(processes) for name in used if name]
-        return max(1, sum(limit.at_once for limit in limits))
+        return max(1, sum(endpoint.limits(processes).at_once for endpoint in self._used))
+
+    @property
+    def _used(self) -> list[EndpointConfig]:
+        names = {part.endpoint for role in Role for part in self.parts(role)}
+        return [endpoint for name, endpoint in self.endpoints.items() if name in names]
 
     def decisive(self) -> dict[str, Any]:
         """What a corpus follows from: not how endpoints are reached, nor where answers lie."""
         access: dict[str, Any] = {"__all__": dict.fromkeys(ACCESS, True)}
         unread: dict[str, Any] = {"cache_dir": True, "ledger": True, "endpoints": access}
         return self.model_dump(mode="json", exclude=unread)
-
-    @property
-    def has_models(self) -> bool:
-        """Whether any role is a model's."""
-        return any(part.endpoint is not None for role in Role for part in self.parts(role))

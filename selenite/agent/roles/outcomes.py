@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from selenite.agent.models.failure import OF_ENDPOINT
 from selenite.agent.roles.role import Role
@@ -56,7 +55,7 @@ class Outcomes:
         self.splits.update(other.splits)
 
     def record(self) -> dict[str, Any]:
-        """As a file has it; ``read`` makes the same of it again."""
+        """As a manifest has it."""
         roles = {
             role.value: {
                 "asked": counts.asked,
@@ -68,21 +67,6 @@ class Outcomes:
             for role, counts in sorted(self.by_role.items())
         }
         return {"roles": roles, "splits": dict(sorted(self.splits.items()))}
-
-    @classmethod
-    def read(cls, record: Mapping[str, Any]) -> Self:
-        """From a record."""
-        by_role = {
-            Role(name): RoleCounts(
-                counts["asked"],
-                counts["accepted"],
-                Counter(counts["kept"]),
-                Counter(counts["failed"]),
-                counts["repairs"],
-            )
-            for name, counts in record["roles"].items()
-        }
-        return cls(by_role, Counter(record["splits"]))
 
     @property
     def is_cut_off(self) -> bool:

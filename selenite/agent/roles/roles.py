@@ -30,7 +30,7 @@ class Roles:
         self, mixtures: Mapping[Role, Mixture[BackEnd]], models: Iterable[Model], ledger: Ledger
     ) -> None:
         self.ledger = ledger
-        self.described: Described = {}
+        self.described = Described()
         self._mixtures = mixtures
         self._models = tuple(models)
 

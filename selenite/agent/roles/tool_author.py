@@ -6,6 +6,7 @@ a process asks for each tool once.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,8 +18,29 @@ from selenite.agent.roles.source import Source
 from selenite.agent.roles.wording import Wording
 from selenite.agent.tools.tool import Tool
 
-Described = dict[tuple[str, str], tuple[Tool, Session]]
-"""By domain and name: the tool, and what came of asking for it."""
+
+class Described:
+    """Tools by domain and name, each with what came of asking for it. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[Tool, Session]] = {}
+        self._locks: dict[tuple[str, str], threading.Lock] = {}
+
+    def of(self, tool: Tool, ask: Callable[[], tuple[Tool, Session]]) -> tuple[Tool, Session]:
+        """What ``ask`` gave for a tool the first time. Where an endpoint gave no reply it is asked
+        again for the next task."""
+        place = tool.domain, tool.name
+        with self._locks.setdefault(place, threading.Lock()):
+            if place in self._found:
+                return self._found[place]
+            described, part = ask()
+            if not part.outcomes.is_cut_off:
+                self._found[place] = described, part
+            return described, part
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._found.clear()
 
 
 class ToolAuthor(Protocol):
@@ -61,11 +83,12 @@ class LlmToolAuthor:
 
     def described(self, tool: Tool) -> Tool:
         """The tool with the model's description; its own where that is of no use."""
-        place = tool.domain, tool.name
-        if place not in self._known:
+
+        def asked() -> tuple[Tool, Session]:
             part = self._part(tool)
-            self._known[place] = self._asked(tool, part), part
-        found, part = self._known[place]
+            return self._asked(tool, part), part
+
+        found, part = self._known.of(tool, asked)
         self._session.merge(part)
         return found
 

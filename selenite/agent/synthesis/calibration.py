@@ -10,16 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selenite.agent.roles.judge import MODEL
 from selenite.agent.roles.role import Role
 
 
 def calibrate(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """By defect: episodes played and rejected, recall, precision, and the judges that objected.
 
-    There is no precision where models play the agents: nobody knows whether these are good.
+    Contrasts are judged by code, so that votes of models are left out here. There is no precision
+    where models play agents or worlds: nobody knows which of these episodes are good.
     """
-    is_known = Role.AGENT.value not in manifest["models"]["roles"]
-    wrong = sum(manifest["rejected"].values()) / max(1, manifest["tasks"])
+    played = manifest.get("models", {"roles": {}})["roles"].keys()
+    is_known = not {Role.AGENT.value, Role.TOOL_WORLD.value} & played
+    by_code = sum(count for name, count in manifest["rejected"].items() if name != MODEL)
+    wrong = by_code / max(1, manifest["tasks"])
     return {
         defect: _row(reasons, wrong if is_known else None)
         for defect, reasons in manifest["contrasts"].items()

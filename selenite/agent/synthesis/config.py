@@ -12,17 +12,13 @@ from selenite import atomic
 from selenite.agent.roles.config import RolesConfig
 from selenite.config import Config
 
-_AGENT = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 _MAKERS = (
-    *("randomness.py", "rows.py"),
-    *("values", "ontology", "tools", "world", "tasks", "users", "episodes", "judges"),
-    *("models", "roles"),
-    *(
-        "synthesis/extension.py",
-        "synthesis/shards.py",
-        "synthesis/splits.py",
-        "synthesis/duplicates.py",
-    ),
+    *("chat/openai_form.py", "agent/randomness.py", "agent/rows.py"),
+    *("agent/values", "agent/ontology", "agent/tools", "agent/world", "agent/tasks"),
+    *("agent/users", "agent/episodes", "agent/judges", "agent/models", "agent/roles"),
+    *("agent/synthesis/extension.py", "agent/synthesis/shards.py"),
+    *("agent/synthesis/splits.py", "agent/synthesis/duplicates.py"),
 )
 
 
@@ -60,11 +56,11 @@ class SynthesisConfig(Config):
         return {**self.model_dump(mode="json", exclude=unread), "roles": self.roles.decisive()}
 
 
-def sources_digest(agent: Path = _AGENT) -> str:
-    """SHA-256 of the code and the vocabularies that make a corpus; ``agent`` is their package."""
-    found = [path for name in _MAKERS for path in (agent / name, *(agent / name).rglob("*"))]
+def sources_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 of the code and the vocabularies that make a corpus; ``package`` is selenite's."""
+    found = [path for name in _MAKERS for path in (package / name, *(package / name).rglob("*"))]
     names = sorted(
-        path.relative_to(agent).as_posix() for path in found if path.suffix in (".py", ".toml")
+        path.relative_to(package).as_posix() for path in found if path.suffix in (".py", ".toml")
     )
-    lines = (f"{atomic.sha256(agent / name)} {name}\n" for name in names)
+    lines = (f"{atomic.sha256(package / name)} {name}\n" for name in names)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -136,7 +136,7 @@ def _values(found: Mapping[str, Any]) -> str:
 
 def _judges(found: Mapping[str, Any]) -> str:
     if not found:
-        return "<p>No episode was spoilt on purpose.</p>"
+        return "<p>No contrasts: none were asked for, or the corpus is not finished.</p>"
     rows = [
         (
             defect.replace("_", " "),

@@ -30,6 +30,7 @@ class Proposed:
     """What came of asking for archetypes."""
 
     asked: int = 0
+    cut_off: int = 0  # of these, for which an endpoint gave no reply
     additions: list[Addition] = field(default_factory=list)
     outcomes: Outcomes = field(default_factory=Outcomes)
 
@@ -51,7 +52,7 @@ def propose(config: SynthesisConfig, watch: Callable[[Proposed], None]) -> Propo
     path = config.out_dir / ARCHETYPES
     if path.exists():
         return read_json(path, Proposed)
-    found, failed = Proposed(), 0
+    found = Proposed()
     with (
         open_roles(config.roles, config.seed) as roles,
         ThreadPoolExecutor(config.roles.at_once(processes=1)) as pool,
@@ -62,11 +63,11 @@ def propose(config: SynthesisConfig, watch: Callable[[Proposed], None]) -> Propo
             return _propose(config, roles, place, range(place, config.archetypes, count))
 
         for part in pool.map(of_category, range(min(count, config.archetypes))):
-            failed += part.outcomes.is_cut_off
-            if failed > config.most_failed * config.archetypes:
-                pool.shutdown(cancel_futures=True)
-                raise outage("archetypes", failed, config.archetypes, part.outcomes)
             found.asked += part.asked
+            found.cut_off += part.cut_off
+            if found.cut_off > config.most_failed * config.archetypes:
+                pool.shutdown(cancel_futures=True)
+                raise outage("archetypes", found.cut_off, config.archetypes, part.outcomes)
             found.additions += part.additions
             found.outcomes.add(part.outcomes)
             watch(found)
@@ -79,6 +80,7 @@ def _propose(config: SynthesisConfig, roles: Roles, place: int, numbers: Sequenc
     for number in numbers:
         proposal, outcomes = propose_archetype(category, roles, config.seed, number)
         part.asked += 1
+        part.cut_off += outcomes.is_cut_off
         part.outcomes.add(outcomes)
         if proposal is not None:
             part.additions.append(proposal.lines)

@@ -87,6 +87,7 @@ class _Admitted:
     """The repository's file."""
 
     seed: int
+    extension: str  # of the archetypes
     tried: int
     tools: int
     signatures: int
@@ -130,9 +131,13 @@ def synthesize(config: SynthesisConfig, watch: Watch = lambda progress: None) ->
     proposed = _archetypes(config, watch)
     extension, workers = extend(proposed.additions), _num_workers(config)
     with ProcessPoolExecutor(workers, initializer=extend, initargs=(proposed.additions,)) as pool:
-        numbers = _repository(config, extension, pool, watch)
-        place = Place(numbers, extension)
-        tally = _shards(config, place, pool, workers, watch)
+        try:
+            numbers = _repository(config, extension, pool, watch)
+            place = Place(numbers, extension)
+            tally = _shards(config, place, pool, workers, watch)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # not after all that is still to come
+            raise
     removed = _duplicates(config, extension, watch)
     tally.outcomes.add(proposed.outcomes)
     manifest = _Manifest(
@@ -177,9 +182,12 @@ def trajectories(out_dir: Path, split: str | None = None) -> Iterator[dict[str, 
 
 
 def read_manifest(out_dir: Path) -> dict[str, Any] | None:
-    """Of a corpus; None where it is not finished. Raises ``DataError`` for one that is broken."""
+    """Of a corpus, of whatever version made it; None where it is not finished.
+
+    Raises ``DataError`` for one that is broken.
+    """
     path = out_dir / _MANIFEST
-    return vars(read_json(path, _Manifest)) if path.exists() else None
+    return read_json(path, dict[str, Any]) if path.exists() else None
 
 
 def _shard_paths(out_dir: Path) -> list[Path]:
@@ -231,7 +239,7 @@ def _remove(path: Path) -> None:
 def _num_workers(config: SynthesisConfig) -> int:
     """No more than there is work or cores for."""
     jobs = max(-(-config.domains // _CHUNK), num_shards(config))
-    return min(config.workers, jobs, os.cpu_count() or 1)
+    return min(config.workers, jobs, os.cpu_count() or 1, config.roles.most_processes)
 
 
 def _archetypes(config: SynthesisConfig, watch: Watch) -> Proposed:
@@ -249,7 +257,8 @@ def _repository(config: SynthesisConfig, extension: str, pool: Executor, watch: 
     path, tools_path = config.out_dir / _REPOSITORY, config.out_dir / _TOOLS
     if path.exists():
         known = read_json(path, _Admitted)
-        if tools_path.is_file() and atomic.sha256(tools_path) == known.sha256:
+        is_whole = tools_path.is_file() and atomic.sha256(tools_path) == known.sha256
+        if is_whole and known.extension == extension:
             return known.numbers
     numbers = range(config.domains)
 
@@ -273,6 +282,7 @@ def _repository(config: SynthesisConfig, extension: str, pool: Executor, watch: 
     ]
     found = _Admitted(
         seed=config.seed,
+        extension=extension,
         tried=config.domains,
         tools=repository.num_tools,
         signatures=len(repository.signatures),
@@ -289,7 +299,7 @@ def _shards(
 ) -> Tally:
     """Makes the shards that are not there whole. Duplicates were found among others then."""
     whole, count = Tally(-1), num_shards(config)
-    known = [known_shard(config, number) for number in range(count)]
+    known = [known_shard(config, place.extension, number) for number in range(count)]
     missing = [number for number, tally in enumerate(known) if tally is None]
     if missing:
         _remove(config.out_dir / _DUPLICATES)
@@ -341,7 +351,10 @@ def _same_origin(config: SynthesisConfig, sources: str) -> None:
     path, origin = config.out_dir / _SETTINGS, {**config.decisive(), "sources": sources}
     remedy = "choose another out_dir, or remove that one"
     if not path.exists():
-        if any((config.out_dir / name).exists() for name in (_REPOSITORY, "shards", _MANIFEST)):
+        if any(
+            (config.out_dir / name).exists()
+            for name in (ARCHETYPES, _REPOSITORY, "shards", _MANIFEST)
+        ):
             raise DataError(f"{path} is missing: nothing says what the corpus is of; {remedy}")
         atomic.write_text(path, json.dumps(origin, indent=1))
         return

@@ -48,6 +48,7 @@ class Tally:
     """What came of a shard. Contrasts are counted by defect and by who objected ("": nobody)."""
 
     number: int
+    extension: str = ""  # of the archetypes that its domains evolved from
     tasks: int = 0
     kept: int = 0
     classes: Counter[str] = field(default_factory=Counter)
@@ -83,14 +84,15 @@ def rows_names(number: int) -> tuple[str, str]:
     return f"shards/{number:05d}.jsonl.zst", f"contrasts/{number:05d}.jsonl.zst"
 
 
-def known_shard(config: SynthesisConfig, number: int) -> Tally | None:
+def known_shard(config: SynthesisConfig, extension: str, number: int) -> Tally | None:
     """The tally of a shard whose files are as it says; None: the shard has to be made."""
     try:
         tally = read_json(tally_path(config, number), Tally)
         digests = {name: atomic.sha256(config.out_dir / name) for name in rows_names(number)}
     except (DataError, OSError):
         return None
-    return tally if tally.sha256 == digests else None
+    is_whole = tally.sha256 == digests and tally.extension == extension
+    return tally if is_whole else None
 
 
 def make_shard(config: SynthesisConfig, place: Place, processes: int, number: int) -> Tally:
@@ -99,10 +101,10 @@ def make_shard(config: SynthesisConfig, place: Place, processes: int, number: in
     Raises ``EndpointError``, and writes nothing, where endpoints fail for too many tasks: what is
     lost to them would not come back.
     """
-    known = known_shard(config, number)
+    known = known_shard(config, place.extension, number)
     if known is not None:
         return known
-    tally = Tally(number)
+    tally = Tally(number, place.extension)
     good, bad = [], []
     for played in _play(config, place, processes, number):
         _count(played, tally)
@@ -138,8 +140,8 @@ def _play(config: SynthesisConfig, place: Place, processes: int, number: int) ->
     ):
 
         def play_one(task_number: int) -> _Played:
-            row = config.tasks_per_domain
-            task = make_task(config.seed, task_number, place.domains, row, place.extension)
+            turn = config.tasks_per_domain
+            task = make_task(config.seed, task_number, place.domains, turn, place.extension)
             trajectory, outcomes = play_roles(task, roles, task_number)
             verdict, votes = judge_roles(trajectory, roles, task_number)
             outcomes.add(votes)

@@ -64,7 +64,8 @@ RECIPES: Mapping[TaskClass, Recipe] = {
     TaskClass.CONFLICT: Recipe(0.04, (single.update, single.move), variations.conflict),
     TaskClass.MUST_ASK: Recipe(0.12, (single.create, single.update), variations.must_ask),
     TaskClass.NO_TOOL: Recipe(0.10, (refusals.no_tool, refusals.chat)),
-    TaskClass.FORBIDDEN: Recipe(0.06, (refusals.forbidden, refusals.forbidden, refusals.denied)),
+    TaskClass.FORBIDDEN: Recipe(0.04, (refusals.forbidden,)),
+    TaskClass.DENIED: Recipe(0.02, (refusals.denied,)),
     TaskClass.INJECTION: Recipe(
         0.03, (questions.fact, several.conditional, several.all_that_match), variations.injection
     ),

@@ -25,6 +25,7 @@ class TaskClass(StrEnum):
     MUST_ASK = "must_ask"
     NO_TOOL = "no_tool"
     FORBIDDEN = "forbidden"
+    DENIED = "denied"
     INJECTION = "injection"
     PARTIAL = "partial"
     CHANGE_OF_MIND = "change_of_mind"

@@ -63,14 +63,15 @@ def joined(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-_LARGEST = 2**53  # beyond, whole numbers are not the same to every reader of JSON
+LARGEST = 2**53
+"""Beyond, whole numbers are not the same to every reader of JSON."""
 
 
 def is_number(value: Value) -> bool:
     """What JSON schema calls a number, if every reader of JSON reads the same; in Python True,
     Infinity and NaN are some, too."""
     is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_one and -_LARGEST <= value <= _LARGEST
+    return is_one and -LARGEST <= value <= LARGEST
 
 
 def is_integer(value: Value) -> bool:

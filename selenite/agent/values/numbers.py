@@ -91,7 +91,7 @@ class Measure(Kind):
         return is_number(value)
 
     def canonical(self, value: Value) -> Value:
-        return float(value)
+        return float(value) + 0.0  # -0.0 is 0.0
 
     def draw(self, rng: random.Random, today: date) -> Value:
         return round(rng.uniform(self.least, self.most), self.places)
@@ -124,7 +124,7 @@ class Money(Kind):
         return is_number(value) and value >= 0
 
     def canonical(self, value: Value) -> Value:
-        return float(value)
+        return float(value) + 0.0  # -0.0 is 0.0
 
     def draw(self, rng: random.Random, today: date) -> Value:
         amount = rng.uniform(self.least, self.most)

@@ -54,8 +54,9 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_file(path: Path) -> None:
     config = load(RolesConfig, path, ["user.1.max_tokens=99"])
-    assert config.has_models
-    assert not RolesConfig().has_models
+    assert (config.at_once(1), config.at_once(4)) == (16, 4)
+    assert (config.most_processes, RolesConfig().most_processes > 1000) == (8, True)
+    assert RolesConfig().at_once(1) == 1
     with open_roles(config, seed=3) as roles:
         users = [roles.of(Role.USER, number) for number in range(400)]
         small = next(user for user in users if user)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -209,16 +212,54 @@ def test_code_and_models_share_the_items() -> None:
     assert set(by) == {"", "user", "agent", "agent+user"}
 
 
-def test_outcomes_are_written_and_read() -> None:
+def test_outcomes_add_up() -> None:
     _, outcomes, _ = played(without_conflicts(0, 2), *PLAYING)
     outcomes.of(Role.USER).kept["lost_value"] += 2
-    assert Outcomes.read(outcomes.record()) == outcomes
     with pytest.raises(AssertionError):
         outcomes.check_integrity()
-    twice = Outcomes.read(outcomes.record())
-    twice.add(outcomes)
+    twice = Outcomes()
+    for _ in range(2):
+        twice.add(outcomes)
     assert twice.of(Role.USER).kept["lost_value"] == 4
     assert twice.splits == {"3-0": 4}
+
+
+def test_threads_ask_for_the_description_of_a_tool_once() -> None:
+    """Without a cache, and although no two answers are the same."""
+    given = itertools.count()
+
+    def reply(body: dict[str, object]) -> Answer:
+        time.sleep(0.01)
+        return text({"text": f"{original(body)} {ADDED * (1 + next(given) % 3)}"})
+
+    numbers = [number for number in range(400) if task_of(number).setting.domain == 3][:8]
+    with (
+        roles_by(reply, Role.TOOL_AUTHOR) as (roles, server),
+        ThreadPoolExecutor(8) as pool,
+    ):
+        played = list(pool.map(lambda n: play_roles(task_of(n), roles, n)[0], numbers))
+        offered = {tool.name: tool.description for t in played for tool in t.tools}
+        assert len(played) == 8
+        assert all(tool.description == offered[tool.name] for t in played for tool in t.tools)
+        assert len(server.requests) >= len(offered)
+        asked = Counter(json.dumps(body) for _, body in server.requests)
+        assert max(asked.values()) == 1
+
+
+def test_a_description_that_was_cut_off_is_asked_for_again() -> None:
+    broken = True
+
+    def reply(body: dict[str, object]) -> Answer:
+        return Answer(status=503) if broken else text({"text": ADDED + original(body)})
+
+    with roles_by(reply, Role.TOOL_AUTHOR, retries=0) as (roles, _):
+        lost, outcomes = play_roles(task_of(0), roles, 0)
+        assert outcomes.is_cut_off
+        broken = False
+        found, outcomes = play_roles(task_of(0), roles, 0)
+        assert not outcomes.is_cut_off
+    assert not any(tool.description.startswith(ADDED) for tool in lost.tools)
+    assert all(tool.description.startswith(ADDED) for tool in found.tools)
 
 
 def test_threads_may_share_the_roles() -> None:
