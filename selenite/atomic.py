@@ -82,7 +82,11 @@ def is_alive(process: int) -> bool:
         return False
     except PermissionError:  # another user's
         return True
-    return True
+    try:  # one that was killed keeps its number until its parent looks
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state != "Z"
 
 
 def sync(path: Path) -> None:

@@ -93,9 +93,11 @@ def test_a_folder_is_described_file_by_file(tmp_path: Path) -> None:
 def test_parts_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
+    unseen = subprocess.Popen([sys.executable, "-c", ""])  # that ended, and nobody looked
+    os.waitid(os.P_PID, unseen.pid, os.WEXITED | os.WNOWAIT)
     folder = tmp_path / "a"
     folder.mkdir()
-    for owner in (gone.pid, 10**30, os.getpid(), os.getppid(), 1, "x"):
+    for owner in (gone.pid, unseen.pid, 10**30, os.getpid(), os.getppid(), 1, "x"):
         (folder / f".rows.bin.{owner}.part").touch()
     (folder / "rows.part").touch()
     remove_parts(tmp_path)
@@ -106,3 +108,4 @@ def test_parts_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
         ".rows.bin.1.part",
         f".rows.bin.{os.getppid()}.part",
     }
+    unseen.wait()

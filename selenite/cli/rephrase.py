@@ -20,6 +20,7 @@ def rephrase(
     from selenite.agent.rephrasing.config import RephrasingConfig
     from selenite.agent.rephrasing.pipeline import rephrase as run
     from selenite.agent.rephrasing.tally import Tally
+    from selenite.agent.workers import leaving_at_once
     from selenite.clock import SystemClock
     from selenite.config import load
     from selenite.log import CONSOLE
@@ -31,7 +32,7 @@ def rephrase(
         MofNCompleteColumn(),
         TextColumn("{task.fields[outcome]}"),
     )
-    with Progress(*columns, console=CONSOLE) as bars:
+    with leaving_at_once(), Progress(*columns, console=CONSOLE) as bars:
         tasks = {
             stage: bars.add_task(stage, total=None, outcome="") for stage in ("documents", "shards")
         }
@@ -41,6 +42,8 @@ def rephrase(
             bars.update(tasks[stage], completed=done, total=total or None, outcome=outcome)
 
         manifest = run(settings, SystemClock(), watch)
+        for task in tasks.values():
+            bars.update(task, total=bars.tasks[task].completed)
     dropped = ", ".join(f"{name} {number:,}" for name, number in manifest["dropped"].items())
     typer.echo(
         f"{settings.out_dir}: {manifest['kept']:,} of {manifest['rephrasings']:,} rephrasings "

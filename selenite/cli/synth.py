@@ -24,16 +24,21 @@ def make(
     from selenite.agent.synthesis.config import SynthesisConfig
     from selenite.agent.synthesis.dashboard import Dashboard
     from selenite.agent.synthesis.pipeline import synthesize
+    from selenite.agent.workers import leaving_at_once
     from selenite.clock import SystemClock
     from selenite.config import load
 
     settings = load(SynthesisConfig, config, overrides or [])
-    with Dashboard(sys.stderr.isatty(), SystemClock()) as dashboard:
+    with leaving_at_once(), Dashboard(sys.stderr.isatty(), SystemClock()) as dashboard:
         manifest = synthesize(settings, dashboard.show)
+    turns = -(-settings.tasks // settings.tasks_per_domain)
     typer.echo(
         f"{settings.out_dir}: {manifest['trajectories']:,} trajectories of {manifest['tasks']:,} "
-        f"tasks in {manifest['domains']:,} domains"
+        f"tasks in {min(turns, manifest['domains']):,} of {manifest['domains']:,} domains"
     )
+    for role, counts in manifest["models"]["roles"].items():
+        if not counts["accepted"]:
+            typer.echo(f"warning: {role}: nothing that its models gave is of use", err=True)
 
 
 @synth.command()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from html import unescape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from selenite.agent import workers
 from selenite.agent.ontology.acceptance import admit, build, examine
 from selenite.agent.rows import read_rows, write_rows
 from selenite.agent.synthesis import pipeline, shards
@@ -252,12 +255,12 @@ def test_no_more_workers_than_jobs_and_cores(
 ) -> None:
     asked = list[int]()
 
-    class Pool(pipeline.ProcessPoolExecutor):
+    class Pool(workers.ProcessPoolExecutor):
         def __init__(self, max_workers: int, **options: Any) -> None:
             asked.append(max_workers)
             super().__init__(min(max_workers, 2), **options)
 
-    monkeypatch.setattr(pipeline, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
     for cores, changes in ((64, {}), (3, {}), (None, {}), (64, {"domains": 40})):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         folder = shutil.copytree(corpus, tmp_path / str(len(asked)))
@@ -379,7 +382,10 @@ def test_show(corpus: Path, tmp_path: Path) -> None:
     html = page.read_text()
     assert html.startswith("<!DOCTYPE html>")
     assert "http" not in html.replace("http://www.w3.org", "")  # nothing is loaded
-    for name in ("nothing", "3-999999", "commerce-9999"):
+    shown = unescape(re.sub(r"<[^>]+>", "", html))
+    assert all(event["tool"] in shown for event in row["events"])
+    assert row["messages"][-1]["content"][:40] in " ".join(re.sub(r"[│\s]+", " ", shown).split())
+    for name in ("nothing", "3-999999", "commerce-9999", f"foo-{number:04d}"):
         result = CliRunner().invoke(app, ["synth", "show", str(corpus), name])
         assert isinstance(result.exception, ConfigError)
 

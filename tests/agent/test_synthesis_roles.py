@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.agent.models.stub import answer
 from tests.agent.roles.stub import ADDED, ARCHETYPE, config_of, original, text
 from tests.agent.test_synthesis import digests
 from tests.fixtures.scripted_server import Answer, ScriptedServer, scripted_server
+from tests.fixtures.server import free_port
 
 WORDING = (Role.TASK_AUTHOR, Role.TOOL_AUTHOR, Role.AGENT_AUTHOR, Role.USER)
 ROLES = (Role.DOMAIN_AUTHOR, *WORDING, Role.JUDGE)
@@ -39,7 +41,7 @@ class Author:
     is_broken: bool = False
 
     def __call__(self, body: dict[str, Any]) -> Answer:
-        if self.is_broken:
+        if self.is_broken and body["messages"][-1]["content"] != "Hello.":  # not when it is checked
             return Answer(status=503)
         if body["model"] == Role.JUDGE:
             return text({"reason": "It did what was wanted.", "verdict": True})
@@ -206,6 +208,28 @@ def test_how_an_endpoint_is_reached_does_not_matter_and_its_model_does(
     assert synthesize(with_(base_url="http://127.0.0.1:9", at_once=2, retries=3))["tasks"] == 15
     with pytest.raises(ConfigError, match=r"other settings \(roles\)"):
         synthesize(with_(model="another"))
+
+
+def test_an_endpoint_that_is_not_there_is_said_before_anything_is_made(
+    author: Author, tmp_path: Path
+) -> None:
+    config = make(author, tmp_path, Role.USER)
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    endpoint = config.roles.endpoints["user"].model_copy(update={"base_url": nowhere, "retries": 5})
+    roles = config.roles.model_copy(update={"endpoints": {"user": endpoint}})
+    begun = time.monotonic()
+    with pytest.raises(EndpointError, match=f"{nowhere}, user: connection: .*see to the endpoint"):
+        synthesize(config.model_copy(update={"roles": roles}))
+    assert time.monotonic() - begun < 10
+    assert not (tmp_path / "out" / "repository.json").exists()
+
+
+def test_proposals_of_which_none_is_of_use_are_not_kept(tmp_path: Path) -> None:
+    with scripted_server(lambda path, body: text({**ARCHETYPE, "fields": ["x", "y"]})) as server:
+        config = make(Author(server), tmp_path, Role.DOMAIN_AUTHOR, archetypes=3)
+        with pytest.raises(DataError, match=r"none of 3 proposals can be used .*unreadable"):
+            synthesize(config)
+    assert not (tmp_path / "out" / "archetypes.json").exists()
 
 
 def test_a_missing_key_is_said_before_anything_is_made(author: Author, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ class ScriptedAgent:
             self.did_spoil = True
             return "Done. It is now taken care of, as you asked."
         if phase.report:
-            is_done = bool(written - {"escalation"})
+            is_done = bool(written - {"escalation"}) and phase.is_whole
             said.append(phrase("report" if is_done else "fact", self._rng, report=phase.report))
         values: dict[str, list[str]] = {}  # those of one name in one sentence
         for answer in phase.answers:

@@ -9,6 +9,7 @@ what was done can be judged afterwards: the same calls on the same world have th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -113,15 +114,15 @@ def event_line(event: Event) -> str:
 def main(arguments: list[str]) -> int:
     """Serves the world that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m selenite.agent.mcp.serve")
-    parser.add_argument("--seed", type=int, required=True, help="of the repository of domains")
+    parser.add_argument("--seed", type=int, help="of the repository; not with a corpus")
     parser.add_argument("--domain", type=int, required=True, help="number of the domain")
     parser.add_argument("--world", type=int, default=0, help="seed of its records and its day")
-    parser.add_argument("--corpus", type=Path, help="whose archetypes the domain has, too")
+    parser.add_argument("--corpus", type=Path, help="a corpus that has the domain")
     parser.add_argument("--events", type=Path, help="a file to which each event is appended")
     given = parser.parse_args(arguments)
     try:
-        extension = _extension(given.corpus)
-        world = Setting(given.seed, given.domain, given.world, extension=extension).open()
+        setting = _setting(given.corpus, given.seed, given.domain)
+        world = dataclasses.replace(setting, world=given.world).open()
         if given.events is None:
             serve_world(world)
         else:
@@ -132,14 +133,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _extension(corpus: Path | None) -> str:
+def _setting(corpus: Path | None, seed: int | None, domain: int) -> Setting:
+    """Of a corpus, or of a seed alone."""
+    if (corpus is None) == (seed is None):
+        raise ConfigError("give either --seed or --corpus, which has one")
+    if domain < 0:
+        raise ConfigError(f"--domain {domain}: must be 0 or more")
     if corpus is None:
-        return ""
-    if not (corpus / "repository.json").exists():
-        raise ConfigError(f"--corpus {corpus}: has no repository.json; give the folder of a corpus")
+        return Setting(seed or 0, domain, 0)
     from selenite.agent.synthesis.extension import read_additions
+    from selenite.agent.synthesis.pipeline import read_admitted
 
-    return extend(read_additions(corpus))
+    repository = read_admitted(corpus)
+    if domain not in repository.numbers:
+        raise ConfigError(f"--domain {domain}: is not among those that {corpus} admitted")
+    return Setting(repository.seed, domain, 0, extension=extend(read_additions(corpus)))
 
 
 def _serve_recorded(world: World, path: Path) -> None:

@@ -69,6 +69,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        self.last_failure = ""  # of a call, for people; "": none failed
         self._path = path
         self._guard = threading.Lock()
         self._all = Totals()
@@ -86,6 +87,7 @@ class Ledger:
             outcome = OK
         except ModelError as failure:
             outcome, detail = failure.reason.value, failure.detail
+            self.last_failure = f"{name}, {model}: {outcome}: {detail}"
             raise
         finally:
             self._write(entry.line(outcome, detail, clock.now() - started), name)

@@ -42,7 +42,7 @@ class RephrasingConfig(Config):
     """Rephrasings of documents. All but ``workers`` and the access to models decides the bytes."""
 
     out_dir: Path
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     sources: tuple[Source, ...] = Field(min_length=1)  # as in data
     max_bytes: int | None = Field(default=20_000_000, ge=1)  # of text, shared among the sources
     split: SplitConfig | None = SplitConfig()  # what it holds out is not rephrased; None: all is

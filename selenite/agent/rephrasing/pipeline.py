@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import repeat
@@ -22,6 +23,7 @@ from selenite.agent.rephrasing.config import RephrasingConfig
 from selenite.agent.rephrasing.intake import Intake, num_shards, take_in
 from selenite.agent.rephrasing.shards import make_shard
 from selenite.agent.rephrasing.tally import Tally
+from selenite.agent.workers import processes, threads
 from selenite.clock import Clock
 from selenite.errors import ConfigError
 
@@ -65,11 +67,9 @@ def _shards(config: RephrasingConfig, intake: Intake, clock: Clock, watch: Watch
     return whole
 
 
-def _pool(config: RephrasingConfig) -> Executor:
+def _pool(config: RephrasingConfig) -> AbstractContextManager[Executor]:
     """Models are waited for, by threads that share limits and ledger; rules are work."""
-    if config.uses_models:
-        return ThreadPoolExecutor(config.workers)
-    return ProcessPoolExecutor(config.workers)
+    return threads(config.workers) if config.uses_models else processes(config.workers)
 
 
 def _manifest(config: RephrasingConfig, intake: Intake, tally: Tally) -> dict[str, Any]:

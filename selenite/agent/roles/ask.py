@@ -71,7 +71,7 @@ def ask(
             session.reject(source.role, fallback, found.why.value)
             return None
         repairs += 1
-        session.outcomes.of(source.role).repairs += 1
+        session.outcomes.of(source.role).objections += 1
         said = f"That cannot be used: {found.detail}. Answer again, with JSON alone."
         turns.append(Message("assistant", json.dumps(proposal, ensure_ascii=False)))
         turns.append(Message("user", said))

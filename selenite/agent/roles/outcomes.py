@@ -26,7 +26,7 @@ class RoleCounts:
     accepted: int = 0
     kept: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
-    repairs: int = 0  # objections of code that the model was told of
+    objections: int = 0  # of code, that the model was told of
 
     def add(self, other: RoleCounts) -> None:
         """Takes other counts in."""
@@ -34,7 +34,7 @@ class RoleCounts:
         self.accepted += other.accepted
         self.kept.update(other.kept)
         self.failed.update(other.failed)
-        self.repairs += other.repairs
+        self.objections += other.objections
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Outcomes:
                 "accepted": counts.accepted,
                 "kept": dict(sorted(counts.kept.items())),
                 "failed": dict(sorted(counts.failed.items())),
-                "repairs": counts.repairs,
+                "objections": counts.objections,
             }
             for role, counts in sorted(self.by_role.items())
         }

@@ -9,15 +9,19 @@ from typing import Self
 from selenite.agent.models.cache import Cache
 from selenite.agent.models.config import EndpointConfig
 from selenite.agent.models.endpoint import Endpoint
+from selenite.agent.models.failure import OF_ENDPOINT, ModelError, Reason
 from selenite.agent.models.ledger import Ledger
 from selenite.agent.models.mixture import Mixture
 from selenite.agent.models.model import Model
 from selenite.agent.models.rate import RateLimiter
+from selenite.agent.models.retry import RetryPolicy
 from selenite.agent.roles.config import JudgeConfig, PartConfig, RolesConfig
 from selenite.agent.roles.role import Role
 from selenite.agent.roles.source import Source
 from selenite.agent.roles.tool_author import Described
 from selenite.clock import Clock, SystemClock
+from selenite.errors import EndpointError
+from selenite.types import Message
 
 BackEnd = Source | None
 """Of a role; None: the programmatic one."""
@@ -27,16 +31,35 @@ class Roles:
     """Who takes each role of an item, by the item's number. Threads may share it."""
 
     def __init__(
-        self, mixtures: Mapping[Role, Mixture[BackEnd]], models: Iterable[Model], ledger: Ledger
+        self,
+        mixtures: Mapping[Role, Mixture[BackEnd]],
+        models: Iterable[Model],
+        checks: Iterable[Model],
+        ledger: Ledger,
     ) -> None:
         self.ledger = ledger
         self.described = Described()
         self._mixtures = mixtures
-        self._models = tuple(models)
+        self._checks = tuple(checks)
+        self._models = (*models, *self._checks)
 
     def of(self, role: Role, number: int) -> BackEnd:
         """The back end that takes a role of item ``number``."""
         return self._mixtures[role].of(number)
+
+    def check_endpoints(self) -> None:
+        """Asks each endpoint something once, or its cache; raises ``EndpointError`` where there is
+        no reply."""
+        for checked in self._checks:
+            try:
+                checked.complete([Message("user", "Hello.")], max_tokens=16, seed=0)
+            except ModelError as failure:
+                if failure.reason in OF_ENDPOINT - {Reason.EMPTY}:
+                    endpoint = checked.endpoint
+                    raise EndpointError(
+                        f"{endpoint.base_url}, {endpoint.model}: {failure.reason}: "
+                        f"{failure.detail}; see to the endpoint, and run the same command again"
+                    ) from failure
 
     def close(self) -> None:
         """Closes connections and the ledger."""
@@ -88,7 +111,9 @@ def open_roles(
         )
         for role in Role
     }
-    return Roles(mixtures, models.values(), ledger)
+    used = {name for name, _, _ in models}
+    checks = [opened.check() for name, opened in endpoints.items() if name in used]
+    return Roles(mixtures, models.values(), checks, ledger)
 
 
 class _Opened:
@@ -112,13 +137,20 @@ class _Opened:
 
     def model(self, role: Role, repairs: int) -> Model:
         """A model, under the role's name in the ledger."""
+        return self._model(role.value, self._retry, repairs)
+
+    def check(self) -> Model:
+        """One that is not patient."""
+        return self._model("check", RetryPolicy(retries=0), 0)
+
+    def _model(self, name: str, retry: RetryPolicy, repairs: int) -> Model:
         return Model(
             self._endpoint,
-            role.value,
+            name,
             cache=self._cache,
             ledger=self._ledger,
             limiter=self._limiter,
-            retry=self._retry,
+            retry=retry,
             repairs=repairs,
             clock=self._clock,
         )

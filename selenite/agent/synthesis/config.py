@@ -26,7 +26,7 @@ class SynthesisConfig(Config):
     """A corpus: everything in it follows from these, whatever the number of workers."""
 
     out_dir: Path
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     domains: int = Field(default=1000, ge=1)  # that are tried; some are not admitted
     tasks: int = Field(default=20_000, ge=1)
     tasks_per_domain: int = Field(default=20, ge=1)  # in a row, before the next domain's turn

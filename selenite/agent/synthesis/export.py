@@ -27,8 +27,11 @@ def export(rows: Iterable[Row], path: Path, form: str, tokenizer: Path | None = 
         tokenizer: of ``tokens``: the directory of a tokenizer with a chat template.
 
     The file appears whole or not at all, unless it is a pipe. Raises ``ConfigError`` for another
-    form, and for tokens without a tokenizer, ``StorageError`` when the disk refuses.
+    form, for tokens without a tokenizer and a tokenizer without tokens, ``StorageError`` when the
+    disk refuses.
     """
+    if tokenizer is not None and form != "tokens":
+        raise ConfigError(f"tokenizer={tokenizer}: is for form=tokens, and form is {form}")
     write = _writer(form, tokenizer)
     if path.is_dir():
         raise StorageError(f"{path}: is a folder; give the name of a file in it")

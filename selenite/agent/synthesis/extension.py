@@ -7,7 +7,6 @@ worked on side by side. So what is proposed does not depend on the number of req
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from pathlib import Path
 
@@ -21,6 +20,8 @@ from selenite.agent.roles.play import propose_archetype
 from selenite.agent.roles.roles import Roles, open_roles
 from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.shards import outage, read_json
+from selenite.agent.workers import threads
+from selenite.errors import DataError
 
 ARCHETYPES = "archetypes.json"
 
@@ -47,16 +48,15 @@ def read_additions(out_dir: Path) -> list[Addition]:
 def propose(config: SynthesisConfig, watch: Callable[[Proposed], None]) -> Proposed:
     """Asks for the archetypes of a corpus, unless they are there.
 
-    Raises ``EndpointError``, and writes nothing, where endpoints fail for too many.
+    Raises ``EndpointError``, and writes nothing, where endpoints fail for too many; ``DataError``
+    where none of them can be used.
     """
     path = config.out_dir / ARCHETYPES
     if path.exists():
         return read_json(path, Proposed)
     found = Proposed()
-    with (
-        open_roles(config.roles, config.seed) as roles,
-        ThreadPoolExecutor(config.roles.at_once(processes=1)) as pool,
-    ):
+    at_once = config.roles.at_once(processes=1)
+    with open_roles(config.roles, config.seed) as roles, threads(at_once) as pool:
         count = len(categories())
 
         def of_category(place: int) -> Proposed:
@@ -66,11 +66,16 @@ def propose(config: SynthesisConfig, watch: Callable[[Proposed], None]) -> Propo
             found.asked += part.asked
             found.cut_off += part.cut_off
             if found.cut_off > config.most_failed * config.archetypes:
-                pool.shutdown(cancel_futures=True)
-                raise outage("archetypes", found.cut_off, config.archetypes, part.outcomes)
+                last = roles.ledger.last_failure
+                raise outage("archetypes", found.cut_off, config.archetypes, last)
             found.additions += part.additions
             found.outcomes.add(part.outcomes)
             watch(found)
+    if not found.additions:
+        raise DataError(
+            f"archetypes: none of {found.asked} proposals can be used "
+            f"({found.outcomes.record()['roles']}); ask a better model, or leave archetypes out"
+        )
     atomic.write_bytes(path, TypeAdapter(Proposed).dump_json(found, indent=1))
     return found
 

@@ -24,6 +24,7 @@ from selenite.agent.synthesis.benchmark_files import read_benchmark
 from selenite.agent.synthesis.diversity import read_repository
 from selenite.agent.synthesis.leak_search import Kind, Overlap, Row, Search
 from selenite.agent.synthesis.pipeline import trajectories
+from selenite.errors import DataError
 
 LEAKS = "leaks.json"
 
@@ -87,10 +88,16 @@ def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
     """Compares the trajectories, contrasts and tools of a corpus with a benchmark's files.
 
     Raises ``ConfigError`` for a path that is missing, ``DataError`` for a benchmark without files
-    that can be read.
+    that can be read, or with nothing in them that a corpus could share.
     """
     benchmark = read_benchmark(against)
     search = Search(benchmark)
+    if not (len(search.index) or benchmark.tools or benchmark.solutions):
+        raise DataError(
+            f"{', '.join(map(str, against))}: no texts, tools or solutions were found in "
+            f"{benchmark.files} files, so that there is nothing to compare; give the benchmark's "
+            "data"
+        )
     for tool in read_repository(corpus):
         search.look_at_tool(int(tool["domain"].rpartition("-")[2]), tool, tool["domain"])
     for row in _rows(corpus):

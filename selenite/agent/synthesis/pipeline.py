@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import repeat
@@ -45,6 +45,7 @@ from selenite.agent.synthesis.shards import (
 )
 from selenite.agent.synthesis.splits import SPLITS
 from selenite.agent.tools.tool import signature
+from selenite.agent.workers import processes
 from selenite.agent.world.setting import known_domain
 from selenite.errors import ConfigError, DataError, StorageError
 
@@ -83,7 +84,7 @@ class _Proof:
 
 
 @checked_dataclass(config=ConfigDict(extra="forbid"))
-class _Admitted:
+class Admitted:
     """The repository's file."""
 
     seed: int
@@ -127,17 +128,14 @@ def synthesize(config: SynthesisConfig, watch: Watch = lambda progress: None) ->
     finished = _finished(config)
     if finished is not None:
         return vars(finished)
-    open_roles(config.roles, config.seed).close()  # what is wrong with them is said before the work
+    with open_roles(config.roles, config.seed) as roles:
+        roles.check_endpoints()  # what is wrong with them is said before the work
     proposed = _archetypes(config, watch)
     extension, workers = extend(proposed.additions), _num_workers(config)
-    with ProcessPoolExecutor(workers, initializer=extend, initargs=(proposed.additions,)) as pool:
-        try:
-            numbers = _repository(config, extension, pool, watch)
-            place = Place(numbers, extension)
-            tally = _shards(config, place, pool, workers, watch)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # not after all that is still to come
-            raise
+    with processes(workers, extend, proposed.additions) as pool:
+        numbers = _repository(config, extension, pool, watch)
+        place = Place(numbers, extension)
+        tally = _shards(config, place, pool, workers, watch)
     removed = _duplicates(config, extension, watch)
     tally.outcomes.add(proposed.outcomes)
     manifest = _Manifest(
@@ -179,6 +177,15 @@ def trajectories(out_dir: Path, split: str | None = None) -> Iterator[dict[str, 
                     yield row
 
     return rows()
+
+
+def read_admitted(out_dir: Path) -> Admitted:
+    """The domains of a corpus. Raises ``ConfigError`` where there is none, ``DataError`` for a file
+    that is broken."""
+    path = out_dir / _REPOSITORY
+    if not path.exists():
+        raise ConfigError(f"{path} is missing: give the folder of a corpus")
+    return read_json(path, Admitted)
 
 
 def read_manifest(out_dir: Path) -> dict[str, Any] | None:
@@ -256,7 +263,7 @@ def _archetypes(config: SynthesisConfig, watch: Watch) -> Proposed:
 def _repository(config: SynthesisConfig, extension: str, pool: Executor, watch: Watch) -> list[int]:
     path, tools_path = config.out_dir / _REPOSITORY, config.out_dir / _TOOLS
     if path.exists():
-        known = read_json(path, _Admitted)
+        known = read_json(path, Admitted)
         is_whole = tools_path.is_file() and atomic.sha256(tools_path) == known.sha256
         if is_whole and known.extension == extension:
             return known.numbers
@@ -280,7 +287,7 @@ def _repository(config: SynthesisConfig, extension: str, pool: Executor, watch: 
         for number in repository.numbers
         for tool in known_domain(config.seed, number, extension).tools
     ]
-    found = _Admitted(
+    found = Admitted(
         seed=config.seed,
         extension=extension,
         tried=config.domains,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +29,7 @@ from selenite.agent.synthesis.config import SynthesisConfig
 from selenite.agent.synthesis.splits import split_of
 from selenite.agent.tasks.author import make_task
 from selenite.agent.tasks.task import Task
+from selenite.agent.workers import threads
 from selenite.errors import DataError, EndpointError
 
 T = TypeVar("T")
@@ -133,11 +133,8 @@ def _play(config: SynthesisConfig, place: Place, processes: int, number: int) ->
     """The tasks of a shard in their order. Where models are waited for, many at a time."""
     first = number * config.shard_tasks
     numbers = range(first, min(first + config.shard_tasks, config.tasks))
-    threads = config.roles.at_once(processes)
-    with (
-        open_roles(config.roles, config.seed, processes) as roles,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    at_once = config.roles.at_once(processes)
+    with open_roles(config.roles, config.seed, processes) as roles, threads(at_once) as pool:
 
         def play_one(task_number: int) -> _Played:
             turn = config.tasks_per_domain
@@ -148,22 +145,20 @@ def _play(config: SynthesisConfig, place: Place, processes: int, number: int) ->
             return _Played(task, trajectory, verdict, outcomes)
 
         failed = 0
-        try:
-            for played in map(play_one, numbers) if threads == 1 else pool.map(play_one, numbers):
-                failed += played.outcomes.is_cut_off
-                if failed > config.most_failed * len(numbers):
-                    raise outage(f"shard {number}", failed, len(numbers), played.outcomes)
-                yield played
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for played in map(play_one, numbers) if at_once == 1 else pool.map(play_one, numbers):
+            failed += played.outcomes.is_cut_off
+            if failed > config.most_failed * len(numbers):
+                last = roles.ledger.last_failure
+                raise outage(f"shard {number}", failed, len(numbers), last)
+            yield played
 
 
-def outage(where: str, failed: int, due: int, last: Outcomes) -> EndpointError:
-    """The error of endpoints that gave no reply for too much."""
+def outage(where: str, failed: int, due: int, last: str) -> EndpointError:
+    """The error of endpoints that gave no reply for too much; ``last`` says why at last."""
     return EndpointError(
-        f"{where}: endpoints failed for {failed} of {due} items (the last: {last.record()}); see "
-        "to the endpoint and run the same command again, which goes on from here, or allow more "
-        "with most_failed"
+        f"{where}: endpoints failed for {failed} of {due} items (the last one: {last}); see to the "
+        "endpoint and run the same command again, which goes on from here, or allow more with "
+        "most_failed"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from selenite import atomic
 from selenite.agent.ontology.archetypes import extend
 from selenite.agent.rows import read_rows
 from selenite.agent.synthesis.extension import read_additions
+from selenite.agent.synthesis.pipeline import read_admitted
 from selenite.agent.synthesis.shards import read_json
 from selenite.agent.tools.tool import Tool
 from selenite.agent.world.domain import Domain
@@ -30,28 +33,28 @@ def show(out_dir: Path, name: str, html: Path | None = None) -> None:
     """Prints what has a name in a corpus: ``commerce-0004`` (a domain with one of its worlds),
     ``7-123`` (a trajectory with its task), or ``7-123-wrong_tool`` (a contrast).
 
-    ``html``: writes one page there instead. Raises ``ConfigError`` where there is no such thing.
+    ``html``: writes one page there instead. Raises ``ConfigError`` where there is no such thing,
+    ``DataError`` for a corpus that is broken, ``StorageError`` when the disk refuses.
     """
     parts = list(_parts(out_dir, name))
-    console = Console(record=html is not None, width=_WIDTH if html else None, quiet=False)
-    if html is None:
-        for part in parts:
-            console.print(part)
-        return
-    with console.capture():
-        for part in parts:
-            console.print(part)
-    console.save_html(str(html))
+    console = Console() if html is None else Console(record=True, file=StringIO(), width=_WIDTH)
+    for part in parts:
+        console.print(part)
+    if html is not None:
+        atomic.write_text(html, console.export_html())
 
 
 def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
-    repository = read_json(out_dir / "repository.json", dict[str, Any])
+    repository = read_admitted(out_dir)
     extension = extend(read_additions(out_dir))
     if found := re.fullmatch(r"[a-z_]+-(\d+)", name):
         number = int(found[1])
-        if number not in repository["numbers"]:
+        if number not in repository.numbers:
             raise ConfigError(f"{name}: domain {number} is not among those that were admitted")
-        yield from _world(Setting(repository["seed"], number, 0, extension=extension))
+        setting = Setting(repository.seed, number, 0, extension=extension)
+        if setting.evolved.id != name:
+            raise ConfigError(f"{name}: domain {number} is {setting.evolved.id}")
+        yield from _world(setting)
         return
     if found := re.fullmatch(r"\d+-(\d+)(-\w+)?", name):
         settings = read_json(out_dir / "config.json", dict[str, Any])
@@ -63,8 +66,11 @@ def _parts(out_dir: Path, name: str) -> Iterator[RenderableType]:
                 place = Setting(**row["task"]["setting"])
                 yield from _trajectory(row, place.evolved)
                 return
-        raise ConfigError(f"{name}: no such trajectory in {path}; it may have been rejected")
-    raise ConfigError(f"{name!r}: must be a domain (commerce-0004) or a trajectory (7-123)")
+        raise ConfigError(f"{name}: no such trajectory in {path}; it was not made yet, or rejected")
+    raise ConfigError(
+        f"{name!r}: must be a domain (commerce-0004), a trajectory (7-123) or a contrast "
+        "(7-123-wrong_tool)"
+    )
 
 
 def _world(setting: Setting) -> Iterator[RenderableType]:

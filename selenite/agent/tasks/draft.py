@@ -149,6 +149,7 @@ class Draft:
         report: str = "",
         is_amendment: bool = False,
         is_exhaustive: bool = False,
+        is_whole: bool = True,
     ) -> None:
         """What the user wanted with the steps since the last phase."""
         steps = tuple(self.steps[self._first :])
@@ -162,6 +163,7 @@ class Draft:
             report,
             is_amendment,
             is_exhaustive,
+            is_whole,
         )
         self.phases.append(phase)
 

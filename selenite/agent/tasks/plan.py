@@ -91,6 +91,7 @@ class Phase:
     report: str = ""  # what is so afterwards, in words
     is_amendment: bool = False  # of the wish before
     is_exhaustive: bool = False  # the answers are all ids of their sort that may be told
+    is_whole: bool = True  # all of the wish can be done
 
     @property
     def slots_of_request(self) -> list[str]:

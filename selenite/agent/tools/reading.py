@@ -84,11 +84,12 @@ def plan(make: Maker) -> Iterator[Tool]:
     for field in entity.amounts[:2]:
         for which in make.rng.sample(("highest", "lowest"), make.rng.randint(0, 2)):
             chosen = make.some(make.filters(), 0, 2)
+            among = "among those that match" if chosen else "of all"
             yield make.tool(
                 "extreme",
                 which,
                 Effect.READ,
-                (f"The {{one}} with the {which} {field.words} among those that match.",),
+                (f"The {{one}} with the {which} {field.words} {among}.",),
                 [make.of_field(f, False) for f in chosen],
                 record,
                 name_verb=f"{which}_{field.name}",

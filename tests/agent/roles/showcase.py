@@ -78,7 +78,7 @@ def show(roles: Roles, numbers: list[int]) -> None:
                 console.print(f"  {old.content!r}\n  -> {new.content!r}", markup=False)
         if archetype is not None:
             console.print(f"  {archetype}", markup=False)
-    table = Table("role", "asked", "accepted", "kept", "failed", "repairs")
+    table = Table("role", "asked", "accepted", "kept", "failed", "objections")
     for role, counts in whole.record()["roles"].items():
         table.add_row(role, *(str(counts[name.header]) for name in table.columns[1:]))
     totals = roles.ledger.totals()

@@ -206,7 +206,7 @@ def test_a_proposal_is_a_part_of_a_category_s_file(stage: Stage) -> None:
 def test_a_proposal_is_mended_when_its_author_is_told(stage: Stage) -> None:
     found, outcomes = proposed(stage, {**ARCHETYPE, "fields": ["holder somebody", "x"]}, ARCHETYPE)
     assert found is not None
-    assert outcomes.of(Role.DOMAIN_AUTHOR).repairs == 1
+    assert outcomes.of(Role.DOMAIN_AUTHOR).objections == 1
 
 
 def test_refused_proposals_are_counted_by_reason(stage: Stage) -> None:

@@ -160,7 +160,7 @@ def test_texts_that_are_not_what_they_stand_for(stage: Stage, name: str) -> None
     trajectory, outcomes = played(stage, lambda body: spoilt(body, change), *TEXTS, repairs=1)
     check_code_stands(trajectory, outcomes, reason, *TEXTS)
     told = int(reason != "not_of_schema")  # that is told by ``Model``
-    assert all(counts.repairs == told * counts.asked for counts in outcomes.by_role.values())
+    assert all(counts.objections == told * counts.asked for counts in outcomes.by_role.values())
 
 
 def test_a_user_that_loses_what_the_card_says(stage: Stage) -> None:
@@ -180,7 +180,7 @@ def test_a_model_that_does_better_when_it_is_told(stage: Stage) -> None:
     trajectory, outcomes = played(stage, reply, Role.USER, Role.TASK_AUTHOR, repairs=1)
     for role in (Role.USER, Role.TASK_AUTHOR):
         counts = outcomes.of(role)
-        assert counts.accepted == counts.repairs == counts.asked > 0
+        assert counts.accepted == counts.objections == counts.asked > 0
     assert judge(trajectory).passes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from selenite.agent.ontology.entity import STATUS
@@ -102,14 +103,22 @@ def bulk(draft: Draft) -> None:
                 f"Please {doing(tool.verb, f'the {many} {names}')} in one go.",
                 f"I want to {doing(tool.verb, f'several {many}')}: {names}.",
             ),
-            answers=[draft.answer("not done", kind, one["id"]) for one in failed],
+            answers=[draft.answer("left as it was", kind, one["id"]) for one in failed],
+            is_whole=False,
             report=f"{joined(content['done'])} "
             + ("are" if len(content["done"]) > 1 else "is")
             + f" now {spoken(tool.options['target'])}. "
-            + " ".join(one["message"] for one in failed).rstrip("."),
+            + " ".join(_why(draft, tool, one) for one in failed).rstrip("."),
         )
         return
     raise Unfit("no bulk call")
+
+
+def _why(draft: Draft, tool: Tool, failed: Mapping[str, str]) -> str:
+    """Why a part of a bulk call failed; nothing is wrong with what is so already."""
+    state: str = draft.world.record(tool.entity, failed["id"])[STATUS]
+    is_so = state == tool.options["target"]
+    return f"{failed['id']} is {spoken(state)} already." if is_so else failed["message"]
 
 
 def conditional(draft: Draft) -> None:
@@ -233,6 +242,8 @@ def reconcile(draft: Draft) -> None:
             first = locate(draft, entity.name, model)
             step, path = draft.look(entity.name, first.id)
             second = locate(draft, entity.name, id)
+            if any(name.startswith(f"{entity.name}_{param.field}") for name in draft.slots):
+                raise Unfit("what is copied is how a record is named")
             value = Read(step, (*path, param.field))
             draft.call(tool, {tool.param_of("id").name: second.id, param.name: value})
             words = spoken(param.field)
