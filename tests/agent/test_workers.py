@@ -124,7 +124,6 @@ def test_an_interrupt_leaves_nothing_behind(
 
 
 def test_an_error_ends_processes_and_leaves_threads() -> None:
-    begun = time.monotonic()
 
     def broken(pool: Executor, job: Callable[..., object]) -> None:
         futures.extend(pool.submit(job, 60) for _ in range(8))
@@ -141,7 +140,6 @@ def test_an_error_ends_processes_and_leaves_threads() -> None:
         broken(pool, release.wait)
     assert sum(future.cancelled() for future in futures) == 6
     release.set()
-    assert time.monotonic() - begun < 30
 
 
 MARKS = list[int]()
