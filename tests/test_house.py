@@ -55,7 +55,8 @@ def test_configs_are_shipped() -> None:
     "path", sorted((ROOT / "configs").rglob("*.toml")), ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_every_shipped_config_loads(path: Path) -> None:
-    load(config_class(path), path)
+    cls = config_class(path)
+    assert isinstance(load(cls, path), cls)
 
 
 # --- packaging

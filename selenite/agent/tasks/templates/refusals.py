@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from selenite.agent.ontology.entity import STATUS
 from selenite.agent.tasks.draft import Draft, Unfit
-from selenite.agent.tasks.locating import locate
+from selenite.agent.tasks.locating import Target, locate
 from selenite.agent.tasks.plan import Source, Words
 from selenite.agent.tools.naming import doing
 from selenite.agent.tools.tool import Tool
@@ -33,11 +33,6 @@ _CHAT = (
     ("I am a bit tired today.", "I am sorry to hear that. I hope that you can rest soon."),
     ("Do you ever sleep?", "No, I am here whenever you need me."),
 )
-
-_REASONS = {
-    Code.PERMISSION_DENIED: "My role may not do it.",
-    Code.UNAVAILABLE: "The service is down.",
-}
 
 
 def forbidden(draft: Draft) -> None:
@@ -74,7 +69,12 @@ def forbidden(draft: Draft) -> None:
 
 def denied(draft: Draft) -> None:
     """Something that the agent's role may not do, which only trying shows."""
-    _in_vain(draft, Code.PERMISSION_DENIED, "I may not {wish}: my role has no permission for it")
+    _in_vain(
+        draft,
+        Code.PERMISSION_DENIED,
+        reason="My role may not do it.",
+        report="I may not {wish}: my role has no permission for it",
+    )
 
 
 def outage(draft: Draft) -> None:
@@ -82,21 +82,15 @@ def outage(draft: Draft) -> None:
     _in_vain(
         draft,
         Code.UNAVAILABLE,
-        "I could not {wish}: the service is down, also after several tries",
+        reason="The service is down.",
+        report="I could not {wish}: the service is down, also after several tries",
     )
 
 
-def _in_vain(draft: Draft, code: Code, report: str) -> None:
-    tools = draft.tools("move") + draft.tools("delete")
-    if not tools:
-        raise Unfit("nothing that could fail")
-    tool = draft.rng.choice(tools)
-    id, _ = draft.any_record(
-        tool.entity, lambda r: tool.family == "delete" or r.get(STATUS) in tool.options["sources"]
-    )
-    target = locate(draft, tool.entity, id)
+def _in_vain(draft: Draft, code: Code, reason: str, report: str) -> None:
+    tool, id, target = _feasible(draft)
     draft.fail(tool, {tool.param_of("id").name: target.id}, code)
-    escalate(draft, target.id, _REASONS[code])
+    escalate(draft, target.id, reason)
     wish = doing(tool.verb, target.said)
     draft.end_phase(
         (f"Please {wish}.", f"Can you {wish} for me?", f"I want you to {wish}."),
@@ -106,14 +100,7 @@ def _in_vain(draft: Draft, code: Code, report: str) -> None:
 
 def no_tool(draft: Draft) -> None:
     """Something that a tool would do which this agent does not have: handed to a human."""
-    tools = draft.tools("move") + draft.tools("delete")
-    if not tools:
-        raise Unfit("no tool to leave out")
-    tool = draft.rng.choice(tools)
-    id, _ = draft.any_record(
-        tool.entity, lambda r: tool.family == "delete" or r.get(STATUS) in tool.options["sources"]
-    )
-    target = locate(draft, tool.entity, id)
+    tool, id, target = _feasible(draft)
     escalate(draft, target.id, "There is no tool for it.")
     wish = doing(tool.verb, target.said)
     draft.missing = tool
@@ -121,6 +108,18 @@ def no_tool(draft: Draft) -> None:
         (f"Please {wish}.", f"Can you {wish} for me?"),
         report=f"I have no tool to {doing(tool.verb, id)}, so I handed the case to a colleague",
     )
+
+
+def _feasible(draft: Draft) -> tuple[Tool, str, Target]:
+    """A tool that moves or deletes, and a record on which it would work."""
+    tools = draft.tools("move") + draft.tools("delete")
+    if not tools:
+        raise Unfit("no tool that moves or deletes")
+    tool = draft.rng.choice(tools)
+    id, _ = draft.any_record(
+        tool.entity, lambda r: tool.family == "delete" or r.get(STATUS) in tool.options["sources"]
+    )
+    return tool, id, locate(draft, tool.entity, id)
 
 
 def chat(draft: Draft) -> None:
