@@ -286,7 +286,8 @@ def test_metrics_count(http: httpx.Client) -> None:
         return sum(float(li.split()[-1]) for li in lines if li.startswith(f"vllm:{name}"))
 
     before = value("generation_tokens_total"), value('request_success_total{finished_reason="le')
-    http.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 7})
+    seven = {"messages": HELLO, "max_tokens": 7, "ignore_eos": True}
+    http.post("/v1/chat/completions", json=seven)
     after = value("generation_tokens_total"), value('request_success_total{finished_reason="le')
     assert (after[0] - before[0], after[1] - before[1]) == (7, 1)
     counted = value("prompt_tokens_total"), value("request_success_total")
