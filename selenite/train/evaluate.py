@@ -15,8 +15,7 @@ import torch
 from selenite.data.packing import MicroBatch
 from selenite.errors import DataError
 from selenite.model.transformer import Transformer
-from selenite.ops.logprobs import token_logprobs
-from selenite.train.inputs import num_targets, to_inputs
+from selenite.train.inputs import num_targets, sum_logprobs, to_inputs
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,7 @@ def evaluate(model: Transformer, micro_batches: Iterable[MicroBatch]) -> Evaluat
     for micro_batch in micro_batches:
         inputs = to_inputs(micro_batch, device)
         output = model(inputs.tokens_T, inputs.context.positions_T, inputs.context)
-        logprobs_T = token_logprobs(output.hidden_TD, model.head_weight, inputs.targets_T)
-        nats -= float(logprobs_T.double().sum())
+        nats -= float(sum_logprobs(output.hidden_TD, model.head_weight, inputs))
         tokens += num_targets(micro_batch)
         num_bytes += micro_batch.num_bytes
     if tokens == 0 or num_bytes == 0:

@@ -1,6 +1,6 @@
 """From a packed micro-batch (numpy, ``data/packing.py``) to what the model takes.
 
-Letters: ``T`` packed tokens.
+Letters: ``T`` packed tokens, ``K`` those of them that predict a target.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from selenite.data.packing import MicroBatch
 from selenite.ops.attention_context import AttentionContext, StatsRequest
+from selenite.ops.logprobs import token_logprobs
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Inputs:
 
     tokens_T: Tensor  # int64
     targets_T: Tensor  # int64; IGNORED (-1) is not trained on
+    trained_K: Tensor | None  # rows with a target, where most have none; None: look at all
     context: AttentionContext  # each piece of a document sees itself alone
 
 
@@ -38,11 +40,23 @@ def to_inputs(
         segments=tuple((start, stop, 0) for start, stop in segments),
         stats=stats or StatsRequest(),
     )
+    rows = np.flatnonzero(micro_batch.targets_T >= 0)
+    few = 2 * len(rows) < len(micro_batch.targets_T)
     return Inputs(
         torch.from_numpy(micro_batch.tokens_T).to(device),
         torch.from_numpy(micro_batch.targets_T).to(device),
+        torch.from_numpy(rows).to(device) if few else None,
         context,
     )
+
+
+def sum_logprobs(hidden_TD: Tensor, head_VD: Tensor, inputs: Inputs) -> Tensor:
+    """Sum of the targets' log-probabilities, a scalar. Where most rows have no target, as in
+    conversations, no logits are computed for those."""
+    targets_T = inputs.targets_T
+    if inputs.trained_K is not None:
+        hidden_TD, targets_T = hidden_TD[inputs.trained_K], targets_T[inputs.trained_K]
+    return token_logprobs(hidden_TD, head_VD, targets_T).sum(dtype=torch.float64)
 
 
 def num_targets(micro_batch: MicroBatch) -> int:
