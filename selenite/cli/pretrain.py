@@ -17,12 +17,13 @@ def pretrain(
     """Train a model, or go on where an earlier call of the same command was interrupted."""
     from selenite.clock import SystemClock
     from selenite.config import load
-    from selenite.train.pretrain import PretrainConfig, finished_summary, summary_lines
+    from selenite.train.pretrain import PretrainConfig
     from selenite.train.pretrain import pretrain as run
+    from selenite.train.run import finished_summary, summary_lines
 
     settings = load(PretrainConfig, config, overrides or [])
     out_dir = settings.train.out_dir
-    summary = finished_summary(settings)
+    summary = finished_summary(settings, settings.train)
     if summary is not None:
         typer.echo(f"{out_dir} is finished: {summary.steps:,} steps are done")
     else:

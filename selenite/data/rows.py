@@ -41,7 +41,7 @@ class JsonlSource(Config):
 
     def files(self) -> list[SourceFile]:
         """The files, sorted; raises ``DataError`` for a pattern that matches none."""
-        return _expand(self.paths, self.kind)
+        return expand(self.paths, self.kind)
 
     def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
         """Documents in the order of file and line, until ``max_bytes`` are reached."""
@@ -50,7 +50,7 @@ class JsonlSource(Config):
     def _rows(self, report: ReadReport) -> Iterator[Document]:
         for file in self.files():
             with reading(file.file):
-                for number, line in _numbered_lines(file.file):
+                for number, line in numbered_lines(file.file):
                     text = self._text(line, f"{file.file}, line {number}", report)
                     if text is not None:
                         yield Document(text, self.kind, file.package, f"{file.path}:{number}")
@@ -60,7 +60,7 @@ class JsonlSource(Config):
         decoded = decode(line, place, self.on_invalid_utf8, report)
         if decoded is None or not decoded.strip():
             return None
-        text = _text_of(_parse_json(decoded, place), self.text_field, place)
+        text = _text_of(parse_json(decoded, place), self.text_field, place)
         return text if has_utf8(text, place, self.on_invalid_utf8, report) else None
 
 
@@ -73,7 +73,7 @@ class ParquetSource(Config):
 
     def files(self) -> list[SourceFile]:
         """The files, sorted; raises ``DataError`` for a pattern that matches none."""
-        return _expand(self.paths, self.kind)
+        return expand(self.paths, self.kind)
 
     def documents(self, max_bytes: int | None, report: ReadReport) -> Iterator[Document]:
         """Documents in the order of file and row, until ``max_bytes`` are reached."""
@@ -156,7 +156,8 @@ class HfSource(Config):
             ) from error
 
 
-def _expand(patterns: tuple[str, ...], source: str) -> list[SourceFile]:
+def expand(patterns: tuple[str, ...], source: str) -> list[SourceFile]:
+    """The files of patterns, sorted, each once; ``DataError`` for a pattern that matches none."""
     found: dict[Path, SourceFile] = {}
     for pattern in patterns:
         with reading(pattern):
@@ -187,7 +188,7 @@ def _limit(
             return
 
 
-def _numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers from 1 on, decompressed by the file's suffix."""
     if file.suffix == ".zst":
         yield from enumerate(_zstd_lines(file), start=1)
@@ -230,7 +231,8 @@ def _damaged(file: Path, fault: str) -> DataError:
     return DataError(f"{file}: the compressed file is damaged ({fault}); copy or write it again")
 
 
-def _parse_json(line: str, place: str) -> Any:
+def parse_json(line: str, place: str) -> Any:
+    """The value of a line; ``place`` opens the message of the ``DataError``."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:  # the latter: nested without end

@@ -41,7 +41,7 @@ class TrainConfig(RunConfig):
         return self
 
 
-def _expanding(preset: Callable[[str], Config]) -> BeforeValidator:
+def expanding(preset: Callable[[str], Config]) -> BeforeValidator:
     """``"nano"``, or ``{preset = "nano", num_layers = 4}``, become the settings they stand for."""
 
     def expand(value: Any) -> Any:
@@ -65,14 +65,14 @@ def _expanding(preset: Callable[[str], Config]) -> BeforeValidator:
 class PretrainConfig(Config):
     """A pre-training run: what ``selenite pretrain`` reads."""
 
-    model: Annotated[ModelConfig, _expanding(model_preset)]
+    model: Annotated[ModelConfig, expanding(model_preset)]
     """A preset's name, a table with ``preset`` and changes to it, or all dimensions."""
     train: TrainConfig
     data: CorpusOrMixture = DataConfig()
     optim: OptimConfig = OptimConfig()
     lora: LoRAConfig | None = None
     """Train adapters beside the frozen weights of ``train.init_from``; none: train all weights."""
-    schedule: Annotated[ScheduleConfig, _expanding(schedule_preset)] = ScheduleConfig()
+    schedule: Annotated[ScheduleConfig, expanding(schedule_preset)] = ScheduleConfig()
     """A preset's name (``k2``, ``moonlight``), one with changes, or a table of its own."""
 
     @model_validator(mode="after")

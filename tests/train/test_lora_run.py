@@ -19,7 +19,8 @@ from selenite.model.lora_files import CONFIG, WEIGHTS, load_lora
 from selenite.runtime import Available
 from selenite.train.loop import run
 from selenite.train.memory import plan_memory
-from selenite.train.pretrain import build_task, pretrain, summary_lines
+from selenite.train.pretrain import build_task, pretrain
+from selenite.train.run import summary_lines
 from selenite.train.pretrain_config import PretrainConfig
 from selenite.train.pretrain_task import PretrainTask
 from selenite.train.progress import LogLines

@@ -25,12 +25,8 @@ from selenite.model.hf_adapter import load_pretrained
 from selenite.optim.schedule import K2_SCHEDULE
 from selenite.runtime import is_out_of_memory
 from selenite.train.lock import exclusive
-from selenite.train.pretrain import (
-    PretrainConfig,
-    finished_summary,
-    pretrain,
-    summary_lines,
-)
+from selenite.train.pretrain import PretrainConfig, pretrain
+from selenite.train.run import finished_summary, summary_lines
 from selenite.train.summary import read_metrics
 
 PEAK = 1e11  # FLOP/s, given so that no test measures it
@@ -105,13 +101,13 @@ def test_another_model_in_the_same_directory_is_refused(root: Path, tmp_path: Pa
     with pytest.raises(
         ConfigError, match=r"other settings .*optim\.lr is 0\.01, 0\.5.*train\.out_dir"
     ):
-        finished_summary(faster)
+        finished_summary(faster, faster.train)
     longer = tiny_config(root, tmp_path, "train.steps=2", "train.prompts=[]")
-    assert finished_summary(longer) is None
+    assert finished_summary(longer, longer.train) is None
     outcome, summary = pretrain(longer, SystemClock(), PEAK)
     assert outcome.step == 2
     assert summary is not None
-    assert summary == finished_summary(longer)
+    assert summary == finished_summary(longer, longer.train)
     assert summary.tokens == 2 * 512
     assert any("1,024 tokens" in line for line in summary_lines(summary, tmp_path))
     report = (tmp_path / "report.html").read_text()
@@ -270,7 +266,7 @@ def test_command_goes_on_from_a_path_and_refuses_fewer_steps(
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("summary.json", finished_summary),
+        ("summary.json", lambda config: finished_summary(config, config.train)),
         ("corpora.json", lambda config: pretrain(config, SystemClock(), PEAK)),
     ],
 )
@@ -289,13 +285,13 @@ import resource, sys
 from pathlib import Path
 from tiny_run import tiny_config, tiny_task
 from selenite.errors import StorageError
-from selenite.train.pretrain import _export
+from selenite.train.run import export_model
 
 out_dir = Path(sys.argv[2])
 task = tiny_task(tiny_config(Path(sys.argv[1]), out_dir))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
-    _export(task, out_dir)
+    export_model(task, out_dir)
 except StorageError as error:
     print(error)
 assert not any(out_dir.iterdir()), list(out_dir.iterdir())
