@@ -42,6 +42,27 @@ def make(
 
 
 @synth.command()
+def dataset(
+    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/smollm2-data.toml.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings on top: functions=1000 out_dir=runs/data")
+    ] = None,
+) -> None:
+    """Make all that a recipe of selenite sft learns from, as chat JSON lines."""
+    from selenite.agent.synthesis.dashboard import Dashboard
+    from selenite.agent.synthesis.dataset import DatasetConfig, make_dataset
+    from selenite.agent.workers import leaving_at_once
+    from selenite.clock import SystemClock
+    from selenite.config import load
+
+    settings = load(DatasetConfig, config, overrides or [])
+    with leaving_at_once(), Dashboard(sys.stderr.isatty(), SystemClock()) as dashboard:
+        manifest = make_dataset(settings, dashboard.show)
+    for name, count in manifest["counts"].items():
+        typer.echo(f"{settings.out_dir / name}.jsonl: {count:,} conversations")
+
+
+@synth.command()
 def show(
     corpus: Annotated[Path, typer.Argument(help="The folder of a corpus.")],
     name: Annotated[str, typer.Argument(help="A domain (commerce-0004) or a trajectory (7-123).")],

@@ -16,7 +16,14 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _MAKERS = (
     *("chat/openai_form.py", "agent/randomness.py", "agent/rows.py"),
     *("agent/values", "agent/ontology", "agent/tools", "agent/world", "agent/tasks"),
-    *("agent/users", "agent/episodes", "agent/judges", "agent/models", "agent/roles"),
+    *(
+        "agent/functions",
+        "agent/users",
+        "agent/episodes",
+        "agent/judges",
+        "agent/models",
+        "agent/roles",
+    ),
     *("agent/synthesis/extension.py", "agent/synthesis/shards.py"),
     *("agent/synthesis/splits.py", "agent/synthesis/duplicates.py"),
 )

@@ -179,6 +179,12 @@ def trajectories(out_dir: Path, split: str | None = None) -> Iterator[dict[str, 
     return rows()
 
 
+def contrasts(out_dir: Path) -> Iterator[dict[str, Any]]:
+    """The trajectories of a corpus with a defect that was put in. Raises as ``trajectories``."""
+    for path in _shard_paths(out_dir):
+        yield from read_rows(out_dir / "contrasts" / path.name)
+
+
 def read_admitted(out_dir: Path) -> Admitted:
     """The domains of a corpus. Raises ``ConfigError`` where there is none, ``DataError`` for a file
     that is broken."""
