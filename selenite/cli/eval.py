@@ -11,15 +11,111 @@ import typer
 
 if TYPE_CHECKING:
     from selenite.eval.parity import Parity
+    from selenite.eval.question import Suite
 
-_SUITES = ("parity",)
+eval = typer.Typer(no_args_is_help=True, help="Measure a model between its floors and its ceiling.")
+
+Model = Annotated[
+    Path | None,
+    typer.Argument(help="A model directory, which is served for this; none: only the bounds."),
+]
+Url = Annotated[str | None, typer.Option(help="A server that runs, in the place of a model.")]
+Key = Annotated[str | None, typer.Option(envvar="SELENITE_API_KEY", help="Of that server.")]
+Name = Annotated[str | None, typer.Option("--model", help="As that server names it.")]
+Remote = Annotated[bool, typer.Option(help="Load a server that is not on this machine.")]
+Free = Annotated[bool, typer.Option(help="Also without a grammar for calls (our own server only).")]
+Out = Annotated[Path, typer.Option(help="Folder of answers and results.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests under way at once.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")]
 
 
-def eval(
-    suite: Annotated[
-        str,
-        typer.Argument(help="parity: log-probabilities of the engine against the trainer's."),
-    ],
+@eval.command()
+def bfcl(
+    directory: Model = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="One of its categories; give it once for each.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions of each category, the first ones.")
+    ] = None,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    allow_remote: Remote = False,
+    free: Free = True,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = 512,
+) -> None:
+    """The Berkeley Function Calling Leaderboard's single turns in Python, by its own checker."""
+    from selenite.eval.bfcl.suite import bfcl as suite
+
+    _measure(
+        suite(category or (), limit),
+        directory, url, api_key, model, allow_remote, free, out, concurrency, max_tokens,
+    )  # fmt: skip
+
+
+@eval.command()
+def functions(
+    directory: Model = None,
+    count: Annotated[int, typer.Option(min=1, help="Requests.")] = 500,
+    seen: Annotated[
+        bool, typer.Option(help="Of functions that training has, in other words.")
+    ] = False,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    allow_remote: Remote = False,
+    free: Free = True,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = 512,
+) -> None:
+    """Our own single requests, of functions that are held out of training."""
+    from selenite.eval.functions import functions as suite
+
+    _measure(
+        suite(count, "train" if seen else "concept"),
+        directory, url, api_key, model, allow_remote, free, out, concurrency, max_tokens,
+    )  # fmt: skip
+
+
+def _measure(
+    suite: Suite,
+    directory: Path | None,
+    url: str | None,
+    api_key: str | None,
+    model: str | None,
+    allow_remote: bool,
+    free: bool,
+    out: Path,
+    concurrency: int,
+    max_tokens: int,
+) -> None:
+    from rich.console import Console
+
+    from selenite.errors import ConfigError
+    from selenite.eval.measure import Target, measure
+    from selenite.eval.scoreboard import bounds, table, write
+
+    if directory is not None and url is not None:
+        raise ConfigError("give a model directory or --url, not both")
+    results = bounds(suite)
+    name = "bounds"
+    if directory is not None or url is not None:
+        target = Target(directory, url, api_key, model, allow_remote)
+        modes = (True, False) if free and directory is not None else (True,)
+        results[-1:-1] = measure(suite, target, out, modes, concurrency, max_tokens)
+        name = target.title
+    path = out / name / f"{suite.name}.json"
+    write(path, suite, results)
+    Console().print(table(suite, results))
+    typer.echo(path)
+
+
+@eval.command()
+def parity(
     model: Annotated[Path, typer.Argument(help="A run directory or a model directory.")],
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
     batch_invariant: Annotated[
@@ -29,14 +125,13 @@ def eval(
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each completion.")] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
-    """Measure; exits with 1 where batch-invariant mode has a difference."""
+    """Log-probabilities of the engine against the trainer's; exits with 1 where batch-invariant
+    mode has a difference."""
     from selenite import runtime
     from selenite.chat.tokenizer import Tokenizer
     from selenite.errors import ConfigError
     from selenite.eval import parity
 
-    if suite not in _SUITES:
-        raise ConfigError(f"suite {suite!r}: must be one of {', '.join(_SUITES)}")
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"--dtype {dtype}: must be auto, bfloat16 or float32")
     if batch_invariant:

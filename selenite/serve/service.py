@@ -63,6 +63,7 @@ class ChatRequest:
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: str = "none"  # none, auto, required, or the name of a tool
     parallel_calls: bool = True  # False: the first call ends the reply
+    constrained: bool = True  # False: calls (tool_choice auto) are written without a grammar
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ class Service:
             ids,
             parsers,
             lambda: self._chat_grammar(request, in_reasoning),
-            request.options.grammar is not None or offered,
+            request.options.grammar is not None or (offered and request.constrained),
             conversation,
             frozenset() if offered else self._call_openers,
         )
@@ -282,7 +283,7 @@ class Service:
         grammar: Grammar
         if request.options.grammar is not None:
             grammar = request.options.grammar(self._grammars)
-        elif request.tool_choice != "none":
+        elif request.tool_choice != "none" and request.constrained:
             grammar = self._grammars.tools(
                 request.tools, request.tool_choice, request.parallel_calls
             )

@@ -63,6 +63,9 @@ class ChatBody(SamplingFields):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = True
     response_format: ResponseFormat | None = None
+    constrain_calls: bool = Field(
+        default=True, description="False: calls are written freely, and may be malformed."
+    )
 
     def request(self) -> ChatRequest:
         """As the service takes it; raises ``ConfigError`` where fields contradict each other."""
@@ -73,6 +76,10 @@ class ChatBody(SamplingFields):
             raise ConfigError(
                 "response_format: the text cannot follow a format while tools may be called; set "
                 "tool_choice to none, or leave one of the two out"
+            )
+        if not self.constrain_calls and choice not in ("none", "auto"):
+            raise ConfigError(
+                f"constrain_calls: {choice!r} calls cannot be written freely; set tool_choice to auto"
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise ConfigError("top_logprobs: set logprobs too")
@@ -85,7 +92,7 @@ class ChatBody(SamplingFields):
         )
         messages = tuple(message.message() for message in self.messages)
         parallel = self.parallel_tool_calls is not False
-        return ChatRequest(messages, options, tools, choice, parallel)
+        return ChatRequest(messages, options, tools, choice, parallel, self.constrain_calls)
 
 
 def specs_of(tools: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:

@@ -236,6 +236,18 @@ def test_a_call_that_is_cut_short_is_no_call(ai: openai.OpenAI) -> None:
         assert choice["malformed"][0]["reason"] == "truncated"
 
 
+def test_calls_may_be_written_freely(ai: openai.OpenAI, model: Any) -> None:
+    """The model is drawn to the opener; what follows is its own, and no call."""
+    bias = {str(Tokenizer.load(model).special_id(SECTION_BEGIN)): 100}
+    fields: dict[str, Any] = {"tools": TOOLS, "logit_bias": bias}
+    free = whole(ask(ai, extra_body={"constrain_calls": False}, **fields))[0]
+    assert free["malformed"]
+    held = whole(ask(ai, **fields, max_tokens=200))[0]
+    assert not held["malformed"] or held["malformed"][0]["reason"] == "truncated"
+    with pytest.raises(openai.BadRequestError, match="set tool_choice to auto"):
+        ask(ai, tools=TOOLS, tool_choice="required", extra_body={"constrain_calls": False})
+
+
 def test_a_conversation_goes_on_in_the_tokens_that_were_sampled(
     ai: openai.OpenAI, model: Any
 ) -> None:

@@ -1,0 +1,71 @@
+"""A question of a single turn, and what an agent answers: text, calls, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from selenite.types import Message, ToolSpec
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call. ``arguments`` is None where they are no JSON object."""
+
+    name: str
+    arguments: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an agent is asked. ``id`` is unique in its suite."""
+
+    id: str
+    category: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...]
+
+    @property
+    def request(self) -> str:
+        """The last text of the user."""
+        return next(m.content for m in reversed(self.messages) if m.role == "user")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    ``malformed`` counts what was meant as a call and is none. ``error`` is a fault of the pipeline
+    (a server away, an answer that is no answer), never of the agent: such answers have no score.
+    """
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    malformed: int = 0
+    error: str = ""
+    record: Mapping[str, Any] = field(default_factory=dict)  # the raw answer, if there was one
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one answer; ``reason`` says why it is wrong."""
+
+    is_right: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Questions of single turns, what would be right, and who decides."""
+
+    name: str
+    version: str  # of the questions and of the checker
+    questions: tuple[Question, ...]
+    gold: Mapping[str, Answer]  # by question
+    judge: Callable[[Mapping[str, Answer]], Mapping[str, Verdict]]  # answers with an error: none
+
+    @property
+    def categories(self) -> list[str]:
+        """In the order of the questions."""
+        return list(dict.fromkeys(question.category for question in self.questions))
