@@ -115,6 +115,57 @@ def _measure(
 
 
 @eval.command()
+def worlds(
+    directory: Model = None,
+    each: Annotated[int, typer.Option(min=1, help="Tasks of each axis.")] = 100,
+    axis: Annotated[
+        list[str] | None, typer.Option(help="One of the axes; give it once for each.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Of each task.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 for one trial, 0.7 for more, where not given.")
+    ] = None,
+    guided: Annotated[bool, typer.Option(help="Calls held to a grammar.")] = True,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    allow_remote: Remote = False,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = 256,
+) -> None:
+    """Our own worlds, in-domain and held out along four axes, with users that are code."""
+    from rich.console import Console
+
+    from selenite.errors import ConfigError
+    from selenite.eval.measure import Target
+    from selenite.eval.measure_worlds import bounds, measure_worlds, table, write
+    from selenite.eval.worlds import AXES, cases
+
+    if directory is not None and url is not None:
+        raise ConfigError("give a model directory or --url, not both")
+    unknown = [name for name in axis or () if name not in AXES]
+    if unknown:
+        raise ConfigError(f"axis {unknown[0]!r}: must be one of {', '.join(AXES)}")
+    known = cases(each, axis or AXES)
+    results, episodes, name = bounds(known), [], "bounds"
+    heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
+    protocol = {"trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens}
+    if directory is not None or url is not None:
+        target = Target(directory, url, api_key, model, allow_remote)
+        found, episodes = measure_worlds(
+            known, target, out, trials, heat, guided, concurrency, max_tokens
+        )
+        name, oracle = target.title, results.pop("oracle")
+        results |= {target.title: found, "oracle": oracle}
+        protocol["fingerprint"] = target.fingerprint()
+    path = out / name / ("worlds.json" if guided else "worlds-free.json")
+    write(path, results, protocol, episodes)
+    Console().print(table(results, trials))
+    typer.echo(path)
+
+
+@eval.command()
 def parity(
     model: Annotated[Path, typer.Argument(help="A run directory or a model directory.")],
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,20 @@ class Target:
         return digest.hexdigest()
 
 
+@contextmanager
+def serving(target: Target, concurrency: int) -> Iterator[tuple[Endpoint, str]]:
+    """The target's endpoint and the model's name there; a directory is served for the block."""
+    with ExitStack() as stack:
+        if target.directory is not None:
+            with CONSOLE.status(f"starting a server of {target.directory}"):
+                options = ("--max-num-seqs", str(concurrency))
+                endpoint = stack.enter_context(child_server(target.directory, options))
+        else:
+            endpoint = Endpoint.parse(target.url or "", target.api_key)
+            endpoint.require_loopback(target.allow_remote)
+        yield endpoint, target.model or endpoint.served_model()
+
+
 def measure(
     suite: Suite,
     target: Target,
@@ -74,14 +88,7 @@ def measure(
     fingerprint = target.fingerprint()
     results = list[Result]()
     with ExitStack() as stack:
-        if target.directory is not None:
-            with CONSOLE.status(f"starting a server of {target.directory}"):
-                options = ("--max-num-seqs", str(max(concurrency, 1)))
-                endpoint = stack.enter_context(child_server(target.directory, options))
-        else:
-            endpoint = Endpoint.parse(target.url or "", target.api_key)
-            endpoint.require_loopback(target.allow_remote)
-        model = target.model or endpoint.served_model()
+        endpoint, model = stack.enter_context(serving(target, concurrency))
         progress = stack.enter_context(Progress(console=CONSOLE, transient=True))
         for is_guided in guided:
             name = f"{target.title}, guided" if is_guided else target.title

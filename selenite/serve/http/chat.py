@@ -79,7 +79,8 @@ class ChatBody(SamplingFields):
             )
         if not self.constrain_calls and choice not in ("none", "auto"):
             raise ConfigError(
-                f"constrain_calls: {choice!r} calls cannot be written freely; set tool_choice to auto"
+                f"constrain_calls: with tool_choice {choice!r} calls cannot be written freely; set "
+                "tool_choice to auto"
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise ConfigError("top_logprobs: set logprobs too")

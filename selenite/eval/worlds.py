@@ -1,0 +1,212 @@
+"""Our own worlds: tasks that training never sees, along the axes on which it could have.
+
+    in-domain    domains, styles and templates of training, other tasks
+    category, domain, style, template    held out whole (``agent/synthesis/splits.py``)
+
+A task is passed if its rubric finds nothing: records as they should be and nothing else changed,
+answers told, nothing forbidden called. Users are code, and know nothing that their card has not.
+Between the null agent and the oracle (the script that proves the task solvable), as with the other
+suites; ``words`` picks tools and values by what the user's words have in common with them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count as counting
+from typing import Any
+
+from selenite.agent.episodes.episode import AGENTS, PERSONAS, Agent, play, play_script
+from selenite.agent.episodes.style import agent_style
+from selenite.agent.episodes.trajectory import Trajectory, Turn
+from selenite.agent.judges.rubric import CHECKS
+from selenite.agent.ontology.acceptance import admit, examine
+from selenite.agent.randomness import stream
+from selenite.agent.roles.agent import LeavingUser, LlmAgent
+from selenite.agent.roles.role import Role
+from selenite.agent.roles.roles import Roles
+from selenite.agent.roles.session import Session
+from selenite.agent.synthesis.splits import split_of
+from selenite.agent.tasks.author import make_task
+from selenite.agent.tasks.task import Task
+from selenite.agent.users.persona import persona
+from selenite.agent.users.user import CardUser, User
+from selenite.agent.workers import threads
+from selenite.agent.world.world import World
+from selenite.eval.floors import fill, rank
+from selenite.eval.statistics import pass_hat_k, wilson
+from selenite.types import Message
+
+AXES = ("in-domain", "category", "domain", "style", "template")
+_AXIS_OF = {"train": "in-domain", "sample": "in-domain", "persona": "in-domain"}
+_FIRST = 1_000_000  # number of the first task: training has lower ones
+_SEED, _TRIED = 7, 300  # of the domains that training evolves, the first ones
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of one trial of a task."""
+
+    task: str
+    axis: str
+    cls: str
+    faults: tuple[str, ...]  # names of the rubric's checks that found something
+    calls: int
+    due: int  # calls of the solution
+    error: str  # of the pipeline; then there is no verdict
+
+    @property
+    def passes(self) -> bool:
+        return not self.faults
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task of the suite."""
+
+    axis: str
+    task: Task
+
+
+MakeAgent = Callable[[Task, World, int], Agent]
+
+
+def cases(each: int, axes: Sequence[str] = AXES) -> list[Case]:
+    """``each`` tasks of every axis. The same for the same number, wherever they are made."""
+    domains = admit(_SEED, (examine(_SEED, number) for number in range(_TRIED))).numbers
+    found: dict[str, list[Case]] = {axis: [] for axis in axes}
+    for number in counting(_FIRST):
+        task = make_task(_SEED, number, domains, 1)
+        script = play_script(task)
+        assert script is not None
+        split = split_of(script)
+        axis = _AXIS_OF.get(split, split)
+        if axis in found and len(found[axis]) < each:
+            found[axis].append(Case(axis, task))
+        if all(len(known) == each for known in found.values()):
+            return [case for axis in axes for case in found[axis]]
+    raise AssertionError("numbers do not end")
+
+
+class Null:
+    """Never does anything."""
+
+    def act(self, messages: Sequence[Message]) -> Turn:
+        return Turn("I cannot help with that.")
+
+
+class Words:
+    """After a text of the user one call, of the tool that is most like it; then says it is done."""
+
+    def __init__(self, task: Task, world: World) -> None:
+        self._tools = [world.domain.by_tool[name].spec for name in task.tools]
+        self._parameters = {tool.name: tool.parameters for tool in self._tools}
+
+    def act(self, messages: Sequence[Message]) -> Turn:
+        if messages[-1].role == "tool":
+            return Turn(f"Done. {messages[-1].content}")
+        request = messages[-1].content
+        ranked = rank(request, self._tools)
+        if not ranked:
+            return Turn("I cannot help with that.")
+        tool = ranked[0][1]
+        return Turn("", ((tool.name, fill(request, tool.parameters)),))
+
+
+FLOORS: Mapping[str, MakeAgent] = {
+    "null": lambda task, world, trial: Null(),
+    "words": lambda task, world, trial: Words(task, world),
+}
+
+
+def play_case(case: Case, trial: int, roles: Roles | None, make: MakeAgent | None) -> Episode:
+    """One trial. With ``roles`` a model acts, with ``make`` whoever it makes, else the oracle."""
+    task = case.task
+    error = ""
+    if roles is None and make is None:
+        script = play_script(task)
+        assert script is not None
+        trajectory = script
+    else:
+        trajectory, error = _played(task, trial, roles, make)
+    faults = tuple(name for name, check in CHECKS.items() if any(check(trajectory)))
+    num_calls = sum(len(message.tool_calls) for message in trajectory.messages)
+    return Episode(task.id, case.axis, task.cls.value, faults, num_calls, len(task.steps), error)
+
+
+def _played(
+    task: Task, trial: int, roles: Roles | None, make: MakeAgent | None
+) -> tuple[Trajectory, str]:
+    rng = stream(task.setting.seed, "episode", task.number)
+    world = task.setting.open()
+    style, who = agent_style(rng.randrange(AGENTS)), rng.randrange(PERSONAS)
+    user: User = CardUser(task, persona(who), world, stream(rng.getrandbits(32), "user"))
+    session = Session(task.setting.seed, "eval", task.number, trial)
+    agent: Agent
+    if roles is not None:
+        source = roles.of(Role.AGENT, task.number)
+        assert source is not None
+        tools = [world.domain.by_tool[name] for name in task.tools]
+        model = LlmAgent(tools, source, session)
+        agent, user = model, LeavingUser(user, model)
+    else:
+        assert make is not None
+        agent = make(task, world, trial)
+    trajectory = play(task, world, agent, user, style, who)
+    failed = session.outcomes.of(Role.AGENT).failed
+    return trajectory, next(iter(failed), "") if session.outcomes.is_cut_off else ""
+
+
+def run(
+    known: Sequence[Case],
+    trials: int,
+    at_once: int = 1,
+    roles: Roles | None = None,
+    make: MakeAgent | None = None,
+    on_episode: Callable[[], None] = lambda: None,
+) -> list[Episode]:
+    """All trials of all cases, in order."""
+    jobs = [(case, trial) for case in known for trial in range(trials)]
+
+    def one(job: tuple[Case, int]) -> Episode:
+        episode = play_case(*job, roles, make)
+        on_episode()
+        return episode
+
+    if at_once == 1:
+        return list(map(one, jobs))
+    with threads(at_once) as pool:
+        return list(pool.map(one, jobs))
+
+
+def summary(episodes: Sequence[Episode], trials: int) -> dict[str, Any]:
+    """By axis: pass^1 with its interval over tasks, pass^k up to the trials, what failed."""
+    found = dict[str, Any]()
+    for axis in dict.fromkeys(episode.axis for episode in episodes):
+        own = [episode for episode in episodes if episode.axis == axis and not episode.error]
+        by_task = Counter({episode.task: 0 for episode in own})
+        by_task.update(episode.task for episode in own if episode.passes)
+        whole = [task for task in by_task if sum(e.task == task for e in own) == trials]
+        successes = [by_task[task] for task in whole]
+        # Trials of one task are not independent: the interval is that of as many tasks.
+        share = sum(successes) / (trials * len(whole)) if whole else 0.0
+        low, high = wilson(round(share * len(whole)), len(whole))
+        found[axis] = {
+            "tasks": len(whole),
+            "pass^k": [pass_hat_k(successes, trials, k) for k in range(1, trials + 1)]
+            if whole
+            else [],
+            "low": low,
+            "high": high,
+            "errors": sum(bool(e.error) for e in episodes if e.axis == axis),
+            "faults": dict(Counter(fault for e in own for fault in e.faults).most_common()),
+            "classes": _by_class(own),
+            "calls_over_due": sum(e.calls for e in own) / max(1, sum(e.due for e in own)),
+        }
+    return found
+
+
+def _by_class(episodes: Sequence[Episode]) -> dict[str, list[int]]:
+    total, passed = Counter(e.cls for e in episodes), Counter(e.cls for e in episodes if e.passes)
+    return {name: [passed[name], total[name]] for name in sorted(total)}
