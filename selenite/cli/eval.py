@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from selenite.eval.parity import Parity
     from selenite.eval.question import Suite
+    from selenite.eval.worlds import Episode
 
 eval = typer.Typer(no_args_is_help=True, help="Measure a model between its floors and its ceiling.")
 
@@ -148,9 +149,12 @@ def worlds(
     if unknown:
         raise ConfigError(f"axis {unknown[0]!r}: must be one of {', '.join(AXES)}")
     known = cases(each, axis or AXES)
-    results, episodes, name = bounds(known), [], "bounds"
+    results, name = bounds(known), "bounds"
+    episodes: list[Episode] = []
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
-    protocol = {"trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens}
+    protocol: dict[str, object] = {
+        "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens
+    }  # fmt: skip
     if directory is not None or url is not None:
         target = Target(directory, url, api_key, model, allow_remote)
         found, episodes = measure_worlds(

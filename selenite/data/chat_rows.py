@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from selenite.data.documents import ReadReport, SourceFile, decode, reading, stable_fraction
@@ -57,7 +58,8 @@ def _rows_of(file: SourceFile) -> Iterator[ChatRow]:
 
 def _row(value: Any, place: str, text: str) -> ChatRow:
     try:
-        messages = tuple(_message(entry) for entry in value["messages"])
+        numbers = count()
+        messages = tuple(_message(entry, numbers) for entry in value["messages"])
         tools = tuple(_tool(entry) for entry in value.get("tools") or ())
         weights = [entry.get("weight", 1) for entry in value["messages"]]
         needed = frozenset(map(str, value.get("needed") or ()))
@@ -82,27 +84,29 @@ def _row(value: Any, place: str, text: str) -> ChatRow:
     return ChatRow(messages, tools, untrained, needed | called, stable_fraction(text, "chat"))
 
 
-def _message(entry: Any) -> Message:
+def _message(entry: Any, numbers: Iterator[int]) -> Message:
     role = entry["role"]
     if role not in _ROLES:
         raise ValueError(f"role {role!r} is none of {', '.join(_ROLES)}")
     content = entry.get("content")
     if not (content is None or isinstance(content, str)):
         raise ValueError(f"content must be a text, not {type(content).__name__}")
-    calls = tuple(_call(call) for call in entry.get("tool_calls") or ())
+    calls = tuple(_call(call, next(numbers)) for call in entry.get("tool_calls") or ())
     if calls and role != "assistant":
         raise ValueError(f"calls of a {role}")
     return Message(role, content or "", tool_calls=calls, tool_call_id=entry.get("tool_call_id"))
 
 
-def _call(entry: Any) -> ToolCall:
+def _call(entry: Any, number: int) -> ToolCall:
+    """A call without an id gets the one that a K2 model would write."""
     function = entry["function"]
     arguments = function["arguments"]
     if not isinstance(arguments, str):
         raise ValueError("arguments of a call must be JSON text")
     if not isinstance(json.loads(arguments), dict):
         raise ValueError("arguments of a call must be an object")
-    return ToolCall(str(function["name"]), arguments, str(entry.get("id", "")))
+    name = str(function["name"])
+    return ToolCall(name, arguments, str(entry.get("id") or f"functions.{name}:{number}"))
 
 
 def _tool(entry: Any) -> ToolSpec:

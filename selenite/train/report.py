@@ -109,14 +109,24 @@ by one token; {summary.tokens:,} tokens in {summary.steps:,} steps and
 
 def _highlights(summary: Summary) -> list[tuple[str, str]]:
     clipping = f"{summary.steps_with_clipping:,}"
+    what, before, after = held_out(summary)
     return [
-        (number_text(summary.val_bits_per_byte_before, "{:.3f}"), "held-out bits per byte before"),
-        (number_text(summary.val_bits_per_byte_after, "{:.3f}"), "held-out bits per byte after"),
+        (number_text(before, "{:.3f}"), f"{what} before"),
+        (number_text(after, "{:.3f}"), f"{what} after"),
         (f"{summary.spikes}", "loss spikes"),
         (clipping, "steps in which QK-Clip acted"),
         (f"{summary.tokens_per_second:,.0f}", "tokens per second"),
         (number_text(summary.mfu, "{:.1%}"), "model FLOPs utilisation"),
     ]
+
+
+def held_out(summary: Summary) -> tuple[str, float | None, float | None]:
+    """What was measured on held-out data, before and after: bits per byte of text, or the loss of
+    conversations."""
+    before, after = summary.val_bits_per_byte_before, summary.val_bits_per_byte_after
+    if before is None and after is None and summary.val_loss_after is not None:
+        return "held-out loss", summary.val_loss_before, summary.val_loss_after
+    return "held-out bits per byte", before, after
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:

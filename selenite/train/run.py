@@ -33,7 +33,7 @@ from selenite.runtime import (
 from selenite.train.checkpoint import differences
 from selenite.train.language_model_task import LanguageModelTask
 from selenite.train.loop import Outcome
-from selenite.train.report import logit_text, write_report
+from selenite.train.report import held_out, logit_text, write_report
 from selenite.train.run_config import RunConfig
 from selenite.train.summary import (
     SUMMARY,
@@ -163,11 +163,10 @@ def export_model(task: LanguageModelTask, out_dir: Path, adapted: Path | None = 
 
 def summary_lines(summary: Summary, out_dir: Path) -> Sequence[str]:
     """What a person reads at the end of a run."""
-    before = number_text(summary.val_bits_per_byte_before, "{:.3f}")
-    after = number_text(summary.val_bits_per_byte_after, "{:.3f}")
+    what, *numbers = held_out(summary)
+    before, after = (number_text(number, "{:.3f}") for number in numbers)
     lines = [
-        f"held-out bits per byte: {before} before, {after} after training on "
-        f"{summary.tokens:,} tokens",
+        f"{what}: {before} before, {after} after training on {summary.tokens:,} tokens",
         f"loss spikes: {summary.spikes}; steps in which QK-Clip acted: "
         f"{summary.steps_with_clipping}; largest attention logit: {logit_text(summary)}",
         f"speed: {summary.tokens_per_second:,.0f} tokens per second; share of the measured "

@@ -20,10 +20,10 @@ from selenite.runtime import Available
 from selenite.train.loop import run
 from selenite.train.memory import plan_memory
 from selenite.train.pretrain import build_task, pretrain
-from selenite.train.run import summary_lines
 from selenite.train.pretrain_config import PretrainConfig
 from selenite.train.pretrain_task import PretrainTask
 from selenite.train.progress import LogLines
+from selenite.train.run import summary_lines
 from selenite.train.step import train_step
 from selenite.train.summary import read_metrics
 

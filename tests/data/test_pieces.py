@@ -1,0 +1,222 @@
+"""Conversations as pieces: whole, with a loss on the assistant's words alone, tools drawn anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selenite.chat.profile import K2
+from selenite.chat.tokenizer import Tokenizer
+from selenite.data.chat_rows import ChatRow, read_chat_rows
+from selenite.data.piece_loader import PieceLoader, held_out_batches, pack
+from selenite.data.pieces import ChatStream, Piece
+from selenite.errors import CheckpointError, DataError
+from selenite.types import IGNORED
+
+SAYINGS = ["Please tell me the weather in Rome.", "It rains.", "Call a taxi to 5 Elm Road, now."]
+
+
+def tool(name: str) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def line(number: int, **changes: Any) -> dict[str, Any]:
+    """A conversation of one user and one assistant with a wrong turn that is mended."""
+    call = {"name": "get_weather", "arguments": json.dumps({"city": f"City {number}"})}
+    known: dict[str, Any] = {
+        "messages": [
+            {
+                "role": "user",
+                "content": f"Weather in city {number}, please. " + "It rains. " * number,
+            },
+            {"role": "assistant", "content": "WRONG", "weight": 0},
+            {"role": "user", "content": "No."},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "functions.get_weather:0", "function": call}],
+            },
+        ],
+        "tools": [tool(name) for name in ("get_weather", "other", "third", "fourth")],
+    }
+    return known | changes
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(SAYINGS * 20, 400)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[ChatRow]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(line(n))}\n" for n in range(12)))
+    return read_chat_rows([str(path)])
+
+
+def learnt(piece: Piece, tokenizer: Tokenizer) -> str:
+    return tokenizer.decode(piece.targets_T[piece.targets_T != IGNORED].tolist())
+
+
+def test_only_the_assistants_words_are_learnt(rows: list[ChatRow], tokenizer: Tokenizer) -> None:
+    stream = ChatStream(rows, tokenizer, K2, 4096, shuffle=False)
+    for number in range(12):
+        piece = stream.read(number)
+        assert piece is not None
+        text = learnt(piece, tokenizer)
+        assert text == (
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0"
+            f'<|tool_call_argument_begin|>{{"city": "City {number}"}}<|tool_call_end|>'
+            "<|tool_calls_section_end|><|im_end|>"
+        )
+        assert piece.num_bytes == len(f'functions.get_weather:0{{"city": "City {number}"}}')
+        # Every target is the token that comes next.
+        is_on = piece.targets_T != IGNORED
+        assert (piece.targets_T[:-1][is_on[:-1]] == piece.tokens_T[1:][is_on[:-1]]).all()
+        assert not is_on[-1]
+
+
+def test_tools_are_drawn_anew_and_the_needed_one_stays(
+    rows: list[ChatRow], tokenizer: Tokenizer
+) -> None:
+    stream = ChatStream(rows, tokenizer, K2, 4096, seed=3, unused_tools=3)
+    seen = set()
+    for position in range(240):
+        piece = stream.read(position)
+        assert piece is not None
+        text = tokenizer.decode(piece.tokens_T.tolist())
+        names = [n for n in ("get_weather", "other", "third", "fourth") if f'"{n}"' in text]
+        assert "get_weather" in names
+        seen.add(tuple(sorted(names, key=lambda name: text.index(f'"{name}"'))))
+    assert {len(names) for names in seen} == {1, 2, 3, 4}
+    assert len(seen) > 12  # orders, too
+    again = ChatStream(rows, tokenizer, K2, 4096, seed=3, unused_tools=3)
+    one, other = stream.read(77), again.read(77)
+    assert one is not None
+    assert other is not None
+    assert (one.tokens_T == other.tokens_T).all()
+
+
+def test_each_epoch_has_every_row_once_in_its_own_order(
+    rows: list[ChatRow], tokenizer: Tokenizer
+) -> None:
+    stream = ChatStream(rows, tokenizer, K2, 4096)
+    epochs = []
+    for epoch in range(3):
+        pieces = [stream.read(12 * epoch + i) for i in range(12)]
+        epochs.append([learnt(piece, tokenizer) for piece in pieces if piece is not None])
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def loader_of(rows: list[ChatRow], tokenizer: Tokenizer, size: int = 4096) -> PieceLoader:
+    streams = [ChatStream(rows[:6], tokenizer, K2, size), ChatStream(rows[6:], tokenizer, K2, size)]
+    return PieceLoader(streams, [3.0, 1.0], size, ["first", "second"])
+
+
+def test_pieces_are_packed_whole_and_by_weight(rows: list[ChatRow], tokenizer: Tokenizer) -> None:
+    loader = loader_of(rows, tokenizer)
+    filled = []
+    for _ in range(60):
+        batch = next(loader)
+        assert len(batch.tokens_T) == 4096
+        starts = np.flatnonzero(batch.positions_T == 0)
+        assert (np.diff(batch.document_T, prepend=-1)[starts] == 1).all()
+        filled.append((batch.tokens_T != 0).mean())
+        for number in range(batch.document_T[-1] + 1):
+            own = batch.document_T == number
+            assert (batch.positions_T[own] == np.arange(own.sum())).all()
+            text = tokenizer.decode(batch.tokens_T[own].tolist())
+            is_filling = not batch.tokens_T[own].any()
+            assert is_filling or text.endswith("<|im_end|>"), text[-40:]
+    first, second = loader.tokens
+    loader.close()
+    assert np.mean(filled) > 0.9
+    assert first / (first + second) == pytest.approx(0.75, abs=0.02)
+
+
+def test_a_loader_goes_on_where_it_was(rows: list[ChatRow], tokenizer: Tokenizer) -> None:
+    whole = loader_of(rows, tokenizer)
+    expected = [next(whole).tokens_T for _ in range(30)]
+    begun = loader_of(rows, tokenizer)
+    for _ in range(17):
+        next(begun)
+    state = json.loads(json.dumps(begun.state_dict()))
+    begun.close()
+    resumed = loader_of(rows, tokenizer)
+    resumed.load_state_dict(state)
+    for tokens_T in expected[17:]:
+        assert (next(resumed).tokens_T == tokens_T).all()
+    assert resumed.tokens == whole.tokens
+    whole.close()
+    resumed.close()
+    other = PieceLoader([ChatStream(rows, tokenizer, K2, 1000)], [1.0], 1000, ["first"])
+    with pytest.raises(CheckpointError, match="other data"):
+        other.load_state_dict(state)
+
+
+def test_what_is_too_long_is_left_out_and_counted(
+    rows: list[ChatRow], tokenizer: Tokenizer
+) -> None:
+    lengths = []
+    for number in range(12):
+        piece = ChatStream(rows, tokenizer, K2, 4096, shuffle=False).read(number)
+        assert piece is not None
+        lengths.append(len(piece.tokens_T))
+    limit = sorted(lengths)[5]
+    stream = ChatStream(rows, tokenizer, K2, limit, shuffle=False)
+    assert [stream.read(n) is not None for n in range(12)] == [n <= limit for n in lengths]
+    loader = PieceLoader([stream], [1.0], limit, ["only"])
+    for _ in range(20):
+        next(loader)
+    assert loader.too_long[0] > 5
+    loader.close()
+    hopeless = PieceLoader([ChatStream(rows, tokenizer, K2, 10)], [1.0], 10, ["only"])
+    with pytest.raises(DataError, match=r"pieces in a row are too long; raise train\.seq_len"):
+        next(hopeless)
+
+
+def test_held_out_batches_have_every_piece_once(rows: list[ChatRow], tokenizer: Tokenizer) -> None:
+    stream = ChatStream(rows, tokenizer, K2, 4096, shuffle=False)
+    batches = held_out_batches(stream, 12, 900, 10**6)
+    pieces = [stream.read(n) for n in range(12)]
+    together = pack([piece for piece in pieces if piece is not None])
+    assert (np.concatenate([b.tokens_T for b in batches]) == together.tokens_T).all()
+    assert all(len(batch.tokens_T) <= 900 for batch in batches)
+    few = held_out_batches(stream, 12, 900, 700)
+    assert sum(len(batch.tokens_T) for batch in few) <= 700
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"messages": 3}, "no conversation in OpenAI's form"),
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "no turn of the assistant"),
+        ({"messages": [{"role": "robot", "content": "Hi"}]}, "role 'robot' is none of"),
+        ({"messages": [{"role": "user", "content": ["Hi"]}]}, "content must be a text, not list"),
+        ({"messages": [{"content": "Hi"}]}, "'role' is missing"),
+        ({"needed": ["nobody"]}, "nobody: called or needed, but not among the tools"),
+        ({"tools": []}, "get_weather: called or needed, but not among the tools"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(line(1))}\n\n{json.dumps(line(2, **changes))}\n")
+    with pytest.raises(DataError, match=message) as caught:
+        read_chat_rows([str(path)])
+    assert str(caught.value).startswith(f"{path}, line 3: ")
+
+
+def test_broken_arguments_are_refused(tmp_path: Path) -> None:
+    row = line(1)
+    for arguments, message in (('{"a": ', "Expecting value"), ("[1]", "must be an object")):
+        row["messages"][3]["tool_calls"][0]["function"]["arguments"] = arguments
+        path = tmp_path / "rows.jsonl"
+        path.write_text(json.dumps(row))
+        with pytest.raises(DataError, match=message):
+            read_chat_rows([str(path)])
