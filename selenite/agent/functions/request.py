@@ -51,7 +51,7 @@ def make_request(function: Function, rng: random.Random, calls: int = 1) -> Requ
             values[name], words[name] = _other(parameter, set(words.values()), rng)
     if calls > 1 and fan is None:
         return None
-    text = _polished(SLOT.sub(lambda found: words[found.group(1)], spoken))
+    text = SLOT.sub(lambda found: words[found.group(1)], _polished(spoken))
     every = [values] if fan is None else [{**values, fan[0]: value} for value in fan[1]]
     return Request(text, tuple(_arguments(function, each) for each in every))
 
@@ -126,9 +126,10 @@ def _number(
         step = 10 ** max(0, len(str(int(high))) - 2)
         value = min(high, max(low, round(value / step) * step))
     digits = 0 if kind == "integer" else rng.randint(0, decimals)
-    number: int | float = round(value, digits) if digits else round(value)
-    number = max(number, low if digits else int(-(-low // 1)))
-    if not digits:
+    if not low <= round(value, digits) <= high:
+        digits = decimals
+    number: int | float = min(high, max(low, round(value, digits)))
+    if float(number).is_integer():
         number = int(number)
     if kind == "string":
         return str(number), str(number)
