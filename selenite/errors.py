@@ -36,6 +36,10 @@ class ConfigError(SeleniteError, ValueError):
     exit_code = 2
 
 
+class ContextLengthError(ConfigError):
+    """A prompt and what may follow it are longer than the model's context."""
+
+
 class DataError(SeleniteError, ValueError):
     """A data source, corpus or token shard is missing, empty or malformed."""
 

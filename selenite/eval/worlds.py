@@ -21,6 +21,7 @@ from selenite.agent.episodes.episode import AGENTS, PERSONAS, Agent, play, play_
 from selenite.agent.episodes.style import agent_style
 from selenite.agent.episodes.trajectory import Trajectory, Turn
 from selenite.agent.judges.rubric import CHECKS
+from selenite.agent.models.failure import OF_ENDPOINT, Reason
 from selenite.agent.ontology.acceptance import admit, examine
 from selenite.agent.randomness import stream
 from selenite.agent.roles.agent import LeavingUser, LlmAgent
@@ -41,7 +42,7 @@ from selenite.types import Message
 AXES = ("in-domain", "category", "domain", "style", "template")
 _AXIS_OF = {"train": "in-domain", "sample": "in-domain", "persona": "in-domain"}
 _FIRST = 1_000_000  # number of the first task: training has lower ones
-_SEED, _TRIED = 7, 300  # of the domains that training evolves, the first ones
+_SEED, _TRIED = 7, 120  # of the domains that training evolves, the first ones
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,10 @@ def _played(
         assert make is not None
         agent = make(task, world, trial)
     trajectory = play(task, world, agent, user, style, who)
+    # An empty reply, and a conversation that outgrows the model's context, are the model's own.
+    faults = OF_ENDPOINT - {Reason.EMPTY}
     failed = session.outcomes.of(Role.AGENT).failed
-    return trajectory, next(iter(failed), "") if session.outcomes.is_cut_off else ""
+    return trajectory, next((reason for reason in failed if reason in faults), "")
 
 
 def run(

@@ -1,8 +1,10 @@
 """Grammars compiled in a process of their own: a schema from a stranger can take for ever.
 
 The process takes one source at a time and may use so much time and memory for it; one that takes
-more ends the process, not the server, and the next source starts another. Messages are JSON; the
-compiled grammar comes back in xgrammar's own serialised form.
+more ends the process, not the server, and the next source starts another. What it compiled at once
+is then compiled again here: xgrammar's serialised form takes forty times the grammar's memory (the
+tools of an agent take 2 MiB and 90), and reading it longer than compiling. What took long comes
+back in that form.
 
 The process itself:
 
@@ -42,12 +44,13 @@ libraries that xgrammar loads."""
 _SECONDS = 10  # of processor time, and of waiting
 _START_SECONDS = 120.0
 _DATA_BYTES = 2 * 2**30
-_CACHED_BYTES = 64 * 2**20  # of compiled grammars, here and there
+_CACHED_BYTES = 64 * 2**20  # of compiled grammars
 _CACHED_FAILURES = 1000
 _FAILURE_SECONDS = 60.0
 """How long a source is refused from memory that took too long: the machine may have been busy, or
 somebody stopped the process."""
-_LARGEST = 64 * 2**20  # bytes of a compiled grammar in serialised form; reading it stops the server
+_LARGEST = 64 * 2**20  # bytes of a compiled grammar, and of one that comes in serialised form
+_AT_ONCE = 0.25  # seconds of processor time; compiling stops the server as long
 _LONGEST_REASON = 1000  # characters
 _TRIED_TOKENS = 64
 _TOKEN_SECONDS = 0.02  # of processor time; other grammars take less than one thousandth
@@ -132,7 +135,10 @@ class GrammarProcess:
             ) from error
         if "error" in answer:
             raise ConfigError(answer["error"])
-        return xgrammar.CompiledGrammar.deserialize_json(answer["compiled"], self._info)
+        if "compiled" in answer:
+            return xgrammar.CompiledGrammar.deserialize_json(answer["compiled"], self._info)
+        compiler = xgrammar.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
+        return _compile(compiler, kind, source)
 
     def _answer(self, message: bytes) -> bytes:
         """Raises ``OSError`` where the process ends over it, or is ended."""
@@ -197,7 +203,8 @@ def main(pipe: Connection, seconds: int) -> None:
     import xgrammar
 
     info = xgrammar.TokenizerInfo.deserialize_json(pipe.recv_bytes().decode())
-    compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_limit_bytes=_CACHED_BYTES)
+    # Without a cache: how long a source takes must be what it takes the next time, elsewhere.
+    compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
     pipe.send_bytes(b"ready")
     _limit(resource.RLIMIT_DATA, _DATA_BYTES)
     while True:
@@ -211,20 +218,31 @@ def main(pipe: Connection, seconds: int) -> None:
         pipe.send_bytes(json.dumps(_compiled(compiler, asked["kind"], asked["source"])).encode())
 
 
-def _compiled(compiler: xgrammar.GrammarCompiler, kind: Kind, source: str) -> dict[str, str]:
+def _compile(
+    compiler: xgrammar.GrammarCompiler, kind: Kind, source: str
+) -> xgrammar.CompiledGrammar:
     compile = compiler.compile_regex if kind == "regex" else compiler.compile_structural_tag
+    return compile(source)
+
+
+def _compiled(compiler: xgrammar.GrammarCompiler, kind: Kind, source: str) -> dict[str, str]:
+    begun = time.process_time()
     try:
-        compiled = compile(source)
+        compiled = _compile(compiler, kind, source)
     except (RuntimeError, ValueError, RecursionError) as error:  # the library has no other
         reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else repr(error)
         return {"error": reason[:_LONGEST_REASON]}
+    seconds = time.process_time() - begun
     slowest = _slowest_token(compiled)
     if slowest > _TOKEN_SECONDS:
         return {"error": f"following it takes {slowest:.2f} seconds for a single token"}
+    too_large = {"error": f"it compiles to more than {_LARGEST // 2**20} MiB"}
+    if compiled.memory_size_bytes > _LARGEST:
+        return too_large
+    if seconds <= _AT_ONCE:
+        return {}
     serialized = compiled.serialize_json()
-    if len(serialized) > _LARGEST:
-        return {"error": f"it compiles to more than {_LARGEST // 2**20} MiB"}
-    return {"compiled": serialized}
+    return too_large if len(serialized) > _LARGEST else {"compiled": serialized}
 
 
 def _slowest_token(compiled: xgrammar.CompiledGrammar) -> float:

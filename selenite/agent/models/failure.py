@@ -30,6 +30,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"  # cut at the token limit, and of no use so (with no text: final)
     # final
     REFUSED = "refused"  # any other status: the request, the key or the address is wrong
+    TOO_LONG = "too_long"  # the prompt and the reply do not fit into the model's context
     DECLINED = "declined"  # the endpoint's filter, or the model's refusal
     UNCHECKABLE = "uncheckable"  # the schema cannot be applied: see chat.schema.CallFault
 

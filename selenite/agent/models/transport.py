@@ -65,7 +65,7 @@ class Transport:
         if not response.is_success:
             detail = self._said(f"HTTP {response.status_code}: {_message(content)}")
             after = retry_after(response.headers)
-            return Fault(_reason_of(response.status_code), detail, after)
+            return Fault(_reason_of(response.status_code, content), detail, after)
         try:
             body = json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -87,9 +87,14 @@ def _message(content: bytes) -> str:
         return "a body that is nested too deeply"
 
 
-def _reason_of(status: int) -> Reason:
+_TOO_LONG = (b"context_length_exceeded", b"maximum context length")  # OpenAI's code; vLLM's words
+
+
+def _reason_of(status: int, content: bytes) -> Reason:
     if status == 429:
         return Reason.RATE_LIMITED
+    if status == 400 and any(sign in content for sign in _TOO_LONG):
+        return Reason.TOO_LONG
     return Reason.SERVER_ERROR if status >= 500 else Reason.REFUSED
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from selenite.clock import Clock, SystemClock
-from selenite.errors import ConfigError, NonFiniteError, SeleniteError
+from selenite.errors import ConfigError, ContextLengthError, NonFiniteError, SeleniteError
 from selenite.model.transformer import Transformer
 from selenite.ops.sampling import check_token_ids
 from selenite.runtime import is_batch_invariant
@@ -101,7 +101,7 @@ class Engine:
             sizes += f" and max_tokens={request.params.max_tokens}"
         positions = self.runner.model.config.max_positions
         if request.most_tokens > positions:
-            raise ConfigError(
+            raise ContextLengthError(
                 f"{sizes} exceed the model's {positions} positions; shorten the prompt, or lower "
                 "max_tokens"
             )

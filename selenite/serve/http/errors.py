@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from selenite.errors import OverloadedError, SeleniteError, UnavailableError
+from selenite.errors import ContextLengthError, OverloadedError, SeleniteError, UnavailableError
 from selenite.serve.http.protocol import ErrorBody, ErrorResponse
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ def error_response(error: Exception) -> ErrorResponse:
     code = _CODES.get(status)
     if isinstance(error, ModelNotFoundError):
         param, code = "model", "model_not_found"
+    if isinstance(error, ContextLengthError):
+        code = "context_length_exceeded"
     default = "server_error" if status >= 500 else "invalid_request_error"
     return ErrorResponse(
         error=ErrorBody(

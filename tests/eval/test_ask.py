@@ -1,0 +1,141 @@
+"""Asking a real server: answers, going on after an interruption, and faults that are no scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selenite.client.endpoint import Endpoint
+from selenite.clock import SystemClock
+from selenite.errors import ConfigError, DataError
+from selenite.eval.ask import AskOptions, ask, check_errors
+from selenite.eval.functions import functions
+from selenite.eval.measure import Target, measure
+from selenite.eval.question import Answer, Call, Question, Suite
+from selenite.eval.scoreboard import bounds, compare, score, table, write
+from selenite.types import Message, ToolSpec
+from tests.fixtures.server import KEY, ServerProcess, free_port, make_model
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}}}
+TOOL = ToolSpec("look_up", "Looks something up.", SCHEMA)
+QUESTIONS = tuple(
+    Question(f"q{n}", "all", (Message("user", f"Hello, fox {n}."),), (TOOL,)) for n in range(8)
+)
+OPTIONS = AskOptions("tiny", "a fingerprint", max_tokens=40, concurrency=4, retries=0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def endpoint(model: Path) -> Iterator[Endpoint]:
+    server = ServerProcess(model)
+    yield Endpoint(server.url, KEY)
+    server.stop()
+
+
+def plain(answers: dict[str, Answer]) -> dict[str, tuple[str, tuple[Call, ...]]]:
+    return {name: (answer.text, answer.calls) for name, answer in sorted(answers.items())}
+
+
+def test_a_run_that_was_interrupted_goes_on(endpoint: Endpoint, tmp_path: Path) -> None:
+    whole = ask(QUESTIONS, endpoint, tmp_path / "whole", OPTIONS, SystemClock())
+    assert whole.keys() == {question.id for question in QUESTIONS}
+    assert not any(answer.error for answer in whole.values())
+    (path,) = (tmp_path / "whole").iterdir()
+    lines = path.read_text().splitlines()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / path.name).write_text("\n".join(lines[:3]) + "\n" + lines[3][:50])
+    asked = []
+    again = ask(
+        QUESTIONS, endpoint, tmp_path / "cut", OPTIONS, SystemClock(), lambda: asked.append(1)
+    )
+    assert plain(again) == plain(whole)
+    assert len(asked) == 8
+    kept = (tmp_path / "cut" / path.name).read_text().splitlines()
+    assert kept[:3] == lines[:3]
+    # What is there whole is not asked again: nobody is there to ask.
+    away = Endpoint(f"http://127.0.0.1:{free_port()}")
+    assert plain(ask(QUESTIONS, away, tmp_path / "whole", OPTIONS, SystemClock())) == plain(whole)
+
+
+def test_other_options_are_other_answers(endpoint: Endpoint, tmp_path: Path) -> None:
+    for options in (
+        OPTIONS,
+        replace(OPTIONS, guided=False),
+        replace(OPTIONS, max_tokens=41),
+        replace(OPTIONS, fingerprint="another"),
+    ):
+        ask(QUESTIONS[:1], endpoint, tmp_path, options, SystemClock())
+    ask(QUESTIONS[1:2], endpoint, tmp_path, OPTIONS, SystemClock())
+    ask(QUESTIONS[:1], endpoint, tmp_path, replace(OPTIONS, concurrency=1), SystemClock())
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def suite_of(questions: tuple[Question, ...]) -> Suite:
+    def judge(answers: dict[str, Answer]) -> dict[str, object]:
+        return {name: answer for name, answer in answers.items() if not answer.error}
+
+    return Suite("s", "1", questions, {}, judge)  # type: ignore[arg-type]
+
+
+def test_a_server_that_is_away_gives_no_score(tmp_path: Path) -> None:
+    away = Endpoint(f"http://127.0.0.1:{free_port()}")
+    answers = ask(QUESTIONS, away, tmp_path, OPTIONS, SystemClock())
+    assert all(answer.error.startswith("connection") for answer in answers.values())
+    with pytest.raises(DataError, match="8 of 8 requests failed, so there is no score"):
+        check_errors(answers)
+    right = Answer("fine")
+    check_errors({str(n): right for n in range(400)} | {"bad": Answer(error="timeout")})
+    found = score(functions(1), "x", {"concept-0": Answer(error="timeout")}, {})
+    (only,) = found.scores.values()
+    assert (only.total, only.errors, found.verdicts) == (0, 1, {})
+
+
+def test_an_answer_that_is_missing_is_an_error() -> None:
+    with pytest.raises(DataError, match="no answer to q0 and 7 others"):
+        score(suite_of(QUESTIONS), "x", {}, {})
+
+
+def test_a_model_is_measured_in_both_modes(model: Path, tmp_path: Path) -> None:
+    """Random weights write no calls, so they are right exactly where none is due."""
+    suite = functions(30)
+    results = measure(suite, Target(model, None), tmp_path, (True, False), 8, 24)
+    assert [result.agent for result in results] == ["tiny, guided", "tiny"]
+    floors = bounds(suite)
+    for result in results:
+        for name, found in result.scores.items():
+            assert found.total + found.errors == floors[0].scores[name].total
+            if found.calls == 0:
+                assert found.right == floors[0].scores[name].right
+        assert result.protocol["temperature"] == 0.0
+        assert len(result.protocol["fingerprint"]) == 64
+    write(tmp_path / "result.json", suite, [*floors, *results])
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert record["agents"]["gold"]["categories"]["single"]["share"] == 1.0
+    low, high = (record["agents"]["tiny"]["categories"]["single"][name] for name in ("low", "high"))
+    assert 0 <= low < high <= 1
+    assert table(suite, [*floors, *results]).row_count == len(suite.categories) + 2
+    assert compare(floors[0], floors[-1]) < 1e-4
+    assert compare(results[0], results[0]) == 1.0
+
+
+def test_a_fingerprint_is_of_the_weights_and_the_template(model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in model.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    known = Target(model, None).fingerprint()
+    assert Target(copy, None).fingerprint() == known
+    (copy / "summary.json").write_text("{}")
+    assert Target(copy, None).fingerprint() == known
+    (copy / "chat_template.jinja").write_text("{{ 1 }}")
+    assert Target(copy, None).fingerprint() != known
+    with pytest.raises(ConfigError, match="no model; give a directory with its files"):
+        Target(tmp_path, None).fingerprint()

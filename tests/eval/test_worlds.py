@@ -1,0 +1,86 @@
+"""Our worlds as a suite: the axes, the bounds, and a model that acts through a real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selenite.agent.episodes.episode import play_script
+from selenite.agent.synthesis.splits import split_of
+from selenite.errors import DataError
+from selenite.eval.measure import Target
+from selenite.eval.measure_worlds import bounds, measure_worlds, table
+from selenite.eval.worlds import AXES, Case, Episode, cases, summary
+from tests.fixtures.server import free_port, make_model
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Case]:
+    return cases(6)
+
+
+def test_tasks_are_of_their_axis(known: list[Case]) -> None:
+    assert [case.axis for case in known] == [axis for axis in AXES for _ in range(6)]
+    for case in known:
+        script = play_script(case.task)
+        assert script is not None
+        split = split_of(script)
+        is_own = split == case.axis
+        assert is_own or (case.axis == "in-domain" and split in ("train", "sample", "persona"))
+        assert case.task.number >= 1_000_000
+    assert len({case.task.id for case in known}) == len(known)
+
+
+def test_the_oracle_passes_all_and_nobody_else_does(known: list[Case]) -> None:
+    found = bounds(known)
+    assert list(found) == ["null", "words", "oracle"]
+    for axis in AXES:
+        assert found["oracle"][axis]["pass^k"] == [1.0]
+        assert found["oracle"][axis]["calls_over_due"] >= 1.0
+        assert found["null"][axis]["pass^k"][0] <= 0.5
+    assert sum(found["null"][axis]["pass^k"][0] for axis in AXES) < 1
+    assert table(found, 1).row_count == len(AXES)
+
+
+def test_a_model_acts_and_its_answers_are_kept(known: list[Case], tmp_path: Path) -> None:
+    """Random weights pass nothing; a second run asks nobody."""
+    model, few = make_model(tmp_path), known[::6]
+    target = Target(model, None)
+    options = (tmp_path / "out", 2, 0.7, True, 4, 16)
+    found, episodes = measure_worlds(few, target, *options)
+    assert len(episodes) == 2 * len(few)
+    assert not any(episode.error for episode in episodes)
+    assert all(found[axis]["tasks"] == 1 for axis in AXES)
+    assert all(len(found[axis]["pass^k"]) == 2 for axis in AXES)
+    files = sorted((tmp_path / "out").rglob("*"))
+    again, _ = measure_worlds(few, target, *options)
+    assert again == found
+    assert sorted((tmp_path / "out").rglob("*")) == files
+
+
+def test_a_server_that_is_away_gives_no_score(known: list[Case], tmp_path: Path) -> None:
+    target = Target(None, f"http://127.0.0.1:{free_port()}", model="tiny")
+    with pytest.raises(DataError, match="the pipeline failed in"):
+        measure_worlds(known[:2], target, tmp_path, 1, 0.0, True, 2, 16)
+
+
+def test_trials_of_a_task_count_as_one_task() -> None:
+    def episode(task: str, faults: tuple[str, ...], error: str = "") -> Episode:
+        return Episode(task, "domain", "clean", faults, 2, 1, error)
+
+    found = summary(
+        [
+            *(episode("a", ()), episode("a", ())),
+            *(episode("b", ()), episode("b", ("state",))),
+            *(episode("c", ("state", "said")), episode("c", ("said",))),
+            *(episode("d", ()), episode("d", (), "timeout")),  # no verdict: the task is left out
+        ],
+        trials=2,
+    )["domain"]
+    assert found["tasks"] == 3
+    assert found["pass^k"] == pytest.approx([0.5, 1 / 3])
+    assert found["errors"] == 1
+    assert found["faults"] == {"state": 2, "said": 2}
+    assert found["calls_over_due"] == 2.0
+    assert found["classes"] == {"clean": [4, 7]}
