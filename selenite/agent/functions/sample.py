@@ -1,8 +1,13 @@
-"""One conversation of a request and its calls, with other tools beside those that are needed.
+"""A request and its calls, with other tools beside those that are needed; or several in a row.
 
-SINGLE       one tool, one call              PARALLEL    one tool, several calls
-CHOICE       several tools, one call         SEVERAL     several tools, calls of two or three
-IRRELEVANT   no tool that would do: a text   MISSING     a required value is not given: a question
+sort        offered                      answered by
+SINGLE      one tool                     one call
+CHOICE      several tools                one call
+PARALLEL    one tool, or more            several calls of one
+SEVERAL     two tools, or more           calls of two or three of them
+IRRELEVANT  no tool that would do        a text
+MISSING     the tool, but not a value    a question
+SESSION     several tools                two to four requests in a row, each answered
 """
 
 from __future__ import annotations
@@ -38,15 +43,17 @@ class Sort(StrEnum):
     SEVERAL = "several"
     IRRELEVANT = "irrelevant"
     MISSING = "missing"
+    SESSION = "session"
 
 
 SHARES: Mapping[Sort, float] = {
-    Sort.SINGLE: 0.24,
-    Sort.CHOICE: 0.26,
-    Sort.PARALLEL: 0.18,
-    Sort.SEVERAL: 0.13,
-    Sort.IRRELEVANT: 0.15,
+    Sort.SINGLE: 0.16,
+    Sort.CHOICE: 0.17,
+    Sort.PARALLEL: 0.14,
+    Sort.SEVERAL: 0.10,
+    Sort.IRRELEVANT: 0.12,
     Sort.MISSING: 0.04,
+    Sort.SESSION: 0.27,
 }
 
 _SYSTEMS = (
@@ -118,6 +125,8 @@ def make_sample(seed: int, number: int, split: Split = "train") -> Sample:
 
 
 def _make(sort: Sort, split: Split, rng: random.Random) -> Sample | None:
+    if sort is Sort.SESSION:
+        return _session(split, rng)
     style = rng.choice(STYLES)
     topics = _known(split)
     topic = rng.choice(list(topics))
@@ -193,6 +202,62 @@ def _several(function: Function, rng: random.Random) -> Request | None:
     return merged(found_all, rng) if len(set(calls)) == len(calls) else None
 
 
+_RESULTS = ('{"ok": true}', '{"status": "success"}', '{"error": null}', "done", "{}")
+
+
+def _session(split: Split, rng: random.Random) -> Sample | None:
+    """Requests in a row; results say nothing, since nothing is there that could work them out."""
+    style, topics = rng.choice(STYLES), _known(split)
+    topic = rng.choice(list(topics))
+    wanted, most = list[Concept](), rng.randint(2, 4)
+    for concept in rng.sample(topics[topic], len(topics[topic])):
+        if len(wanted) < most and not any(_alike(concept, other) for other in wanted):
+            wanted.append(concept)
+    functions = [make_function(concept, style, rng) for concept in wanted]
+    others = _others(wanted, topic, rng.choice([0, 0, 1, 2]), rng)
+    offered = [*functions, *(make_function(concept, style, rng) for concept in others)]
+    if len({function.tool.name for function in offered}) < len(offered):
+        return None
+    rng.shuffle(offered)
+    messages = list[Message]()
+    num_calls, turns = 0, rng.randint(2, 4)
+    for turn in range(turns):
+        if turn and rng.random() < 0.12:
+            messages += _stranger([*wanted, *others], topic, style, rng)
+            continue
+        function = rng.choice(functions)
+        asked = _repeated(function, rng) if rng.random() < 0.2 else None
+        asked = asked or _requests(Sort.SINGLE, [function], rng)
+        assert asked is not None
+        calls = _calls(asked.calls, num_calls)
+        num_calls += len(calls)
+        messages += [Message("user", asked.text), Message("assistant", tool_calls=calls)]
+        if turn < turns - 1:
+            result = rng.choice(_RESULTS)
+            messages += [Message("tool", result, tool_call_id=call.id) for call in calls]
+    if rng.random() < 0.4:
+        messages.insert(0, Message("system", rng.choice(_SYSTEMS)))
+    return Sample(Sort.SESSION, split, tuple(messages), tuple(offered))
+
+
+def _stranger(
+    offered: Sequence[Concept], topic: str, style: str, rng: random.Random
+) -> list[Message]:
+    """A request for something that nothing here does, and the text that says so."""
+    (concept,) = _others(offered, topic, 1, rng)
+    request = make_request(make_function(concept, style, rng), rng)
+    assert request is not None
+    unable = rng.choice(_UNABLE).format(wish=concept.wish)
+    return [Message("user", request.text), Message("assistant", unable)]
+
+
+def _calls(asked: Sequence[tuple[str, Mapping[str, Any]]], first: int = 0) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(name, json.dumps(arguments, ensure_ascii=False), f"functions.{name}:{number}")
+        for number, (name, arguments) in enumerate(asked, first)
+    )
+
+
 def _answer(
     sort: Sort, functions: Sequence[Function], asked: _Asked, rng: random.Random
 ) -> Message:
@@ -202,11 +267,7 @@ def _answer(
     if sort is Sort.MISSING:
         required = [p for p in concept.parameters if not p.optional]
         return Message("assistant", " ".join(p.missing for p in required[:3]))
-    calls = tuple(
-        ToolCall(name, json.dumps(arguments, ensure_ascii=False), f"functions.{name}:{number}")
-        for number, (name, arguments) in enumerate(asked.calls)
-    )
-    return Message("assistant", tool_calls=calls)
+    return Message("assistant", tool_calls=_calls(asked.calls))
 
 
 def _opening(concept: Concept, rng: random.Random) -> str:

@@ -3,6 +3,7 @@
     functions.jsonl     single requests for functions of every kind (``agent/functions``)
     functions-held-out.jsonl   the same of concepts that are held out: for tuning and tests
     agentic.jsonl       trajectories of a corpus of worlds, training split
+    chat.jsonl          plain chat, answered by the model itself (``agent/functions/plain_chat.py``)
     pairs.jsonl         two trajectories of one task: which is better, and why
     dataset.json        settings, counts and SHA-256 of the files
 
@@ -19,6 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from selenite import atomic
+from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows
 from selenite.agent.functions.sample import make_sample
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.export import chat_row
@@ -38,6 +40,8 @@ class DatasetConfig(Config):
     functions: int = Field(default=20_000, ge=0)
     functions_held_out: int = Field(default=1000, ge=0)
     pairs: int = Field(default=2000, ge=0)
+    chat: PlainChatConfig | None = None
+    """Plain chat, answered by the model that is to be taught; None: there is none."""
     worlds: SynthesisConfig
     """The corpus that trajectories and pairs come from; it is made first."""
 
@@ -74,6 +78,9 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
         "agentic": lambda: _agentic(corpus),
         "pairs": lambda: pair_rows(corpus, seed, config.pairs),
     }
+    if config.chat is not None:
+        chat = config.chat
+        parts["chat"] = lambda: chat_rows(chat, seed, config.out_dir / "answers")
     counts = {
         name: _write(config.out_dir / f"{name}.jsonl", rows()) for name, rows in parts.items()
     }

@@ -124,7 +124,7 @@ def test_samples_are_what_they_are_called() -> None:
     for number in range(3000):
         sample = make_sample(5, number)
         shares[sample.sort] += 1
-        calls = sample.messages[-1].tool_calls
+        calls = [call for message in sample.messages for call in message.tool_calls]
         offered = [function.tool for function in sample.functions]
         schemas = ToolSchemas(offered)
         assert all(schemas.check(call).valid for call in calls)
@@ -138,6 +138,10 @@ def test_samples_are_what_they_are_called() -> None:
                 assert len({call.arguments for call in calls}) == len(calls)
             case Sort.SEVERAL:
                 assert len({call.name for call in calls}) > 1
+            case Sort.SESSION:
+                roles = [m.role for m in sample.messages if m.role in ("user", "assistant")]
+                assert roles == ["user", "assistant"] * (len(roles) // 2)
+                assert len(roles) > 2
             case _:
                 assert not calls
                 assert sample.messages[-1].content
@@ -157,7 +161,7 @@ def test_what_is_held_out_is_never_asked_for_in_training() -> None:
 
 
 def _asked(sample: Any) -> set[str]:
-    called = {call.name for call in sample.messages[-1].tool_calls}
+    called = {call.name for message in sample.messages for call in message.tool_calls}
     return {f.concept.wish for f in sample.functions if f.tool.name in called}
 
 
