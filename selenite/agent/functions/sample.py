@@ -47,13 +47,13 @@ class Sort(StrEnum):
 
 
 SHARES: Mapping[Sort, float] = {
-    Sort.SINGLE: 0.16,
-    Sort.CHOICE: 0.17,
+    Sort.SINGLE: 0.15,
+    Sort.CHOICE: 0.16,
     Sort.PARALLEL: 0.14,
-    Sort.SEVERAL: 0.10,
-    Sort.IRRELEVANT: 0.12,
-    Sort.MISSING: 0.04,
-    Sort.SESSION: 0.27,
+    Sort.SEVERAL: 0.09,
+    Sort.IRRELEVANT: 0.18,
+    Sort.MISSING: 0.03,
+    Sort.SESSION: 0.25,
 }
 
 _SYSTEMS = (
@@ -222,7 +222,7 @@ def _session(split: Split, rng: random.Random) -> Sample | None:
     messages = list[Message]()
     num_calls, turns = 0, rng.randint(2, 4)
     for turn in range(turns):
-        if turn and rng.random() < 0.12:
+        if turn and rng.random() < 0.2:
             messages += _stranger([*wanted, *others], topic, style, rng)
             continue
         function = rng.choice(functions)
