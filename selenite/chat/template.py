@@ -32,7 +32,21 @@ if TYPE_CHECKING:
 
 def k2_template() -> str:
     """The source of the K2 template."""
-    return files("selenite.chat").joinpath("templates/k2.jinja").read_text(encoding="utf-8")
+    return _shipped("k2")
+
+
+def compact_template(is_k2: bool) -> str:
+    """A template with short declarations of tools: K2's with these in the place of JSON, or ChatML
+    with calls in Hermes' form."""
+    tools = _shipped("tools")
+    if not is_k2:
+        return tools + _shipped("compact")
+    before, after = k2_template().split("{{ tools | tojson(separators=(',', ':')) }}")
+    return f"{tools}{before}{{{{ declarations(tools) }}}}{after}"
+
+
+def _shipped(name: str) -> str:
+    return files("selenite.chat").joinpath(f"templates/{name}.jinja").read_text(encoding="utf-8")
 
 
 def render(

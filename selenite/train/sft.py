@@ -13,12 +13,12 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from importlib.resources import files
 
 import torch
 
 from selenite.atomic import sha256
-from selenite.chat.profile import ChatProfile, detect_profile
+from selenite.chat.profile import K2, ChatProfile, detect_profile
+from selenite.chat.template import compact_template
 from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock
 from selenite.data.chat_rows import ChatRow, read_chat_rows
@@ -150,8 +150,8 @@ def _template(config: SftConfig) -> tuple[Tokenizer, ChatProfile]:
     tokenizer = Tokenizer.load(directory)
     check_tokenizer(directory, tokenizer)
     if config.train.template == "compact":
-        template = files("selenite.chat").joinpath("templates/compact.jinja")
-        tokenizer.chat_template = template.read_text(encoding="utf-8")
+        is_k2 = detect_profile(tokenizer)[0].name.startswith(K2.name)
+        tokenizer.chat_template = compact_template(is_k2)
     profile, why = detect_profile(tokenizer)
     logger.info("profile: %s (%s)", profile.name, why)
     profile.check_vocabulary(tokenizer)
