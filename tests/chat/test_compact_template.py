@@ -59,7 +59,7 @@ def objects(required: list[str] | None = None, **fields: Any) -> dict[str, Any]:
             objects(
                 ["who"], who=objects(["age"], age={"type": "integer", "description": "Years."})
             ),
-            "book(who: {age: number}): Books a trip.\n  who.age: Years.",
+            "book(who: {age: integer}): Books a trip.\n  who.age: Years.",
         ),
         (
             objects(["id"], id={"type": "string", "pattern": "^BHV-[0-9]{4}$"}),
@@ -84,7 +84,7 @@ def objects(required: list[str] | None = None, **fields: Any) -> dict[str, Any]:
             objects(
                 x={"type": "array", "items": objects(y={"type": "number", "description": "Y."})}
             ),
-            "book(x?: {y?: null}[]): Books a trip.\n  x[].y: Y.",
+            "book(x?: {y?: number}[]): Books a trip.\n  x[].y: Y.",
         ),
     ],
 )
