@@ -177,7 +177,7 @@ def rows() -> Iterator[tuple[str, list[float], float, float]]:
     yield "Qwen3-1.7B FC", [70.7, 92.5, 88.5, 80.0], 82.9, 0.05
 
 
-@pytest.mark.parametrize(("name", "parts", "average", "rounding"), rows())
+@pytest.mark.parametrize(("name", "parts", "average", "rounding"), [*rows()])
 def test_the_average_is_the_leaderboards(
     name: str, parts: list[float], average: float, rounding: float
 ) -> None:
