@@ -170,6 +170,46 @@ def worlds(
 
 
 @eval.command()
+def vendor(
+    directory: Model = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="The weights that are served; where a directory is given, itself."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Requests.")] = 100,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    allow_remote: Remote = False,
+    free: Free = True,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = 256,
+) -> None:
+    """Does a server serve the weights as they are: schemas, when it calls, ids, grammars."""
+    from rich.console import Console
+
+    from selenite.errors import ConfigError
+    from selenite.eval.ask import AskOptions
+    from selenite.eval.functions import functions as suite_of
+    from selenite.eval.measure import Target, asked
+    from selenite.eval.vendor import check, reference_answers, table
+
+    weights = reference or directory
+    if weights is None or (directory is None) == (url is None):
+        raise ConfigError("give a model directory, or --url and --reference")
+    target = Target(directory, url, api_key, model, allow_remote)
+    suite = suite_of(count)
+    modes = (True, False) if free and directory is not None else (True,)
+    options = AskOptions(
+        model or "", target.fingerprint(), max_tokens=max_tokens, concurrency=concurrency
+    )
+    guided, *others = asked(suite, target, out, modes, options)
+    theirs = reference_answers(weights, suite.questions, max_tokens)
+    Console().print(table(check(suite.questions, guided, (others or [guided])[0], theirs)))
+
+
+@eval.command()
 def prose(
     model: Annotated[Path, typer.Argument(help="A model directory.")],
     base: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from selenite.client.endpoint import Endpoint
 from selenite.clock import SystemClock
 from selenite.errors import ConfigError
 from selenite.eval.ask import AskOptions, ask, check_errors
-from selenite.eval.question import Suite
+from selenite.eval.question import Answer, Suite
 from selenite.eval.scoreboard import Result, score
 from selenite.log import CONSOLE
 
@@ -73,6 +73,38 @@ def serving(target: Target, concurrency: int) -> Iterator[tuple[Endpoint, str]]:
         yield endpoint, target.model or endpoint.served_model()
 
 
+def asked(
+    suite: Suite, target: Target, out: Path, guided: Sequence[bool], options: AskOptions
+) -> list[dict[str, Answer]]:
+    """The target's answers in each mode: with calls held to their grammar, and without.
+
+    Raises ``DataError`` where more than one request in 200 fails: then there is no score.
+    """
+    found = list[dict[str, Answer]]()
+    with ExitStack() as stack:
+        endpoint, model = stack.enter_context(serving(target, options.concurrency))
+        progress = stack.enter_context(Progress(console=CONSOLE, transient=True))
+        for is_guided in guided:
+            name = f"{suite.name}: {_name(target, is_guided)}"
+            bar = progress.add_task(name, total=len(suite.questions))
+            own = replace(options, model=model, guided=is_guided)
+            answers = ask(
+                suite.questions,
+                endpoint,
+                out / target.title,
+                own,
+                SystemClock(),
+                partial(progress.advance, bar),
+            )
+            check_errors(answers)
+            found.append(answers)
+    return found
+
+
+def _name(target: Target, is_guided: bool) -> str:
+    return f"{target.title}, guided" if is_guided else target.title
+
+
 def measure(
     suite: Suite,
     target: Target,
@@ -81,27 +113,14 @@ def measure(
     concurrency: int,
     max_tokens: int,
 ) -> list[Result]:
-    """A result for each mode: with calls held to their grammar, and without.
-
-    Raises ``DataError`` where more than one request in 200 fails: then there is no score.
-    """
-    fingerprint = target.fingerprint()
-    results = list[Result]()
-    with ExitStack() as stack:
-        endpoint, model = stack.enter_context(serving(target, concurrency))
-        progress = stack.enter_context(Progress(console=CONSOLE, transient=True))
-        for is_guided in guided:
-            name = f"{target.title}, guided" if is_guided else target.title
-            bar = progress.add_task(f"{suite.name}: {name}", total=len(suite.questions))
-            asked = AskOptions(model, fingerprint, is_guided, max_tokens, concurrency=concurrency)
-            answers = ask(
-                suite.questions,
-                endpoint,
-                out / target.title,
-                asked,
-                SystemClock(),
-                partial(progress.advance, bar),
-            )
-            check_errors(answers)
-            results.append(score(suite, name, answers, asked.decisive()))
-    return results
+    """A result for each mode. Raises what ``asked`` raises."""
+    options = AskOptions(
+        target.model or "", target.fingerprint(), max_tokens=max_tokens, concurrency=concurrency
+    )
+    found = asked(suite, target, out, guided, options)
+    return [
+        score(
+            suite, _name(target, is_guided), answers, replace(options, guided=is_guided).decisive()
+        )
+        for is_guided, answers in zip(guided, found, strict=True)
+    ]
