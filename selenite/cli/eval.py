@@ -122,6 +122,12 @@ def worlds(
     axis: Annotated[
         list[str] | None, typer.Option(help="One of the axes; give it once for each.")
     ] = None,
+    domains: Annotated[
+        int | None, typer.Option(min=1, help="Domains that tasks come from; 1 is one world.")
+    ] = None,
+    unused_tools: Annotated[
+        int | None, typer.Option(min=0, help="The most tools beside those that a task is about.")
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Of each task.")] = 1,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 for one trial, 0.7 for more, where not given.")
@@ -141,19 +147,20 @@ def worlds(
     from selenite.errors import ConfigError
     from selenite.eval.measure import Target
     from selenite.eval.measure_worlds import bounds, measure_worlds, table, write
-    from selenite.eval.worlds import AXES, cases
+    from selenite.eval.worlds import AXES, DOMAINS, cases
 
     if directory is not None and url is not None:
         raise ConfigError("give a model directory or --url, not both")
     unknown = [name for name in axis or () if name not in AXES]
     if unknown:
         raise ConfigError(f"axis {unknown[0]!r}: must be one of {', '.join(AXES)}")
-    known = cases(each, axis or AXES)
+    known = cases(each, axis or AXES, domains or DOMAINS, unused_tools)
     results, name = bounds(known), "bounds"
     episodes: list[Episode] = []
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     protocol: dict[str, object] = {
-        "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens
+        "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens,
+        "domains": domains or DOMAINS, "unused_tools": unused_tools,
     }  # fmt: skip
     if directory is not None or url is not None:
         target = Target(directory, url, api_key, model, allow_remote)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count as counting
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selenite.agent.episodes.episode import AGENTS, PERSONAS, Agent, play, play_script
@@ -35,6 +34,7 @@ from selenite.agent.users.persona import persona
 from selenite.agent.users.user import CardUser, User
 from selenite.agent.workers import threads
 from selenite.agent.world.world import World
+from selenite.errors import ConfigError
 from selenite.eval.floors import fill, rank
 from selenite.eval.statistics import pass_hat_k, wilson
 from selenite.types import Message
@@ -42,7 +42,9 @@ from selenite.types import Message
 AXES = ("in-domain", "category", "domain", "style", "template")
 _AXIS_OF = {"train": "in-domain", "sample": "in-domain", "persona": "in-domain"}
 _FIRST = 1_000_000  # number of the first task: training has lower ones
-_SEED, _TRIED = 7, 120  # of the domains that training evolves, the first ones
+_SEED = 7  # of the domains that training evolves
+DOMAINS = 120  # that are tried, the first ones
+_PATIENCE = 2000  # numbers that are tried for each task of an axis
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,24 @@ class Case:
 MakeAgent = Callable[[Task, World, int], Agent]
 
 
-def cases(each: int, axes: Sequence[str] = AXES) -> list[Case]:
-    """``each`` tasks of every axis. The same for the same number, wherever they are made."""
-    domains = admit(_SEED, (examine(_SEED, number) for number in range(_TRIED))).numbers
+def cases(
+    each: int,
+    axes: Sequence[str] = AXES,
+    tried: int = DOMAINS,
+    unused_tools: int | None = None,
+) -> list[Case]:
+    """``each`` tasks of every axis. The same for the same arguments, wherever they are made.
+
+    ``tried`` is how many domains are tried, the first ones: 1 is one world. ``unused_tools`` is
+    the most tools that a task may have beside those that it is about; None: as it was made.
+    Raises ``ConfigError`` where so many numbers give no tasks of an axis.
+    """
+    domains = admit(_SEED, (examine(_SEED, number) for number in range(tried))).numbers
     found: dict[str, list[Case]] = {axis: [] for axis in axes}
-    for number in counting(_FIRST):
+    for number in range(_FIRST, _FIRST + _PATIENCE * each):
         task = make_task(_SEED, number, domains, 1)
+        if unused_tools is not None:
+            task = _with_fewer_tools(task, unused_tools)
         script = play_script(task)
         assert script is not None
         split = split_of(script)
@@ -87,7 +101,20 @@ def cases(each: int, axes: Sequence[str] = AXES) -> list[Case]:
             found[axis].append(Case(axis, task))
         if all(len(known) == each for known in found.values()):
             return [case for axis in axes for case in found[axis]]
-    raise AssertionError("numbers do not end")
+    lacking = ", ".join(axis for axis, known in found.items() if len(known) < each)
+    raise ConfigError(
+        f"axis {lacking}: no {each} tasks in {len(domains)} domains; take other axes, or more "
+        "domains"
+    )
+
+
+def _with_fewer_tools(task: Task, most: int) -> Task:
+    """The task with at most so many tools that it is not about, in the order that they had."""
+    about = {*(step.tool for step in task.steps), *task.forbidden}
+    others = [name for name in task.tools if name not in about]
+    rng = stream(task.setting.seed, "tools", task.number)
+    kept = about | set(rng.sample(others, min(most, len(others))))
+    return replace(task, tools=tuple(name for name in task.tools if name in kept))
 
 
 class Null:
