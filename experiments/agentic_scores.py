@@ -110,8 +110,8 @@ def _worlds(directory: Path) -> None:
         null = sum(limits["null"][axis]["pass^k"][0] for axis in axes) / len(axes)
         record(
             f"worlds.{name}.pass1",
-            f"{TAUGHT}, our worlds, {' and '.join(axes)}: share of tasks passed, greedy, calls held "
-            "to a grammar",
+            f"{TAUGHT}, our worlds, {' and '.join(axes)}: share of tasks passed, greedy, with a "
+            "grammar for calls",
             share,
             "fraction",
             low=low,

@@ -1,4 +1,4 @@
-"""All that a recipe learns from: made once, read back by fine-tuning, and refused when it differs."""
+"""All that a recipe learns from: made once, read back, and refused when it differs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_a_data_set_is_made_once_and_read_back(tmp_path: Path) -> None:
     files = sorted((tmp_path / "data").iterdir())
     before = {path: path.read_bytes() for path in files}
     assert {path.name for path in files} == {
-        "functions.jsonl", "functions-held-out.jsonl", "agentic.jsonl", "pairs.jsonl", "dataset.json"
+        "functions.jsonl", "functions-held-out.jsonl", "agentic.jsonl", "pairs.jsonl",
+        "dataset.json",
     }  # fmt: skip
     for name, count in manifest["counts"].items():
         rows = read_chat_rows([str(tmp_path / "data" / f"{name}.jsonl")])
