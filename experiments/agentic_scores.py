@@ -28,7 +28,6 @@ from tests.fixtures.smollm2 import smollm2
 
 OUT = Path("runs/eval")
 TAUGHT = "SmolLM2-135M taught by configs/smollm2-sft.toml"
-COMMAND = "python -m experiments.agentic_scores"
 TARGETS = {
     "simple_python": 0.40, "multiple": 0.40, "parallel": 0.25, "parallel_multiple": 0.15,
     "live_simple": 0.20, "live_multiple": 0.15, "irrelevance": 0.70, "live_relevance": 0.70,
@@ -54,7 +53,7 @@ def _bfcl(directory: Path) -> None:
     suite, target = bfcl(), Target(directory, None)
     guided, free = measure(suite, target, OUT, (True, False), 32, 512)
     limits = bounds(suite)
-    write(OUT / target.title / "bfcl.json", suite, [*limits[:-1], guided, free, limits[-1]])
+    write(OUT / target.folder / "bfcl.json", suite, [*limits[:-1], guided, free, limits[-1]])
     retriever = next(result for result in limits if result.agent == "retriever")
     for name, threshold in TARGETS.items():
         found = free.scores[name]
@@ -74,21 +73,23 @@ def _bfcl(directory: Path) -> None:
                 value=retriever.scores[name].share,
                 source="same run",
             ),
-            command=COMMAND,
+            command=f"python -m experiments.agentic_scores {directory}",
             note=f"{beside}with a grammar {guided.scores[name].share:.3f}",
         )
+    made = sum(found.calls for found in free.scores.values())
+    low, high = wilson(round(_valid(free) * made), made)
     record(
         "calls.valid",
         f"{TAUGHT}, all of BFCL: share of calls that parse, name an offered tool and fit its "
         "schema, without a grammar",
         _valid(free),
         "fraction",
-        low=_valid(free) - 0.01,
-        high=1.0,
-        runs=sum(found.calls for found in free.scores.values()),
+        low=low,
+        high=high,
+        runs=made,
         target=">= 0.99",
         reference=Reference(name="with a grammar", value=_valid(guided), source="same run"),
-        command=COMMAND,
+        command=f"python -m experiments.agentic_scores {directory}",
     )
 
 
@@ -119,7 +120,7 @@ def _worlds(directory: Path) -> None:
             runs=tasks,
             target=f">= {threshold}",
             reference=Reference(name="an agent that does nothing", value=null, source="same run"),
-            command=COMMAND,
+            command=f"python -m experiments.agentic_scores {directory}",
         )
 
 
@@ -137,7 +138,7 @@ def _prose(directory: Path, base: Path) -> None:
         runs=len(own.losses),
         target="<= 0.01",
         reference=Reference(name="the base's loss, nats", value=known.loss, source="same run"),
-        command=COMMAND,
+        command=f"python -m experiments.agentic_scores {directory}",
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from selenite.eval.measure import Target
     from selenite.eval.parity import Parity
     from selenite.eval.question import Suite
     from selenite.eval.worlds import Episode
@@ -25,6 +29,9 @@ Key = Annotated[str | None, typer.Option(envvar="SELENITE_API_KEY", help="Of tha
 Name = Annotated[str | None, typer.Option("--model", help="As that server names it.")]
 Remote = Annotated[bool, typer.Option(help="Load a server that is not on this machine.")]
 Free = Annotated[bool, typer.Option(help="Also without a grammar for calls (our own server only).")]
+Tag = Annotated[
+    str | None, typer.Option(help="With --url: use the answers of an earlier call of this tag.")
+]
 Out = Annotated[Path, typer.Option(help="Folder of answers and results.")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Requests under way at once.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")]
@@ -43,6 +50,7 @@ def bfcl(
     api_key: Key = None,
     model: Name = None,
     allow_remote: Remote = False,
+    tag: Tag = None,
     free: Free = True,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
@@ -53,7 +61,7 @@ def bfcl(
 
     _measure(
         suite(category or (), limit),
-        directory, url, api_key, model, allow_remote, free, out, concurrency, max_tokens,
+        directory, url, api_key, model, allow_remote, tag, free, out, concurrency, max_tokens,
     )  # fmt: skip
 
 
@@ -62,12 +70,13 @@ def functions(
     directory: Model = None,
     count: Annotated[int, typer.Option(min=1, help="Requests.")] = 500,
     seen: Annotated[
-        bool, typer.Option(help="Of functions that training has, in other words.")
+        bool, typer.Option(help="Of functions that training has, with other values.")
     ] = False,
     url: Url = None,
     api_key: Key = None,
     model: Name = None,
     allow_remote: Remote = False,
+    tag: Tag = None,
     free: Free = True,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
@@ -78,7 +87,7 @@ def functions(
 
     _measure(
         suite(count, "train" if seen else "concept"),
-        directory, url, api_key, model, allow_remote, free, out, concurrency, max_tokens,
+        directory, url, api_key, model, allow_remote, tag, free, out, concurrency, max_tokens,
     )  # fmt: skip
 
 
@@ -89,6 +98,7 @@ def _measure(
     api_key: str | None,
     model: str | None,
     allow_remote: bool,
+    tag: str | None,
     free: bool,
     out: Path,
     concurrency: int,
@@ -96,23 +106,65 @@ def _measure(
 ) -> None:
     from rich.console import Console
 
-    from selenite.errors import ConfigError
-    from selenite.eval.measure import Target, measure
+    from selenite.eval.measure import measure, modes_of
     from selenite.eval.scoreboard import bounds, table, write
 
-    if directory is not None and url is not None:
-        raise ConfigError("give a model directory or --url, not both")
+    target = _target(directory, url, api_key, model, allow_remote, tag)
     results = bounds(suite)
-    name = "bounds"
-    if directory is not None or url is not None:
-        target = Target(directory, url, api_key, model, allow_remote)
-        modes = (True, False) if free and directory is not None else (True,)
+    folder = "bounds"
+    if target is not None:
+        modes = modes_of(target, free)
         results[-1:-1] = measure(suite, target, out, modes, concurrency, max_tokens)
-        name = target.title
-    path = out / name / f"{suite.name}.json"
+        folder = target.folder
+    path = out / folder / f"{suite.name}-{_digest(suite)}.json"
     write(path, suite, results)
     Console().print(table(suite, results))
     typer.echo(path)
+
+
+def _target(
+    directory: Path | None,
+    url: str | None,
+    api_key: str | None,
+    model: str | None,
+    allow_remote: bool,
+    tag: str | None,
+) -> Target | None:
+    """Who is measured; None: nobody but the bounds."""
+    from selenite.errors import ConfigError
+    from selenite.eval.measure import Target
+
+    if directory is not None and url is not None:
+        raise ConfigError("give a model directory or --url, not both")
+    if directory is None and url is None:
+        return None
+    target = Target(directory, url, api_key, model, allow_remote)
+    return target if tag is None else dataclasses.replace(target, tag=tag)
+
+
+def _digest(suite: Suite) -> str:
+    """Of the questions, so that a part of a suite does not overwrite the whole."""
+    asked = "\n".join([suite.version, *(question.id for question in suite.questions)])
+    return hashlib.sha256(asked.encode()).hexdigest()[:8]
+
+
+@eval.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A result file of this command.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same questions.")],
+    agent: Annotated[
+        str | None, typer.Option(help="Of both files; the first model's mode where not given.")
+    ] = None,
+) -> None:
+    """Two results on the same questions: who has more right, and can it be chance?"""
+    from selenite.eval.scoreboard import compare as run
+    from selenite.eval.scoreboard import read_verdicts
+
+    (one, mine), (other, theirs) = (read_verdicts(path, agent) for path in (first, second))
+    total, only_first, only_second, chance = run(mine, theirs)
+    typer.echo(f"{total} questions; only {one} ({first}): {only_first} right; ", nl=False)
+    typer.echo(f"only {other} ({second}): {only_second} right")
+    typer.echo(f"so uneven or more by chance: {chance:.2g} (McNemar's exact test)")
 
 
 @eval.command()
@@ -137,6 +189,7 @@ def worlds(
     api_key: Key = None,
     model: Name = None,
     allow_remote: Remote = False,
+    tag: Tag = None,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
     max_tokens: MaxTokens = 256,
@@ -145,32 +198,32 @@ def worlds(
     from rich.console import Console
 
     from selenite.errors import ConfigError
-    from selenite.eval.measure import Target
-    from selenite.eval.measure_worlds import bounds, measure_worlds, table, write
+    from selenite.eval.measure_worlds import ORACLE, bounds, measure_worlds, table, write
     from selenite.eval.worlds import AXES, DOMAINS, cases
 
-    if directory is not None and url is not None:
-        raise ConfigError("give a model directory or --url, not both")
+    target = _target(directory, url, api_key, model, allow_remote, tag)
     unknown = [name for name in axis or () if name not in AXES]
     if unknown:
         raise ConfigError(f"axis {unknown[0]!r}: must be one of {', '.join(AXES)}")
     known = cases(each, axis or AXES, domains or DOMAINS, unused_tools)
-    results, name = bounds(known), "bounds"
+    results = bounds(known)
     episodes: list[Episode] = []
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     protocol: dict[str, object] = {
         "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens,
-        "domains": domains or DOMAINS, "unused_tools": unused_tools,
+        "domains": domains or DOMAINS, "unused_tools": unused_tools, "each": each,
+        "axes": list(axis or AXES),
     }  # fmt: skip
-    if directory is not None or url is not None:
-        target = Target(directory, url, api_key, model, allow_remote)
+    folder = "bounds"
+    if target is not None:
         found, episodes = measure_worlds(
             known, target, out, trials, heat, guided, concurrency, max_tokens
         )
-        name, oracle = target.title, results.pop("oracle")
-        results |= {target.title: found, "oracle": oracle}
-        protocol["fingerprint"] = target.fingerprint()
-    path = out / name / ("worlds.json" if guided else "worlds-free.json")
+        folder, oracle = target.folder, results.pop(ORACLE)
+        results |= {target.title: found, ORACLE: oracle}
+        protocol["fingerprint"] = target.fingerprint
+    name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+    path = out / folder / f"worlds-{name}.json"
     write(path, results, protocol, episodes)
     Console().print(table(results, trials))
     typer.echo(path)
@@ -188,6 +241,7 @@ def vendor(
     api_key: Key = None,
     model: Name = None,
     allow_remote: Remote = False,
+    tag: Tag = None,
     free: Free = True,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
@@ -199,21 +253,21 @@ def vendor(
     from selenite.errors import ConfigError
     from selenite.eval.ask import AskOptions
     from selenite.eval.functions import functions as suite_of
-    from selenite.eval.measure import Target, asked
+    from selenite.eval.measure import asked, modes_of
     from selenite.eval.vendor import check, reference_answers, table
 
+    target = _target(directory, url, api_key, model, allow_remote, tag)
     weights = reference or directory
-    if weights is None or (directory is None) == (url is None):
+    if weights is None or target is None:
         raise ConfigError("give a model directory, or --url and --reference")
-    target = Target(directory, url, api_key, model, allow_remote)
-    suite = suite_of(count)
-    modes = (True, False) if free and directory is not None else (True,)
-    options = AskOptions(
-        model or "", target.fingerprint(), max_tokens=max_tokens, concurrency=concurrency
-    )
-    guided, *others = asked(suite, target, out, modes, options)
+    suite, modes = suite_of(count), modes_of(target, free)
+    # What is asked is the server that runs now: nothing that it answered before is used.
+    fresh = f"{target.fingerprint} {secrets.token_hex(8)}"
+    options = AskOptions("", fresh, max_tokens=max_tokens, concurrency=concurrency)
+    (_, guided), *others = asked(suite, target, out, modes, options)
+    without = others[0][1] if others else guided
     theirs = reference_answers(weights, suite.questions, max_tokens)
-    Console().print(table(check(suite.questions, guided, (others or [guided])[0], theirs)))
+    Console().print(table(check(suite.questions, guided, without, theirs)))
 
 
 @eval.command()

@@ -1,9 +1,9 @@
-"""Whole pieces to micro-batches of one size, from several streams by weight.
+"""Whole pieces to micro-batches of bounded size, from several streams by weight.
 
 Pieces wait in a small buffer. A micro-batch takes the one that has waited longest, then each time
-the longest that still fits; what stays empty is filled with tokens that nobody learns (with 64
-pieces waiting, a few in a hundred at most). The next piece comes from the stream whose share of
-the tokens so far is farthest below its weight. So all follows from the streams' positions.
+the longest that still fits; it is filled up to a multiple of 64 with tokens that nobody learns, so
+that few sizes occur. The next piece comes from the stream whose share of the tokens so far is
+farthest below its weight. So all follows from the streams' positions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from selenite.types import IGNORED
 
 _WAITING = 64  # pieces among which the next one is chosen
 _PREFETCH = 4  # micro-batches that the worker keeps ready
-_FILL = 64  # tokens that see each other, of those that nobody learns
+_MULTIPLE = 64  # of tokens in a micro-batch: kernels are made for each size
 _FRUITLESS = 1000  # pieces of a stream in a row that are too long
 
 
@@ -32,17 +32,23 @@ class _State:
 
     positions: list[int]
     tokens: list[int]  # drawn from each stream
-    too_long: list[int]  # pieces of each stream that were left out
+    read: list[int]  # of those, in micro-batches so far
+    too_long: list[int]  # positions of each stream whose piece was left out
     waiting: list[tuple[int, int]] = field(default_factory=list)
 
     def copy(self) -> _State:
         return _State(
-            list(self.positions), list(self.tokens), list(self.too_long), list(self.waiting)
+            list(self.positions),
+            list(self.tokens),
+            list(self.read),
+            list(self.too_long),
+            list(self.waiting),
         )
 
 
 class PieceLoader:
-    """Endless micro-batches of ``num_tokens`` tokens. ``close`` it after use.
+    """Endless micro-batches of at most ``num_tokens`` tokens, to the next multiple of 64. ``close``
+    it after use.
 
     ``names`` are the streams'; a state of others is refused.
     """
@@ -59,7 +65,7 @@ class PieceLoader:
         self._weights = [weight / sum(weights) for weight in weights]
         self.names = list(names)
         zeros = [0] * len(streams)
-        self._state = _State(list(zeros), list(zeros), list(zeros))
+        self._state = _State(list(zeros), list(zeros), list(zeros), list(zeros))
         self._worker: Prefetcher[tuple[MicroBatch, _State]] | None = None
 
     def __iter__(self) -> Self:
@@ -73,12 +79,12 @@ class PieceLoader:
 
     @property
     def tokens(self) -> list[int]:
-        """Drawn from each stream so far."""
-        return list(self._state.tokens)
+        """Of each stream in the micro-batches so far."""
+        return list(self._state.read)
 
     @property
     def too_long(self) -> list[int]:
-        """Pieces of each stream that were left out so far."""
+        """Draws from each stream that were left out so far; a row counts once in each epoch."""
         return list(self._state.too_long)
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,12 +94,16 @@ class PieceLoader:
             "streams": self.names,
             "positions": state.positions,
             "tokens": state.tokens,
+            "read": state.read,
             "too_long": state.too_long,
             "waiting": [list(place) for place in state.waiting],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where ``state`` was taken; raises ``CheckpointError`` for other streams."""
+        missing = self.state_dict().keys() - state.keys()
+        if missing:
+            raise CheckpointError(f"the loader's state has no {sorted(missing)[0]!r}")
         if state["streams"] != self.names:
             raise CheckpointError(
                 "the loader's state is of other data; resume with the data that the run began "
@@ -101,7 +111,13 @@ class PieceLoader:
             )
         self.close()
         waiting = [(stream, position) for stream, position in state["waiting"]]
-        self._state = _State(state["positions"], state["tokens"], state["too_long"], waiting)
+        self._state = _State(
+            list(state["positions"]),
+            list(state["tokens"]),
+            list(state["read"]),
+            list(state["too_long"]),
+            waiting,
+        )
 
     def close(self) -> None:
         """Ends the worker; iteration may go on afterwards where it was."""
@@ -119,8 +135,9 @@ class PieceLoader:
                 state.waiting.append((stream, position))
                 waiting.append(piece)
             chosen = _choose([len(piece.tokens_T) for piece in waiting], self._num_tokens)
-            batch = pack([waiting[i] for i in chosen], self._num_tokens)
+            batch = pack([waiting[i] for i in chosen], _MULTIPLE)
             for i in sorted(chosen, reverse=True):
+                state.read[state.waiting[i][0]] += len(waiting[i].tokens_T)
                 del waiting[i], state.waiting[i]
             yield batch, state.copy()
 
@@ -157,16 +174,16 @@ def _choose(lengths: Sequence[int], num_tokens: int) -> list[int]:
     return chosen
 
 
-def pack(pieces: Sequence[Piece], num_tokens: int | None = None) -> MicroBatch:
-    """Pieces one after the other; filled up to ``num_tokens`` where that is given."""
+def pack(pieces: Sequence[Piece], multiple: int = 1) -> MicroBatch:
+    """Pieces one after the other; filled up to a multiple of so many tokens."""
     tokens_T = np.concatenate([piece.tokens_T for piece in pieces])
     targets_T = np.concatenate([piece.targets_T for piece in pieces])
     positions_T = np.concatenate([piece.positions_T for piece in pieces])
-    if num_tokens is not None and len(tokens_T) < num_tokens:
-        fill = num_tokens - len(tokens_T)
+    fill = -len(tokens_T) % multiple
+    if fill:
         tokens_T = np.append(tokens_T, np.zeros(fill, dtype=np.int64))
         targets_T = np.append(targets_T, np.full(fill, IGNORED))
-        positions_T = np.append(positions_T, np.arange(fill) % _FILL)
+        positions_T = np.append(positions_T, np.arange(fill))
     document_T = np.cumsum(positions_T == 0, dtype=np.int32) - 1
     num_bytes = sum(piece.num_bytes for piece in pieces)
     return MicroBatch(tokens_T, targets_T, positions_T, document_T, num_bytes)

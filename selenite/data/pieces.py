@@ -21,6 +21,7 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.data.chat_rows import ChatRow
 from selenite.data.corpus import TokenShard
 from selenite.data.packing import PackedStream
+from selenite.errors import ConversationError, DataError, TokenizerError
 from selenite.types import IGNORED, ToolSpec
 
 
@@ -47,7 +48,8 @@ class ChatStream:
 
     ``unused_tools`` is how many tools that a row does not need it may have at most. Each time the
     row is read it gets from none to so many of its own, few more often than many, and all of its
-    tools in a new order: otherwise their places would be learnt. None: all, in the row's order.
+    tools in a new order: otherwise their places would be learnt. A row that has tools is never
+    without any. None: all, in the row's order.
     """
 
     def __init__(
@@ -69,12 +71,16 @@ class ChatStream:
         self._order = lru_cache(maxsize=2)(self._make_order)
 
     def read(self, position: int) -> Piece | None:
+        """Raises ``DataError``, with the row's file and line, where the template refuses it."""
         epoch, place = divmod(position, len(self._rows))
         row = self._rows[int(self._order(epoch)[place])]
         tools = list(row.tools)
         if self._unused_tools is not None:
             tools = self._offered(row, random.Random(f"{self._seed}/tools/{position}"))
-        found = supervise(self._tokenizer, row.messages, tools, row.untrained, self._profile)
+        try:
+            found = supervise(self._tokenizer, row.messages, tools, row.untrained, self._profile)
+        except (TokenizerError, ConversationError) as error:
+            raise DataError(f"{row.place}: {error}") from error
         if len(found.ids) > self._seq_len:
             return None
         ids = np.array(found.ids, dtype=np.int64)
@@ -90,7 +96,7 @@ class ChatStream:
         # The cube of a uniform number: half of the rows get an eighth of the most, or fewer.
         offered = needed + rng.sample(others, int(rng.random() ** 3 * (most + 1)))
         if not offered and others:
-            offered = [rng.choice(others)]  # a row with tools is never one without
+            offered = [rng.choice(others)]
         rng.shuffle(offered)
         return offered
 

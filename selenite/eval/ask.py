@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selenite import atomic
 from selenite.chat.openai_form import tool_entry, wire_message
 from selenite.client.batch import BatchOptions, run_batch
 from selenite.client.batch_file import BatchLine, OutputFile
@@ -29,7 +30,7 @@ class AskOptions:
 
     model: str  # as the endpoint names it
     fingerprint: str  # of its weights, or what else tells it from others of that name
-    guided: bool = True  # False: our own server writes calls without a grammar
+    guided: bool | None = True  # False: our server writes calls without a grammar; None: as it does
     max_tokens: int = 512
     temperature: float = 0.0
     concurrency: int = 16
@@ -60,7 +61,17 @@ def ask(
                 on_answer()
         batch = BatchOptions(None, options.concurrency, options.retries, options.timeout)
         run_batch(lines, output, endpoint, batch, clock, on_answer)
-    return read_answers(path)
+    answers = read_answers(path)
+    _forget(path, {name for name, answer in answers.items() if answer.error})
+    return answers
+
+
+def _forget(path: Path, failed: Collection[str]) -> None:
+    """Takes answers that are none out of the file: they are asked for again the next time."""
+    if failed:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        kept = [line for line in lines if line and json.loads(line)["custom_id"] not in failed]
+        atomic.write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def read_answers(path: Path) -> dict[str, Answer]:
@@ -82,7 +93,7 @@ def _request(question: Question, options: AskOptions) -> dict[str, Any]:
     }
     if question.tools:
         body["tools"] = [tool_entry(tool) for tool in question.tools]
-    if not options.guided:
+    if options.guided is False:
         body["constrain_calls"] = False
     return {"method": "POST", "url": "/v1/chat/completions", "body": body}
 
@@ -95,24 +106,38 @@ def _key(lines: Sequence[BatchLine], options: AskOptions) -> str:
 
 
 def _answer(entry: Mapping[str, Any]) -> Answer:
-    if entry["error"] is not None:
-        return Answer(error=f"{entry['error']['code']}: {entry['error']['message']}")
-    body = entry["response"]["body"]
+    response, error = entry["response"], entry["error"]
+    if error is not None:
+        if response is not None and _is_too_long(response["body"]):
+            return Answer(too_long=True)
+        return Answer(error=f"{error['code']}: {error['message']}")
+    return read_answer(response["body"])
+
+
+def read_answer(body: Any) -> Answer:
+    """A chat completion; one that is none is a fault of the pipeline."""
     try:
         message = body["choices"][0]["message"]
         calls = tuple(_call(call["function"]) for call in message.get("tool_calls") or ())
         malformed = len(message.get("malformed") or ())
-        return Answer(message.get("content") or "", calls, malformed, record=body)
-    except (KeyError, IndexError, TypeError) as error:
-        return Answer(error=f"no chat completion ({error!r})", record=body)
+        text = message.get("content") or ""
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        return Answer(error=f"no chat completion ({error!r})")
+    return Answer(str(text), calls, malformed, record=body)
 
 
 def _call(function: Mapping[str, Any]) -> Call:
     try:
         arguments = json.loads(function["arguments"] or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: nested without end
         arguments = None
-    return Call(function["name"], arguments if isinstance(arguments, dict) else None)
+    return Call(str(function["name"]), arguments if isinstance(arguments, dict) else None)
+
+
+def _is_too_long(body: Any) -> bool:
+    """Whether a prompt did not fit into the model's context: OpenAI's code, or vLLM's words."""
+    text = json.dumps(body)
+    return "context_length_exceeded" in text or "maximum context length" in text
 
 
 def check_errors(answers: Mapping[str, Answer], most: float = 0.005) -> None:
@@ -120,6 +145,6 @@ def check_errors(answers: Mapping[str, Answer], most: float = 0.005) -> None:
     faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.error]
     if len(faults) > most * len(answers):
         raise DataError(
-            f"{len(faults)} of {len(answers)} requests failed, so there is no score; call the same "
-            f"command again to ask them once more. The first: {faults[0]}"
+            f"{len(faults)} of {len(answers)} requests failed, so there is no score. The first: "
+            f"{faults[0]}. See to it, and call the same command again: what was answered is kept"
         )

@@ -12,14 +12,14 @@ from typing import Any
 
 from selenite.agent.functions.sample import Sample, Split, make_sample
 from selenite.agent.synthesis.config import sources_digest
-from selenite.eval.comparison import Wanted, same_calls
-from selenite.eval.question import Answer, Call, Question, Suite, Verdict
+from selenite.eval.comparison import OMITTED, Wanted, same_calls
+from selenite.eval.question import TOO_LONG, Answer, Call, Question, Suite, Verdict
 
 _SEED = 1_000_003  # of no training data
 
 
 def functions(count: int, split: Split = "concept") -> Suite:
-    """``count`` requests; split ``train``: of concepts that are trained on, in other words."""
+    """``count`` requests; split ``train``: of concepts that are trained on, with other values."""
     samples = {f"{split}-{n}": make_sample(_SEED, n, split) for n in range(count)}
     wanted = {name: _wanted(sample) for name, sample in samples.items()}
 
@@ -52,20 +52,30 @@ def _gold(sample: Sample) -> Answer:
 
 def _wanted(sample: Sample) -> list[Wanted]:
     """The calls of the sample. A default that is given though nobody asked for it is right, too."""
-    properties: dict[str, Any] = {
-        function.tool.name: function.tool.parameters["properties"] for function in sample.functions
+    defaults = {
+        function.tool.name: {
+            function.names[parameter.name[0]]: parameter.default
+            for parameter in function.concept.parameters
+            if parameter.name[0] in function.names and parameter.default is not None
+        }
+        for function in sample.functions
     }
     found = list[Wanted]()
     for call in sample.messages[-1].tool_calls:
-        fields = {name: [value] for name, value in json.loads(call.arguments).items()}
-        for name, schema in properties[call.name].items():
-            if name not in fields and "default" in schema:
-                fields[name] = [schema["default"], ""]
+        fields: dict[str, list[Any]] = {
+            name: [value] for name, value in json.loads(call.arguments).items()
+        }
+        for name, default in defaults[call.name].items():
+            fields.setdefault(name, [default, OMITTED])
         found.append((call.name, fields))
     return found
 
 
 def _verdict(answer: Answer, wanted: list[Wanted]) -> Verdict:
+    if answer.too_long:
+        return Verdict(False, TOO_LONG)
+    if answer.malformed:
+        return Verdict(False, f"{answer.malformed} malformed calls")
     if same_calls(answer.calls, wanted):
         return Verdict(True)
     shown = [(call.name, call.arguments) for call in answer.calls]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from rich.progress import Progress
 
+import selenite
 from selenite.client.child_server import child_server
 from selenite.client.endpoint import Endpoint
 from selenite.clock import SystemClock
@@ -19,6 +21,10 @@ from selenite.eval.ask import AskOptions, ask, check_errors
 from selenite.eval.question import Answer, Suite
 from selenite.eval.scoreboard import Result, score
 from selenite.log import CONSOLE
+
+_SOURCES = (".py", ".cpp", ".h", ".jinja")
+_ENGINE = ("serve", "model", "ops", "chat")
+"""Folders of the package that decide what our own server answers."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,29 @@ class Target:
     api_key: str | None = None
     model: str | None = None  # as the server names it; None: its first
     allow_remote: bool = False
+    tag: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Of a server's answers: what it serves is not known, so that answers are used again only
+    under the same tag."""
 
     @property
     def title(self) -> str:
-        """For people and for files."""
+        """For people."""
         if self.directory is not None:
             return self.directory.resolve().name
         return (self.model or "server").replace("/", "-")
 
+    @property
+    def folder(self) -> str:
+        """For files: of this model alone."""
+        return f"{self.title}-{self.fingerprint[:8]}"
+
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the files that decide what it answers; of a server, its address."""
+        """SHA-256 over what decides the answers: the model's files and our engine's sources; of a
+        server, its address and the tag."""
         digest = hashlib.sha256()
         if self.directory is None:
-            digest.update(str(self.url).encode())
+            digest.update(f"{self.url} {self.model} {self.tag}".encode())
             return digest.hexdigest()
         files = sorted(
             path
@@ -52,7 +68,9 @@ class Target:
         )
         if not files:
             raise ConfigError(f"{self.directory}: no model; give a directory with its files")
-        for path in files:
+        package = Path(selenite.__file__).parent
+        sources = [path for name in _ENGINE for path in sorted((package / name).rglob("*.*"))]
+        for path in (*files, *(path for path in sources if path.suffix in _SOURCES)):
             digest.update(f"{path.name} ".encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -73,54 +91,55 @@ def serving(target: Target, concurrency: int) -> Iterator[tuple[Endpoint, str]]:
         yield endpoint, target.model or endpoint.served_model()
 
 
+Modes = Sequence[bool | None]
+"""With calls held to a grammar, and without; None: as a server of others does it."""
+
+
+def modes_of(target: Target, free: bool) -> Modes:
+    """The modes in which a target can be asked."""
+    if target.directory is None:
+        return (None,)
+    return (True, False) if free else (True,)
+
+
 def asked(
-    suite: Suite, target: Target, out: Path, guided: Sequence[bool], options: AskOptions
-) -> list[dict[str, Answer]]:
-    """The target's answers in each mode: with calls held to their grammar, and without.
+    suite: Suite, target: Target, out: Path, modes: Modes, options: AskOptions
+) -> list[tuple[AskOptions, dict[str, Answer]]]:
+    """The target's answers in each mode, and how they were asked for.
 
     Raises ``DataError`` where more than one request in 200 fails: then there is no score.
     """
-    found = list[dict[str, Answer]]()
+    found = list[tuple[AskOptions, dict[str, Answer]]]()
     with ExitStack() as stack:
         endpoint, model = stack.enter_context(serving(target, options.concurrency))
         progress = stack.enter_context(Progress(console=CONSOLE, transient=True))
-        for is_guided in guided:
-            name = f"{suite.name}: {_name(target, is_guided)}"
+        for guided in modes:
+            name = f"{suite.name}: {_name(target, guided)}"
             bar = progress.add_task(name, total=len(suite.questions))
-            own = replace(options, model=model, guided=is_guided)
+            own = replace(options, model=model, guided=guided)
             answers = ask(
                 suite.questions,
                 endpoint,
-                out / target.title,
+                out / target.folder,
                 own,
                 SystemClock(),
                 partial(progress.advance, bar),
             )
             check_errors(answers)
-            found.append(answers)
+            found.append((own, answers))
     return found
 
 
-def _name(target: Target, is_guided: bool) -> str:
-    return f"{target.title}, guided" if is_guided else target.title
+def _name(target: Target, guided: bool | None) -> str:
+    return f"{target.title}, guided" if guided else target.title
 
 
 def measure(
-    suite: Suite,
-    target: Target,
-    out: Path,
-    guided: Sequence[bool],
-    concurrency: int,
-    max_tokens: int,
+    suite: Suite, target: Target, out: Path, modes: Modes, concurrency: int, max_tokens: int
 ) -> list[Result]:
     """A result for each mode. Raises what ``asked`` raises."""
-    options = AskOptions(
-        target.model or "", target.fingerprint(), max_tokens=max_tokens, concurrency=concurrency
-    )
-    found = asked(suite, target, out, guided, options)
+    options = AskOptions("", target.fingerprint, max_tokens=max_tokens, concurrency=concurrency)
     return [
-        score(
-            suite, _name(target, is_guided), answers, replace(options, guided=is_guided).decisive()
-        )
-        for is_guided, answers in zip(guided, found, strict=True)
+        score(suite, _name(target, own.guided), answers, own.decisive())
+        for own, answers in asked(suite, target, out, modes, options)
     ]

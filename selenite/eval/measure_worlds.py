@@ -25,12 +25,13 @@ from selenite.eval.worlds import FLOORS, Case, Episode, run, summary
 from selenite.log import CONSOLE
 
 _KEY = "SELENITE_EVAL_KEY"  # environment variable with the key of the server that is asked
+ORACLE = "oracle"
 _MOST_ERRORS = 0.005  # share of the episodes
 
 
 def bounds(known: Sequence[Case]) -> dict[str, dict[str, Any]]:
     """What the floors and the oracle achieve, by axis."""
-    agents = {**FLOORS, "oracle": None}
+    agents = {**FLOORS, ORACLE: None}
     return {name: summary(run(known, 1, make=make), 1) for name, make in agents.items()}
 
 
@@ -49,7 +50,7 @@ def measure_worlds(
     Answers are kept in ``out`` by the model's fingerprint, so that a run that was interrupted goes
     on. Raises ``DataError`` where the pipeline fails in more than one episode of 200.
     """
-    folder = out / target.title / f"worlds-{target.fingerprint()[:16]}"
+    folder = out / target.folder / "worlds"
     with serving(target, concurrency) as (endpoint, model):
         config = _roles(endpoint, model, folder, temperature, guided, concurrency, max_tokens)
         with (
@@ -99,12 +100,14 @@ def table(results: Mapping[str, Mapping[str, Any]], trials: int) -> Table:
     axes = list(next(iter(results.values())))
     for axis in axes:
         cells = []
-        for found in results.values():
+        for name, found in results.items():
             own = found[axis]
             share = own["pass^k"]
             text = f"{share[0]:.3f}" if share else "-"
+            if share and name not in (*FLOORS, ORACLE):
+                text += f" ({own['low']:.3f}-{own['high']:.3f})"
             if len(share) > 1:
-                text += f" ({own['low']:.3f}-{own['high']:.3f}), pass^{trials} {share[-1]:.3f}"
+                text += f", pass^{trials} {share[-1]:.3f}"
             cells.append(text)
         tasks = max(found[axis]["tasks"] for found in results.values())
         shown.add_row(axis, str(tasks), *cells)

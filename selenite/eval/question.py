@@ -8,6 +8,8 @@ from typing import Any
 
 from selenite.types import Message, ToolSpec
 
+TOO_LONG = "the prompt does not fit into the context"
+
 
 @dataclass(frozen=True)
 class Call:
@@ -44,6 +46,7 @@ class Answer:
     calls: tuple[Call, ...] = ()
     malformed: int = 0
     error: str = ""
+    too_long: bool = False  # the prompt did not fit into the context: wrong, whatever was due
     record: Mapping[str, Any] = field(default_factory=dict)  # the raw answer, if there was one
 
 

@@ -123,13 +123,33 @@ def _cell(found: Score, agent: str) -> str:
     return f"{found.share:.3f} ({low:.3f}-{high:.3f})"
 
 
-def compare(first: Result, second: Result) -> float:
-    """McNemar's probability for two agents on the questions that both have a verdict on."""
-    both = sorted(first.verdicts.keys() & second.verdicts.keys())
-    return mcnemar(
-        [first.verdicts[name].is_right for name in both],
-        [second.verdicts[name].is_right for name in both],
-    )
+def read_verdicts(path: Path, agent: str | None = None) -> tuple[str, dict[str, bool]]:
+    """An agent's name and what it had right, out of a file that ``write`` wrote.
+
+    None: the one that is neither a floor nor the ceiling; of several, the first. Raises
+    ``DataError`` for another file, and where there is no such agent.
+    """
+    try:
+        agents = json.loads(path.read_text(encoding="utf-8"))["agents"]
+        names = [n for n in agents if n not in (*FLOORS, CEILING)] if agent is None else [agent]
+        found = agents[names[0]]
+        verdicts = {**dict.fromkeys(found["wrong"], False), **dict.fromkeys(found["right"], True)}
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise DataError(
+            f"{path}: no result of {agent or 'a model'} in it ({error!r}); give a file that "
+            "selenite eval wrote"
+        ) from error
+    return names[0], verdicts
+
+
+def compare(first: Mapping[str, bool], second: Mapping[str, bool]) -> tuple[int, int, int, float]:
+    """Of two agents: questions that both have a verdict on, those that only the first and only
+    the second has right, and McNemar's probability."""
+    both = sorted(first.keys() & second.keys())
+    one, other = [first[name] for name in both], [second[name] for name in both]
+    only_first = sum(a and not b for a, b in zip(one, other, strict=True))
+    only_second = sum(b and not a for a, b in zip(one, other, strict=True))
+    return len(both), only_first, only_second, mcnemar(one, other)
 
 
 def write(path: Path, suite: Suite, results: Sequence[Result]) -> None:
@@ -141,10 +161,13 @@ def write(path: Path, suite: Suite, results: Sequence[Result]) -> None:
             result.agent: {
                 "protocol": dict(result.protocol),
                 "categories": {name: s.record() for name, s in result.scores.items()},
+                "right": sorted(
+                    name for name, verdict in result.verdicts.items() if verdict.is_right
+                ),
                 "wrong": {
                     name: verdict.reason
                     for name, verdict in result.verdicts.items()
-                    if not verdict.is_right and result.agent not in FLOORS
+                    if not verdict.is_right
                 },
             }
             for result in results

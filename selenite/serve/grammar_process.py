@@ -50,7 +50,7 @@ _FAILURE_SECONDS = 60.0
 """How long a source is refused from memory that took too long: the machine may have been busy, or
 somebody stopped the process."""
 _LARGEST = 64 * 2**20  # bytes of a compiled grammar, and of one that comes in serialised form
-_AT_ONCE = 0.25  # seconds of processor time; compiling stops the server as long
+_AT_ONCE = 1.0  # seconds of processor time; compiling stops the server as long, and most take 0.1
 _LONGEST_REASON = 1000  # characters
 _TRIED_TOKENS = 64
 _TOKEN_SECONDS = 0.02  # of processor time; other grammars take less than one thousandth
@@ -138,7 +138,10 @@ class GrammarProcess:
         if "compiled" in answer:
             return xgrammar.CompiledGrammar.deserialize_json(answer["compiled"], self._info)
         compiler = xgrammar.GrammarCompiler(self._info, max_threads=1, cache_enabled=False)
-        return _compile(compiler, kind, source)
+        try:
+            return _compile(compiler, kind, source)
+        except RuntimeError as error:  # it was compiled a moment ago: memory, perhaps
+            raise ConfigError(f"it was compiled once, and not again ({error})") from error
 
     def _answer(self, message: bytes) -> bytes:
         """Raises ``OSError`` where the process ends over it, or is ended."""

@@ -133,11 +133,9 @@ class LanguageModelTask(ABC):
     def after_update(self, phase: Phase, step: int) -> Mapping[str, float]:
         tokens = sum(len(micro_batch.tokens_T) for micro_batch in self._batch)
         num_bytes = sum(micro_batch.num_bytes for micro_batch in self._batch)
-        metrics = {
-            "bits_per_byte": bits_per_byte(float(self._nats), num_bytes),
-            "tokens": float(tokens),
-            "flops": self._flops(tokens),
-        }
+        metrics = {"tokens": float(tokens), "flops": self._flops(tokens)}
+        if num_bytes:  # what is learnt can be special tokens alone
+            metrics["bits_per_byte"] = bits_per_byte(float(self._nats), num_bytes)
         return metrics | self._nextn_metrics() | self._clip() | self._balance()
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from selenite.data.prepare import DataConfig
 from selenite.errors import ConfigError
 from selenite.model.config import ModelConfig
 from selenite.model.config import preset as model_preset
-from selenite.model.lora import LoRAConfig, target_paths
+from selenite.model.lora import LoRAConfig
 from selenite.optim.build import OptimConfig
 from selenite.optim.schedule import Schedule, ScheduleConfig
 from selenite.optim.schedule import preset as schedule_preset
-from selenite.train.run_config import RunConfig
+from selenite.train.run_config import RunConfig, check_adapters
 
 
 class TrainConfig(RunConfig):
@@ -103,15 +103,4 @@ class PretrainConfig(Config):
                 "lora: adapters belong to a trained model; set train.init_from to its directory, "
                 "or leave lora out"
             )
-        target_paths(self.model, lora.targets)
-        moving = {}
-        if self.optim.qk_clip_tau is not None:
-            moving[f"optim.qk_clip_tau={self.optim.qk_clip_tau}"] = "optim.qk_clip_tau=none"
-        if self.optim.router_bias_speed and self.model.moe is not None:
-            speed = self.optim.router_bias_speed
-            moving[f"optim.router_bias_speed={speed}"] = "optim.router_bias_speed=0"
-        if moving:
-            raise ValueError(
-                f"lora: {' and '.join(moving)} would change what is frozen, so that the adapter "
-                f"would not fit train.init_from; set {' and '.join(moving.values())}"
-            )
+        check_adapters(lora, self.model, self.optim)

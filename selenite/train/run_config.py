@@ -8,8 +8,29 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from selenite.errors import ConfigError
+from selenite.model.config import ModelConfig
+from selenite.model.lora import LoRAConfig, target_paths
+from selenite.optim.build import OptimConfig
 from selenite.runtime import DTypeName
 from selenite.train.loop import LoopConfig
+
+
+def check_adapters(lora: LoRAConfig, model: ModelConfig, optim: OptimConfig) -> None:
+    """Raises ``ConfigError`` for targets that the model has not got, and for what would change the
+    frozen weights: the adapters would not fit them, nor would a run that goes on be the same."""
+    target_paths(model, lora.targets)
+    moving = {}
+    if optim.qk_clip_tau is not None:
+        moving[f"optim.qk_clip_tau={optim.qk_clip_tau}"] = "optim.qk_clip_tau=none"
+    if optim.router_bias_speed and model.moe is not None:
+        speed = optim.router_bias_speed
+        moving[f"optim.router_bias_speed={speed}"] = "optim.router_bias_speed=0"
+    if moving:
+        raise ConfigError(
+            f"lora: {' and '.join(moving)} would change what is frozen, so that the adapter "
+            f"would not fit train.init_from; set {' and '.join(moving.values())}"
+        )
 
 
 class RunConfig(LoopConfig):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from jinja2 import Environment
 
-from selenite.chat.profile import HERMES, K2, detect_profile
+from selenite.chat.profile import K2, detect_profile
 from selenite.chat.supervision import supervise
 from selenite.chat.template import compact_template, k2_template, render
 from selenite.chat.template_check import check_template
@@ -77,6 +78,22 @@ def objects(required: list[str] | None = None, **fields: Any) -> dict[str, Any]:
         (objects(x={}), "book(x?: any): Books a trip."),
         (objects(x={"const": 3}), "book(x?: 3): Books a trip."),
         (
+            objects(x={"type": ["array", "null"], "items": {"enum": [1, 2]}}),
+            "book(x?: (1 | 2)[] | null): Books a trip.",
+        ),
+        (
+            objects(x={"type": "object", "additionalProperties": {"type": "number"}}),
+            "book(x?: {[string]: number}): Books a trip.",
+        ),
+        (
+            {**objects(x={"$ref": "#/$defs/P"}), "$defs": {"P": {"type": "null"}}},
+            'book(x?: {"$ref": "#/$defs/P"}): Books a trip.\n  where: {"P": {"type": "null"}}',
+        ),
+        (
+            objects(x={"type": "array", "items": {"type": "string", "description": "One."}}),
+            "book(x?: string[]): Books a trip.\n  x[]: One.",
+        ),
+        (
             objects(x={"type": "boolean", "default": False}),
             "book(x?: boolean = false): Books a trip.",
         ),
@@ -118,4 +135,13 @@ def test_chatml_is_known_by_its_calls() -> None:
     assert text.count("<|im_end|>") == len(TALK)
     assert '<tool_call>\n{"name": "book", "arguments": {"city": "Rome"}}\n</tool_call>' in text
     assert '<tool_response>\n{"ok": true}\n</tool_response>' in text
-    assert HERMES.calls is not None
+    table = {"role": "assistant", "content": None}
+    table["tool_calls"] = [{"function": {"name": "book", "arguments": {"city": "Rome"}}}]
+    source = compact_template(False)
+    other = Environment(extensions=["jinja2.ext.loopcontrols"]).from_string(source)
+    written = other.render(messages=[{"role": "user", "content": "Go."}, table])
+    assert (
+        '<|im_start|>assistant\n<tool_call>\n{"name": "book", "arguments": {"city": "Rome"}}'
+        in written
+    )
+    assert "None" not in written

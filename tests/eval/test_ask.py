@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selenite.client.endpoint import Endpoint
 from selenite.clock import SystemClock
 from selenite.errors import ConfigError, DataError
-from selenite.eval.ask import AskOptions, ask, check_errors
+from selenite.eval.ask import AskOptions, ask, check_errors, read_answer
 from selenite.eval.functions import functions
-from selenite.eval.measure import Target, measure
+from selenite.eval.measure import Target, measure, modes_of
 from selenite.eval.question import Answer, Call, Question, Suite
-from selenite.eval.scoreboard import bounds, compare, score, table, write
+from selenite.eval.scoreboard import bounds, compare, read_verdicts, score, table, write
 from selenite.types import Message, ToolSpec
 from tests.fixtures.server import KEY, ServerProcess, free_port, make_model
 
@@ -122,8 +125,78 @@ def test_a_model_is_measured_in_both_modes(model: Path, tmp_path: Path) -> None:
     low, high = (record["agents"]["tiny"]["categories"]["single"][name] for name in ("low", "high"))
     assert 0 <= low < high <= 1
     assert table(suite, [*floors, *results]).row_count == len(suite.categories) + 2
-    assert compare(floors[0], floors[-1]) < 1e-4
-    assert compare(results[0], results[0]) == 1.0
+    name, mine = read_verdicts(tmp_path / "result.json")
+    assert name == "tiny, guided"
+    _, gold = read_verdicts(tmp_path / "result.json", "gold")
+    total, only_mine, only_gold, chance = compare(mine, gold)
+    assert (total, only_mine) == (30, 0)
+    assert only_gold == 30 - sum(mine.values())
+    assert chance == pytest.approx(2 * 0.5**only_gold)
+    assert compare(mine, mine) == (30, 0, 0, 1.0)
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(DataError, match="no result of a model in it"):
+        read_verdicts(tmp_path / "other.json")
+
+
+def test_a_servers_answers_are_used_again_only_under_a_tag() -> None:
+    one, other = (Target(None, "http://127.0.0.1:1", model="m") for _ in range(2))
+    assert one.fingerprint != other.fingerprint
+    tagged = [Target(None, "http://127.0.0.1:1", model="m", tag="monday") for _ in range(2)]
+    assert tagged[0].fingerprint == tagged[1].fingerprint
+    assert modes_of(one, free=True) == (None,)
+
+
+BAD = [
+    {"error": {"message": "overloaded"}},
+    {"choices": []},
+    {"choices": [{"message": None}]},
+    {"choices": [{"message": {"tool_calls": [{"function": "f"}]}}]},
+    ["a list"],
+]
+
+
+@pytest.mark.parametrize("body", BAD)
+def test_an_answer_that_is_none_is_asked_for_again(tmp_path: Path, body: Any) -> None:
+    assert read_answer(body).error.startswith("no chat completion")
+    replies = [body]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            good = {"choices": [{"message": {"content": "fine"}}]}
+            text = json.dumps(replies.pop() if replies else good).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *args: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}")
+        first = ask(QUESTIONS[:1], endpoint, tmp_path, OPTIONS, SystemClock())
+        again = ask(QUESTIONS[:1], endpoint, tmp_path, OPTIONS, SystemClock())
+        server.shutdown()
+    assert first["q0"].error
+    assert (again["q0"].error, again["q0"].text) == ("", "fine")
+
+
+def test_a_prompt_that_is_too_long_is_the_models_own_fault(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    long = Question("q", "single", (Message("user", "fox " * 9000),), (TOOL,))
+    answers = ask([long], endpoint, tmp_path, OPTIONS, SystemClock())
+    assert answers["q"].too_long
+    assert not answers["q"].error
+    check_errors(answers)
+    suite = functions(1)
+    (name,) = suite.gold
+    assert not suite.judge({name: answers["q"]})[name].is_right
+    assert not suite.judge({name: replace(suite.gold[name], malformed=1)})[name].is_right
+    deep = {"function": {"name": "f", "arguments": "[" * 100_000}}
+    found = read_answer({"choices": [{"message": {"tool_calls": [deep]}}]})
+    assert found.calls == (Call("f", None),)
 
 
 def test_a_fingerprint_is_of_the_weights_and_the_template(model: Path, tmp_path: Path) -> None:
@@ -131,11 +204,11 @@ def test_a_fingerprint_is_of_the_weights_and_the_template(model: Path, tmp_path:
     copy.mkdir()
     for path in model.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    known = Target(model, None).fingerprint()
-    assert Target(copy, None).fingerprint() == known
+    known = Target(model, None).fingerprint
+    assert Target(copy, None).fingerprint == known
     (copy / "summary.json").write_text("{}")
-    assert Target(copy, None).fingerprint() == known
+    assert Target(copy, None).fingerprint == known
     (copy / "chat_template.jinja").write_text("{{ 1 }}")
-    assert Target(copy, None).fingerprint() != known
+    assert Target(copy, None).fingerprint != known
     with pytest.raises(ConfigError, match="no model; give a directory with its files"):
-        Target(tmp_path, None).fingerprint()
+        _ = Target(tmp_path, None).fingerprint

@@ -1,12 +1,13 @@
 """Plain chat, answered by the model that is to be taught: so that it keeps what it can say.
 
 Prompts are drawn from ``plain_chat.toml``; the model answers them itself, served for this, and
-answers that end by themselves are rows. Some rows have tools that do not fit: a model that has
-seen tools only where they help would call one for a greeting.
+answers that end by themselves are rows; they are kept by the model's weights. Some rows have tools
+that do not fit: a model that has seen tools only where they help would call one for a greeting.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import tomllib
@@ -21,13 +22,15 @@ from selenite.agent.functions.concept import concepts, pools
 from selenite.agent.functions.signature import STYLES, make_function
 from selenite.agent.models.cache import Cache
 from selenite.agent.models.endpoint import Endpoint
-from selenite.agent.models.failure import ModelError
+from selenite.agent.models.failure import OF_ENDPOINT, ModelError, Reason
 from selenite.agent.models.model import Model
 from selenite.agent.randomness import stream
 from selenite.agent.workers import threads
+from selenite.atomic import sha256
 from selenite.chat.openai_form import tool_entry
 from selenite.client.child_server import child_server
 from selenite.config import Config
+from selenite.errors import ConfigError
 from selenite.types import FinishReason, Message
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
@@ -53,7 +56,7 @@ def chat_rows(config: PlainChatConfig, seed: int, cache_dir: Path) -> Iterator[d
         model = Model(
             endpoint,
             "plain chat",
-            cache=Cache(cache_dir),
+            cache=Cache(cache_dir / weights_digest(config.model)[:16]),
         )
 
         def answered(number: int) -> dict[str, Any] | None:
@@ -66,7 +69,9 @@ def chat_rows(config: PlainChatConfig, seed: int, cache_dir: Path) -> Iterator[d
                     max_tokens=config.max_tokens,
                     seed=number,
                 )
-            except ModelError:
+            except ModelError as error:
+                if error.reason in OF_ENDPOINT - {Reason.EMPTY}:
+                    raise
                 return None
             is_whole = reply.finish_reason is FinishReason.STOP
             if not is_whole or any(mark in reply.text for mark in _MARKS):
@@ -77,6 +82,15 @@ def chat_rows(config: PlainChatConfig, seed: int, cache_dir: Path) -> Iterator[d
             found = pool.map(answered, range(config.count))
             yield from (row for row in found if row is not None)
         model.close()
+
+
+def weights_digest(model: Path) -> str:
+    """SHA-256 over the files of a model directory. Raises ``ConfigError`` where there is none."""
+    files = sorted(path for path in model.glob("*") if path.suffix in (".safetensors", ".json"))
+    if not files:
+        raise ConfigError(f"chat.model={model}: no model there; give a model directory")
+    lines = [f"{path.name} {sha256(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def draw_prompt(rng: random.Random) -> str:

@@ -24,6 +24,7 @@ class Request:
 
     text: str
     calls: tuple[Mapping[str, Any], ...]
+    begins_with_value: bool = False  # of a parameter, whose letters must stay as they are
 
 
 def make_request(function: Function, rng: random.Random, calls: int = 1) -> Request | None:
@@ -53,7 +54,8 @@ def make_request(function: Function, rng: random.Random, calls: int = 1) -> Requ
         return None
     text = SLOT.sub(lambda found: words[found.group(1)], _polished(spoken))
     every = [values] if fan is None else [{**values, fan[0]: value} for value in fan[1]]
-    return Request(text, tuple(_arguments(function, each) for each in every))
+    calls_made = tuple(_arguments(function, each) for each in every)
+    return Request(text, calls_made, _polished(spoken).startswith("{"))
 
 
 def once_more(function: Function, request: Request, rng: random.Random) -> Request | None:
@@ -182,9 +184,11 @@ def merged(requests: list[Request], rng: random.Random) -> Request:
         text = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
     else:
         text = texts[0] if texts[0][-1:] in ".?!" else f"{texts[0]}."
-        for other in texts[1:]:
+        for request in requests[1:]:
             link = rng.choice(["", "", "Also, ", "And then: ", "In addition, ", "Next, ", "Then "])
-            other = other[:1].lower() + other[1:] if link and not _keeps_capital(other) else other
+            other = request.text
+            if link and not request.begins_with_value and not _keeps_capital(other):
+                other = other[:1].lower() + other[1:]
             text = f"{text} {link}{other}" if other[-1:] in ".?!" else f"{text} {link}{other}."
     calls = tuple(call for request in requests for call in request.calls)
     return replace(requests[0], text=text, calls=calls)

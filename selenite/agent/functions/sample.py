@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from itertools import combinations
 from typing import Any, Literal
 
 from selenite.agent.functions.concept import Concept, concepts
@@ -131,6 +132,8 @@ def _make(sort: Sort, split: Split, rng: random.Random) -> Sample | None:
     topics = _known(split)
     topic = rng.choice(list(topics))
     wanted = rng.sample(topics[topic], rng.choice([2, 2, 2, 3]) if sort is Sort.SEVERAL else 1)
+    if any(_alike(one, other) for one, other in combinations(wanted, 2)):
+        return None
     functions = [make_function(concept, style, rng) for concept in wanted]
     requests = _requests(sort, functions, rng)
     if requests is None:
@@ -223,7 +226,7 @@ def _session(split: Split, rng: random.Random) -> Sample | None:
     num_calls, turns = 0, rng.randint(2, 4)
     for turn in range(turns):
         if turn and rng.random() < 0.2:
-            messages += _stranger([*wanted, *others], topic, style, rng)
+            messages += _stranger([*wanted, *others], split, style, rng)
             continue
         function = rng.choice(functions)
         asked = _repeated(function, rng) if rng.random() < 0.2 else None
@@ -241,10 +244,11 @@ def _session(split: Split, rng: random.Random) -> Sample | None:
 
 
 def _stranger(
-    offered: Sequence[Concept], topic: str, style: str, rng: random.Random
+    offered: Sequence[Concept], split: Split, style: str, rng: random.Random
 ) -> list[Message]:
     """A request for something that nothing here does, and the text that says so."""
-    (concept,) = _others(offered, topic, 1, rng)
+    others = [concept for known in _known(split).values() for concept in known]
+    concept = rng.choice([c for c in others if not any(_alike(c, other) for other in offered)])
     request = make_request(make_function(concept, style, rng), rng)
     assert request is not None
     unable = rng.choice(_UNABLE).format(wish=concept.wish)

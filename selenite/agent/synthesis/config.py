@@ -26,6 +26,8 @@ _MAKERS = (
     ),
     *("agent/synthesis/extension.py", "agent/synthesis/shards.py"),
     *("agent/synthesis/splits.py", "agent/synthesis/duplicates.py"),
+    *("agent/synthesis/dataset.py", "agent/synthesis/pairs.py", "agent/synthesis/export.py"),
+    "data/documents.py",
 )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from selenite import atomic
-from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows
+from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows, weights_digest
 from selenite.agent.functions.sample import make_sample
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.export import chat_row
@@ -57,6 +57,8 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
         "worlds": config.worlds.decisive(),
         "sources": sources_digest(),
     }
+    if config.chat is not None:
+        origin["chat_weights"] = weights_digest(config.chat.model)
     path = config.out_dir / MANIFEST
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))

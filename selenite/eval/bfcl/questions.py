@@ -1,7 +1,8 @@
 """BFCL's questions of a single turn as chat requests, and their acceptable answers as calls.
 
 Tools are converted as its own handler of OpenAI's function calling does: dots of names become
-underscores, types become JSON schema's, a float says so in its description.
+underscores, types become JSON schema's, a float says so in its description, and each tool's
+description ends in a hint at the language. Keywords that are none of JSON schema's go.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ WHEEL = Wheel(
     "bfcl-eval",
     "2026.3.23",
     "3bb6dfa5f0c68ad403c9ec50b00db2bb3b4cc9b38ab1ff33f48fe30d853d3a0a",
-    "Apache-2.0",
 )
+"""Its licence is Apache-2.0."""
 
 CATEGORIES = (
     *("simple_python", "multiple", "parallel", "parallel_multiple", "irrelevance"),
@@ -32,6 +33,7 @@ CATEGORIES = (
 )
 """Of Python's functions. Java and JavaScript are asked for in those languages' literals."""
 
+_HINT = " Note that the provided function is in Python 3 syntax."
 _TYPES = {
     **dict.fromkeys(("integer", "byte", "short", "long", "Bigint"), "integer"),
     **dict.fromkeys(("number", "float", "double"), "number"),
@@ -104,7 +106,7 @@ def _item(entry: Mapping[str, Any], category: str, acceptable: list[Mapping[str,
 
 def _tool(function: Mapping[str, Any]) -> ToolSpec:
     parameters = _schema(function["parameters"], is_root=True)
-    return ToolSpec(tool_name(function["name"]), function["description"], parameters)
+    return ToolSpec(tool_name(function["name"]), function["description"] + _HINT, parameters)
 
 
 def _schema(documented: Mapping[str, Any], is_root: bool = False) -> dict[str, Any]:

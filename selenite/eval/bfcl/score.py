@@ -12,7 +12,7 @@ from selenite.agent.sandbox.limits import Limits
 from selenite.agent.sandbox.sandbox import Sandbox
 from selenite.errors import DataError
 from selenite.eval.bfcl.questions import Item
-from selenite.eval.question import Answer, Verdict
+from selenite.eval.question import TOO_LONG, Answer, Verdict
 
 _CHUNK = 500  # items of one run in the sandbox
 
@@ -31,7 +31,9 @@ def judge(items: Sequence[Item], answers: Mapping[str, Answer], folder: Path) ->
         answer = answers[question.id]
         if answer.error:
             continue
-        if "relevance" in question.category:  # irrelevance, too
+        if answer.too_long:
+            verdicts[question.id] = Verdict(False, TOO_LONG)
+        elif "relevance" in question.category:  # irrelevance, too
             has_called = bool(answer.calls)
             is_due = "irrelevance" not in question.category
             reason = "" if has_called == is_due else f"called: {has_called}"

@@ -6,7 +6,7 @@ import json
 import random
 import re
 from collections import Counter
-from itertools import islice
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,10 @@ def test_what_is_held_out_is_never_asked_for_in_training() -> None:
         train, other = make_sample(2, number), make_sample(2, number, "concept")
         assert _asked(train).isdisjoint(held_out)
         assert _asked(other) <= held_out
+        for message in train.messages:  # nor said not to be there
+            refused = re.search(r"(?:can|cannot|me|to|could) ([^:.]+?)[:.]", message.content)
+            is_said = message.role == "assistant" and refused is not None
+            assert not is_said or refused[1] not in held_out
 
 
 def _asked(sample: Any) -> set[str]:
@@ -220,11 +224,26 @@ def test_a_wrong_concept_is_named(tmp_path: Path, old: str, new: str, message: s
     assert "fence cost" in str(caught.value).lower()
 
 
-def test_other_tools_do_not_do_the_same() -> None:
-    """Of tools that are offered together no two names share half of their words."""
-    for number in range(300):
+def test_tools_that_are_offered_together_do_different_things() -> None:
+    """No two have a name of which half of the words are the other's."""
+    for number in range(400):
         sample = make_sample(4, number)
-        wishes = [function.concept.wish for function in sample.functions]
-        assert len(set(wishes)) == len(wishes)
-    names = islice((f.tool.name for f in make_sample(4, 7).functions), 20)
-    assert all(names)
+        offered, wanted = [function.concept for function in sample.functions], _asked(sample)
+        for one, other in combinations(offered, 2):
+            assert one is not other
+            for name, theirs in product(one.name, other.name):
+                words, known = set(name.split()), set(theirs.split())
+                is_alike = 2 * len(words & known) >= min(len(words), len(known))
+                assert not (is_alike and {one.wish, other.wish} & wanted), (name, theirs)
+
+
+def test_values_keep_their_letters_in_a_message_of_several() -> None:
+    for number in range(800):
+        sample = make_sample(6, number)
+        if sample.sort is not Sort.SEVERAL:
+            continue
+        concepts_by_tool = {f.tool.name: f for f in sample.functions}
+        text = sample.messages[-2].content
+        for call in sample.messages[-1].tool_calls:
+            function = concepts_by_tool[call.name]
+            _is_said(function.concept, function.names, json.loads(call.arguments), text)
