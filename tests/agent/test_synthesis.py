@@ -128,7 +128,7 @@ def test_what_the_digest_of_the_sources_is_of(corpus: Path, tmp_path: Path) -> N
     for name in ("config.json", "manifest.json"):
         assert len(json.loads((corpus / name).read_text())["sources"]) == 64
     package = tmp_path / "selenite"
-    for part in ("agent", "chat"):
+    for part in ("agent", "chat", "data"):
         shutil.copytree(Path(pipeline.__file__).parents[2] / part, package / part)
     agent = package / "agent"
     known = sources_digest(package)
@@ -153,6 +153,9 @@ def test_what_the_digest_of_the_sources_is_of(corpus: Path, tmp_path: Path) -> N
         "synthesis/shards.py",
         "synthesis/splits.py",
         "synthesis/duplicates.py",
+        "synthesis/pairs.py",
+        "functions/pools.toml",
+        "../data/documents.py",
     )
     for name in names:
         with (agent / name).open("a") as file:

@@ -43,6 +43,7 @@ def test_the_oracle_passes_all_and_nobody_else_does(known: list[Case]) -> None:
     assert table(found, 1).row_count == len(AXES)
 
 
+@pytest.mark.slow
 def test_a_model_acts_and_its_answers_are_kept(known: list[Case], tmp_path: Path) -> None:
     """Random weights pass nothing; a second run asks nobody."""
     model, few = make_model(tmp_path), known[::6]
@@ -59,6 +60,7 @@ def test_a_model_acts_and_its_answers_are_kept(known: list[Case], tmp_path: Path
     assert sorted((tmp_path / "out").rglob("*")) == files
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_gives_no_score(known: list[Case], tmp_path: Path) -> None:
     target = Target(None, f"http://127.0.0.1:{free_port()}", model="tiny")
     with pytest.raises(DataError, match="the pipeline failed in"):

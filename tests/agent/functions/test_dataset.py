@@ -77,7 +77,7 @@ def test_prompts_of_plain_chat_are_whole() -> None:
 
 def test_plain_chat_is_the_models_own_and_asked_for_once(tmp_path: Path) -> None:
     model = make_model(tmp_path)
-    config = PlainChatConfig(model=model, count=8, max_tokens=900, temperature=1.0, with_tools=0.5)
+    config = PlainChatConfig(model=model, count=8, max_tokens=500, temperature=1.0, with_tools=0.5)
     first = list(chat_rows(config, 3, tmp_path / "answers"))
     answers = sorted((tmp_path / "answers").rglob("*"))
     assert list(chat_rows(config, 3, tmp_path / "answers")) == first
