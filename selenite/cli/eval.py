@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from selenite.eval.measure import Target
     from selenite.eval.parity import Parity
     from selenite.eval.question import Suite
+    from selenite.eval.scoreboard import Result
     from selenite.eval.worlds import Episode
 
 eval = typer.Typer(no_args_is_help=True, help="Measure a model between its floors and its ceiling.")
@@ -57,12 +58,17 @@ def bfcl(
     max_tokens: MaxTokens = 512,
 ) -> None:
     """The Berkeley Function Calling Leaderboard's single turns in Python, by its own checker."""
+    from selenite.eval.bfcl.score import leaderboard
     from selenite.eval.bfcl.suite import bfcl as suite
 
-    _measure(
-        suite(category or (), limit),
-        directory, url, api_key, model, allow_remote, tag, free, out, concurrency, max_tokens,
-    )  # fmt: skip
+    target = _target(directory, url, api_key, model, allow_remote, tag)
+    for result in _measure(
+        suite(category or (), limit), target, free, out, concurrency, max_tokens
+    ):
+        shares = {name: found.share for name, found in result.scores.items()}
+        counts = {name: found.total for name, found in result.scores.items()}
+        for name, share in leaderboard(shares, counts).items():
+            typer.echo(f"{result.agent}: {name} {share:.3f}, as the leaderboard adds it up")
 
 
 @eval.command()
@@ -85,31 +91,19 @@ def functions(
     """Our own single requests, of functions that are held out of training."""
     from selenite.eval.functions import functions as suite
 
-    _measure(
-        suite(count, "train" if seen else "concept"),
-        directory, url, api_key, model, allow_remote, tag, free, out, concurrency, max_tokens,
-    )  # fmt: skip
+    target = _target(directory, url, api_key, model, allow_remote, tag)
+    questions = suite(count, "train" if seen else "concept")
+    _measure(questions, target, free, out, concurrency, max_tokens)
 
 
 def _measure(
-    suite: Suite,
-    directory: Path | None,
-    url: str | None,
-    api_key: str | None,
-    model: str | None,
-    allow_remote: bool,
-    tag: str | None,
-    free: bool,
-    out: Path,
-    concurrency: int,
-    max_tokens: int,
-) -> None:
+    suite: Suite, target: Target | None, free: bool, out: Path, concurrency: int, max_tokens: int
+) -> list[Result]:
     from rich.console import Console
 
     from selenite.eval.measure import measure, modes_of
     from selenite.eval.scoreboard import bounds, table, write
 
-    target = _target(directory, url, api_key, model, allow_remote, tag)
     results = bounds(suite)
     folder = "bounds"
     if target is not None:
@@ -120,6 +114,7 @@ def _measure(
     write(path, suite, results)
     Console().print(table(suite, results))
     typer.echo(path)
+    return results
 
 
 def _target(

@@ -107,6 +107,12 @@ class Endpoint:
             ) from error
 
 
+def is_too_long(body: bytes) -> bool:
+    """Whether an error says that a prompt does not fit into the model's context: OpenAI's code, or
+    vLLM's words."""
+    return b"context_length_exceeded" in body or b"maximum context length" in body
+
+
 def error_message(response: httpx.Response) -> str:
     """Status and message of an answer that is an error and was read whole."""
     return f"HTTP {response.status_code}: {message_of(response.content)}"

@@ -18,10 +18,10 @@ from selenite import atomic
 from selenite.chat.openai_form import tool_entry, wire_message
 from selenite.client.batch import BatchOptions, run_batch
 from selenite.client.batch_file import BatchLine, OutputFile
-from selenite.client.endpoint import Endpoint
+from selenite.client.endpoint import Endpoint, is_too_long
 from selenite.clock import Clock
 from selenite.errors import DataError
-from selenite.eval.question import Answer, Call, Question
+from selenite.eval.question import Answer, Question, read_call
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _key(lines: Sequence[BatchLine], options: AskOptions) -> str:
 def _answer(entry: Mapping[str, Any]) -> Answer:
     response, error = entry["response"], entry["error"]
     if error is not None:
-        if response is not None and _is_too_long(response["body"]):
+        if response is not None and is_too_long(json.dumps(response["body"]).encode()):
             return Answer(too_long=True)
         return Answer(error=f"{error['code']}: {error['message']}")
     return read_answer(response["body"])
@@ -118,26 +118,15 @@ def read_answer(body: Any) -> Answer:
     """A chat completion; one that is none is a fault of the pipeline."""
     try:
         message = body["choices"][0]["message"]
-        calls = tuple(_call(call["function"]) for call in message.get("tool_calls") or ())
+        calls = tuple(
+            read_call(call["function"]["name"], call["function"]["arguments"])
+            for call in message.get("tool_calls") or ()
+        )
         malformed = len(message.get("malformed") or ())
         text = message.get("content") or ""
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         return Answer(error=f"no chat completion ({error!r})")
     return Answer(str(text), calls, malformed, record=body)
-
-
-def _call(function: Mapping[str, Any]) -> Call:
-    try:
-        arguments = json.loads(function["arguments"] or "{}")
-    except (ValueError, RecursionError):  # the latter: nested without end
-        arguments = None
-    return Call(str(function["name"]), arguments if isinstance(arguments, dict) else None)
-
-
-def _is_too_long(body: Any) -> bool:
-    """Whether a prompt did not fit into the model's context: OpenAI's code, or vLLM's words."""
-    text = json.dumps(body)
-    return "context_length_exceeded" in text or "maximum context length" in text
 
 
 def check_errors(answers: Mapping[str, Answer], most: float = 0.005) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,15 @@ class Call:
 
     name: str
     arguments: Mapping[str, Any] | None
+
+
+def read_call(name: str, arguments: str | None) -> Call:
+    """A call whose arguments are JSON text, or should be."""
+    try:
+        table = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):  # the latter: nested without end
+        table = None
+    return Call(str(name), table if isinstance(table, dict) else None)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from selenite.chat.conversation import Conversation
 from selenite.chat.events import collect
 from selenite.chat.schema import ToolSchemas
 from selenite.chat.tokenizer import Tokenizer
-from selenite.eval.question import Answer, Call, Question
+from selenite.eval.question import Answer, Question, read_call
 from selenite.model.decode import decode
 from selenite.model.hf_adapter import load_pretrained
 from selenite.types import SamplingParams, ToolCall
@@ -115,7 +115,7 @@ def reference_answers(
         ):
             parser = talk.parser(tools_offered=bool(question.tools))
             reply = collect([*parser.feed_ids(written.token_ids), *parser.finish()])
-            calls = tuple(_call(call) for call in reply.calls)
+            calls = tuple(read_call(call.name, call.arguments) for call in reply.calls)
             found[question.id] = Answer(reply.content, calls, len(reply.malformed))
     return found
 
@@ -123,14 +123,6 @@ def reference_answers(
 def _has_begun(answer: Answer) -> bool:
     """Whether it meant to call, whatever came of it."""
     return bool(answer.calls or answer.malformed)
-
-
-def _call(call: ToolCall) -> Call:
-    try:
-        arguments = json.loads(call.arguments)
-    except ValueError:
-        arguments = None
-    return Call(call.name, arguments if isinstance(arguments, dict) else None)
 
 
 def _is_valid(question: Question, answer: Answer) -> bool:

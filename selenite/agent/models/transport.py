@@ -11,7 +11,7 @@ import httpx
 
 from selenite.agent.models.endpoint import Endpoint
 from selenite.agent.models.failure import Fault, Reason
-from selenite.client.endpoint import CONNECT_SECONDS, message_of
+from selenite.client.endpoint import CONNECT_SECONDS, is_too_long, message_of
 from selenite.clock import Clock
 
 _IDLE_SECONDS = 2.0
@@ -87,13 +87,10 @@ def _message(content: bytes) -> str:
         return "a body that is nested too deeply"
 
 
-_TOO_LONG = (b"context_length_exceeded", b"maximum context length")  # OpenAI's code; vLLM's words
-
-
 def _reason_of(status: int, content: bytes) -> Reason:
     if status == 429:
         return Reason.RATE_LIMITED
-    if status == 400 and any(sign in content for sign in _TOO_LONG):
+    if status == 400 and is_too_long(content):
         return Reason.TOO_LONG
     return Reason.SERVER_ERROR if status >= 500 else Reason.REFUSED
 
