@@ -1,11 +1,12 @@
 """Conversations from files: JSON lines in the form of OpenAI's fine-tuning.
 
     {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", …, "weight": 0}],
-     "tools": [{"type": "function", "function": {…}}], "needed": ["get_weather"]}
+     "tools": [{"type": "function", "function": {…}}], "needed": ["get_weather"], "group": "…"}
 
 A turn of the assistant with weight 0 is read but not learnt. ``needed`` (ours) names tools that
-must stay although nobody calls them, such as the one that a policy forbids. Ids of calls become
-K2's, as serving rewrites them.
+must stay although nobody calls them, such as the one that a policy forbids. Rows of one ``group``
+(ours) may have each other's tools: they can be read together. Ids of calls become K2's, as serving
+rewrites them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class ChatRow:
     tools: tuple[ToolSpec, ...]
     untrained: frozenset[int]  # places of assistant's turns without a loss
     needed: frozenset[str]  # tools that stay: those that are called, and those that the row names
+    group: str  # rows of one may have each other's tools; empty: of none
     key: float  # in [0, 1), by what it says: decides what is held out
     place: str  # file and line
 
@@ -73,6 +75,9 @@ def _row(value: Any, place: str) -> ChatRow:
         tools = tuple(_tool(entry) for entry in value.get("tools") or ())
         untrained = frozenset(i for i, e in enumerate(value["messages"]) if _weight(e) == 0)
         needed = frozenset(_names(value.get("needed") or []))
+        group = value.get("group") or ""
+        if not isinstance(group, str):
+            raise ValueError(f"group must be a text, not {type(group).__name__}")
         turns = tuple(CallIds().rewrite(messages))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -97,7 +102,8 @@ def _row(value: Any, place: str) -> ChatRow:
         )
     if len(set(names)) < len(names):
         raise DataError(f"{place}: two tools of one name; remove one")
-    return ChatRow(turns, tools, untrained, needed | called, stable_fraction(text, "chat"), place)
+    key = stable_fraction(text, "chat")
+    return ChatRow(turns, tools, untrained, needed | called, group, key, place)
 
 
 def _messages(entries: Any) -> list[Message]:

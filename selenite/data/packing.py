@@ -29,7 +29,8 @@ class MicroBatch:
 
     tokens_T: np.ndarray  # int64
     targets_T: np.ndarray  # int64: the next token of the document, or IGNORED
-    positions_T: np.ndarray  # int64, from 0 in each piece
+    positions_T: np.ndarray
+    """int64; a piece that does not begin at 0 goes on from the last one that does."""
     document_T: np.ndarray  # int32: number of the piece in the micro-batch, from 0, rising
     num_bytes: int  # UTF-8 bytes that the targets stand for
 

@@ -179,12 +179,16 @@ def pack(pieces: Sequence[Piece], multiple: int = 1) -> MicroBatch:
     tokens_T = np.concatenate([piece.tokens_T for piece in pieces])
     targets_T = np.concatenate([piece.targets_T for piece in pieces])
     positions_T = np.concatenate([piece.positions_T for piece in pieces])
+    document_T = np.empty(0, dtype=np.int32)
+    for piece in pieces:
+        before = document_T[-1] + 1 if len(document_T) else 0
+        document_T = np.append(document_T, piece.document_T + np.int32(before))
     fill = -len(tokens_T) % multiple
     if fill:
         tokens_T = np.append(tokens_T, np.zeros(fill, dtype=np.int64))
         targets_T = np.append(targets_T, np.full(fill, IGNORED))
         positions_T = np.append(positions_T, np.arange(fill))
-    document_T = np.cumsum(positions_T == 0, dtype=np.int32) - 1
+        document_T = np.append(document_T, np.full(fill, document_T[-1] + 1, dtype=np.int32))
     num_bytes = sum(piece.num_bytes for piece in pieces)
     return MicroBatch(tokens_T, targets_T, positions_T, document_T, num_bytes)
 

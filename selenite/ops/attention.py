@@ -19,6 +19,7 @@ from selenite import log
 from selenite.ops import (
     causal_attention,
     paged_attention,
+    prefix_attention,
     segment_attention,
     tiled_attention,
 )
@@ -38,6 +39,7 @@ AttendFunction = Callable[[Tensor, Tensor, Tensor, AttentionContext, float], Att
 _PATHS: dict[str, tuple[AttendFunction, frozenset[str]]] = {
     "causal": (causal_attention.attend_causal, causal_attention.SUPPORTS),
     "paged": (paged_attention.attend_paged, paged_attention.SUPPORTS),
+    "prefix": (prefix_attention.attend_after_prefix, prefix_attention.SUPPORTS),
     "segment": (segment_attention.attend_segments, segment_attention.SUPPORTS),
     "tiled": (tiled_attention.attend_tiled, tiled_attention.SUPPORTS),
 }
@@ -46,9 +48,12 @@ _PATHS: dict[str, tuple[AttendFunction, frozenset[str]]] = {
 def choose_attention(
     q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext
 ) -> Decision:
-    """The path for a step: ``causal``, ``paged``, ``segment``, ``tiled`` or ``reference``."""
+    """The path for a step: ``causal``, ``prefix``, ``paged``, ``segment``, ``tiled`` or
+    ``reference``."""
     if is_batch_invariant():
         fast = Decision("tiled", "batch-invariant mode")
+    elif context.pages is None and context.shared_prefix is not None:
+        fast = Decision("prefix", "packed documents, some of which go on from a shared prefix")
     elif context.pages is None:
         fast = Decision("causal", "packed documents without a cache")
     elif paged_attention.serves(q_TNH, k_SMH, v_SMW, context):

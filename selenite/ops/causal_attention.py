@@ -116,14 +116,14 @@ def _as_documents(
     group = q_TNH.shape[1] // k_TMH.shape[1]
     width = max(q_TNH.shape[2], v_TMW.shape[2])
     q, k, v = (
-        _widened(x, width).unflatten(0, (-1, length)).transpose(1, 2) for x in (q_TNH, k_TMH, v_TMW)
+        widened(x, width).unflatten(0, (-1, length)).transpose(1, 2) for x in (q_TNH, k_TMH, v_TMW)
     )
     if group > 1:
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     return q, k, v
 
 
-def _widened(x_TNH: Tensor, width: int) -> Tensor:
+def widened(x_TNH: Tensor, width: int) -> Tensor:
     """With zeros up to ``width``; ``F.pad`` would copy what is wide enough."""
     return x_TNH if x_TNH.shape[2] == width else F.pad(x_TNH, (0, width - x_TNH.shape[2]))
 

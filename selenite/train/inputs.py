@@ -23,7 +23,7 @@ class Inputs:
     tokens_T: Tensor  # int64
     targets_T: Tensor  # int64; IGNORED (-1) is not trained on
     trained_K: Tensor | None  # rows with a target, where most have none; None: look at all
-    context: AttentionContext  # each piece of a document sees itself alone
+    context: AttentionContext  # a piece sees itself, and the one that it goes on from
 
 
 def to_inputs(
@@ -33,11 +33,13 @@ def to_inputs(
     pieces = micro_batch.document_T
     starts = np.flatnonzero(np.diff(pieces, prepend=-1))
     stops = np.append(starts[1:], len(pieces))
-    segments = zip(starts.tolist(), stops.tolist(), strict=True)
+    firsts = micro_batch.positions_T[starts]
+    segments = tuple(zip(starts.tolist(), stops.tolist(), firsts.tolist(), strict=True))
     context = AttentionContext(
         positions_T=torch.from_numpy(micro_batch.positions_T).to(device),
         sequence_T=torch.from_numpy(pieces.astype(np.int64)).to(device),
-        segments=tuple((start, stop, 0) for start, stop in segments),
+        segments=segments,
+        shared_prefix=_prefixes(firsts) if firsts.any() else None,
         stats=stats or StatsRequest(),
     )
     rows = np.flatnonzero(micro_batch.targets_T >= 0)
@@ -48,6 +50,13 @@ def to_inputs(
         torch.from_numpy(rows).to(device) if few else None,
         context,
     )
+
+
+def _prefixes(firsts: np.ndarray) -> tuple[int, ...]:
+    """Of each piece the one that it goes on from, the last that begins at 0; -1: of none."""
+    begins = np.flatnonzero(firsts == 0)
+    last = begins[np.searchsorted(begins, np.arange(len(firsts)), side="right") - 1]
+    return tuple(np.where(firsts == 0, -1, last).tolist())
 
 
 def sum_logprobs(hidden_TD: Tensor, head_VD: Tensor, inputs: Inputs) -> Tensor:

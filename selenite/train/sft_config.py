@@ -52,6 +52,17 @@ class ChatPart(Config):
     unused_tools: int | None = Field(default=None, ge=0)
     """The most tools beside the needed ones, drawn anew and shuffled each time; none: all, in their
     order."""
+    together: int = Field(default=1, ge=1)
+    """Rows of one group that are read after one list of tools, whose tokens are computed once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.together > 1 and self.unused_tools is None:
+            raise ValueError(
+                f"part {self.name}: together={self.together} draws one list of tools for several "
+                "rows; set unused_tools, too"
+            )
+        return self
 
 
 class TextPart(Config):

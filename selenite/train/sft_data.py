@@ -20,10 +20,11 @@ from selenite.chat.template import Rendering, compact_template
 from selenite.chat.template_check import check_template
 from selenite.chat.tokenizer import Tokenizer
 from selenite.data.chat_rows import ChatRow, read_chat_rows
+from selenite.data.chat_stream import ChatStream
 from selenite.data.corpus import TokenCorpus
 from selenite.data.packing import MicroBatch
 from selenite.data.piece_loader import PieceLoader, held_out_batches
-from selenite.data.pieces import ChatStream, PieceStream, TextStream
+from selenite.data.pieces import PieceStream, TextStream
 from selenite.data.prepare import prepare
 from selenite.data.rows import expand
 from selenite.errors import ConfigError, DataError, StorageError
@@ -184,7 +185,16 @@ def _add_rows(
         raise DataError(f"part {part.name}: all conversations are held out; lower held_out")
     logger.info("%s: %d conversations, %d held out", part.name, len(learnt), len(other))
     parts.streams.append(
-        ChatStream(learnt, tokenizer, profile, train.seq_len, seed, part.unused_tools)
+        ChatStream(
+            learnt,
+            tokenizer,
+            profile,
+            train.seq_len,
+            seed,
+            part.unused_tools,
+            together=part.together,
+            piece_tokens=train.micro_batch_tokens,
+        )
     )
     if other:
         tools = None if part.unused_tools is None else _HELD_OUT_TOOLS
@@ -196,7 +206,7 @@ def _add_rows(
             parts.shown.append(prompt)
     parts.identity[f"part {part.name}"] = {
         "rows": [atomic.sha256(file.file) for file in expand(part.paths, "chat")],
-        **part.model_dump(mode="json", include={"held_out", "unused_tools"}),
+        **part.model_dump(mode="json", include={"held_out", "unused_tools", "together"}),
         "seq_len": train.seq_len,
     }
 

@@ -12,8 +12,9 @@ import pytest
 from selenite.chat.profile import K2
 from selenite.chat.tokenizer import Tokenizer
 from selenite.data.chat_rows import ChatRow, read_chat_rows
+from selenite.data.chat_stream import ChatStream
 from selenite.data.piece_loader import PieceLoader, held_out_batches, pack
-from selenite.data.pieces import ChatStream, Piece
+from selenite.data.pieces import Piece
 from selenite.errors import CheckpointError, DataError
 from selenite.types import IGNORED
 
@@ -259,3 +260,80 @@ def test_what_is_held_out_depends_on_what_a_row_says(tmp_path: Path) -> None:
         (tmp_path / "rows.jsonl").write_bytes(text.encode())
         keys |= {found.key for found in read_chat_rows([str(tmp_path / "rows.jsonl")])}
     assert len(keys) == 1
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> list[ChatRow]:
+    """Twelve rows, of two groups and of none."""
+    path = tmp_path / "grouped.jsonl"
+    lines = [line(n) | ({} if n > 9 else {"group": f"g{n % 2}"}) for n in range(12)]
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in lines))
+    return read_chat_rows([str(path)])
+
+
+def whole(piece: Piece) -> list[tuple[list[int], list[int]]]:
+    """Ids and targets of each conversation of a piece, with what they begin with alike."""
+    parts = [piece.document_T == n for n in range(piece.document_T[-1] + 1)]
+    if len(parts) == 1:
+        return [(piece.tokens_T.tolist(), piece.targets_T.tolist())]
+    first, *others = parts
+    assert (piece.targets_T[first] == IGNORED).all()
+    found = []
+    for own in others:
+        positions = np.append(piece.positions_T[first], piece.positions_T[own])
+        assert (positions == np.arange(len(positions))).all()
+        ids = np.append(piece.tokens_T[first], piece.tokens_T[own])
+        found.append((ids.tolist(), np.append(piece.targets_T[first], piece.targets_T[own])))
+    return [(ids, list(targets)) for ids, targets in found]
+
+
+def test_rows_that_are_read_together_are_the_rows_themselves(
+    grouped: list[ChatRow], tokenizer: Tokenizer
+) -> None:
+    """With the needed tool alone all orders of tools are one, so that ids can be compared."""
+    alone = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0)
+    pieces = [alone.read(position) for position in range(12)]
+    expected = sorted(whole(piece)[0] for piece in pieces if piece is not None)
+    stream = ChatStream(
+        grouped, tokenizer, K2, 4096, unused_tools=0, together=3, piece_tokens=100_000
+    )
+    orders = set()
+    for epoch in range(3):  # of 2 + 2 + 2 pieces
+        read = [stream.read(6 * epoch + place) for place in range(6)]
+        known = [piece for piece in read if piece is not None]
+        assert sorted(piece.document_T[-1] + 1 for piece in known) == [1, 1, 3, 3, 4, 4]
+        assert sorted(each for piece in known for each in whole(piece)) == expected
+        assert sum(piece.num_bytes for piece in known) == sum(p.num_bytes for p in pieces if p)
+        orders.add(tuple(learnt(piece, tokenizer) for piece in known))
+    assert len(orders) == 3
+    assert sum(len(piece.tokens_T) for piece in known) < sum(len(ids) for ids, _ in expected)
+
+
+def test_rows_together_get_tools_of_each_other(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        line(n) | {"group": "g", "tools": [tool("get_weather"), tool(f"own_{n}")]} for n in range(3)
+    ]
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in lines))
+    stream = ChatStream(
+        read_chat_rows([str(path)]), tokenizer, K2, 4096, unused_tools=9, together=3,
+        piece_tokens=100_000,
+    )  # fmt: skip
+    texts = [
+        tokenizer.decode(piece.tokens_T.tolist()) for p in range(40) if (piece := stream.read(p))
+    ]
+    assert all(text.count('"get_weather"') == 1 for text in texts)
+    assert {sum(f'"own_{n}"' in text for n in range(3)) for text in texts} == {0, 1, 2, 3}
+
+
+def test_a_piece_has_no_more_rows_than_find_room(
+    grouped: list[ChatRow], tokenizer: Tokenizer
+) -> None:
+    lone = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0).read(0)
+    assert lone is not None
+    most = len(lone.tokens_T) + 120
+    stream = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0, together=5, piece_tokens=most)
+    pieces = [piece for position in range(30) if (piece := stream.read(position))]
+    assert len(pieces) == 30
+    assert all(len(piece.tokens_T) <= most for piece in pieces)
+    assert {len(whole(piece)) for piece in pieces} == {1, 2}

@@ -201,7 +201,7 @@ def optional_fields(case: Case) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("field", ["bias", "parent_T", "shared_prefix", "select", "stats"])
+@pytest.mark.parametrize("field", ["bias", "parent_T", "select", "stats"])
 def test_fallback_is_logged_once_with_its_reason(
     field: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from selenite.chat.template import encode_conversation
 from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import SystemClock
 from selenite.config import validate
+from selenite.data.chat_rows import read_chat_rows
+from selenite.data.chat_stream import ChatStream
 from selenite.data.packing import MicroBatch
 from selenite.data.piece_loader import pack
 from selenite.data.pieces import Piece
@@ -30,6 +33,7 @@ from selenite.train.progress import make_display
 from selenite.train.run import finished_summary
 from selenite.train.sft import build_task, sft
 from selenite.train.sft_config import SftConfig
+from selenite.train.sft_data import read_data
 from selenite.train.sft_task import SftTask
 from selenite.types import IGNORED, Message, ToolSpec
 from tests.fixtures.server import make_model
@@ -131,15 +135,50 @@ def test_the_gradient_depends_on_no_packing(root: Path, tmp_path: Path) -> None:
     assert torch.allclose(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
 
 
+def test_conversations_together_have_the_gradient_of_each_alone(root: Path, tmp_path: Path) -> None:
+    """What they begin with alike is computed once, and its gradient is the sum."""
+    task = task_of(config_of(root, tmp_path))
+    task.close()
+    data = read_data(config_of(root, tmp_path))
+    data.loader.close()
+    rows = [replace(row, group="g") for row in read_chat_rows([str(root / "rows.jsonl")])]
+    stream = ChatStream(
+        rows, data.tokenizer, data.profile, 512, unused_tools=0, together=4, piece_tokens=2048
+    )
+    piece = stream.read(0)
+    assert piece is not None
+    parts = [piece.document_T == number for number in range(5)]
+    alone = []
+    for own in parts[1:]:
+        tokens_T, targets_T = (
+            np.append(x[parts[0]], x[own]) for x in (piece.tokens_T, piece.targets_T)
+        )
+        alone.append(lone_piece(tokens_T, targets_T))
+    gradients, losses = [], []
+    for micro in (pack([piece], 64), pack(alone)):
+        task.model.zero_grad()
+        loss = task.loss(task.phases[0], micro, [micro])
+        loss.backward()
+        losses.append(loss.item())
+        found = [p.grad.flatten() for p in task.model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(found))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+    assert gradients[0].abs().max() > 1e-3
+
+
+def lone_piece(tokens_T: np.ndarray, targets_T: np.ndarray) -> Piece:
+    count = len(tokens_T)
+    return Piece(tokens_T, targets_T, np.arange(count), np.zeros(count, dtype=np.int32), 1)
+
+
 def pieces_of(batch: list[MicroBatch]) -> list[Piece]:
     found = []
     for micro in batch:
         for number in range(micro.document_T[-1] + 1):
             own = micro.document_T == number
             if (micro.targets_T[own] != IGNORED).any():
-                found.append(
-                    Piece(micro.tokens_T[own], micro.targets_T[own], np.arange(own.sum()), 1)
-                )
+                found.append(lone_piece(micro.tokens_T[own], micro.targets_T[own]))
     return found
 
 

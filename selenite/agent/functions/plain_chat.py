@@ -34,6 +34,7 @@ from selenite.errors import ConfigError
 from selenite.types import FinishReason, Message
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
+_TIMEOUT = 1800.0  # seconds for one answer: a small machine takes its time
 _AT_ONCE = 8  # requests; more do not go to one endpoint without limits of its own
 _MARKS = ("<tool_call>", "<|")  # a reply with one of these is no plain text
 
@@ -52,7 +53,9 @@ def chat_rows(config: PlainChatConfig, seed: int, cache_dir: Path) -> Iterator[d
     """Chat rows in the order of their prompts. Answers are kept in ``cache_dir``, so that a second
     call asks nobody."""
     with child_server(config.model, ("--max-num-seqs", str(_AT_ONCE))) as served:
-        endpoint = Endpoint(served.path("/v1"), served.served_model(), served.api_key)
+        endpoint = Endpoint(
+            served.path("/v1"), served.served_model(), served.api_key, timeout=_TIMEOUT
+        )
         model = Model(
             endpoint,
             "plain chat",

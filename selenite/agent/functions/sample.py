@@ -48,13 +48,13 @@ class Sort(StrEnum):
 
 
 SHARES: Mapping[Sort, float] = {
-    Sort.SINGLE: 0.15,
-    Sort.CHOICE: 0.16,
-    Sort.PARALLEL: 0.14,
+    Sort.SINGLE: 0.14,
+    Sort.CHOICE: 0.15,
+    Sort.PARALLEL: 0.13,
     Sort.SEVERAL: 0.09,
-    Sort.IRRELEVANT: 0.18,
+    Sort.IRRELEVANT: 0.24,
     Sort.MISSING: 0.03,
-    Sort.SESSION: 0.25,
+    Sort.SESSION: 0.22,
 }
 
 _SYSTEMS = (
@@ -140,7 +140,7 @@ def _make(sort: Sort, split: Split, rng: random.Random) -> Sample | None:
         return None
     count = {Sort.SINGLE: 0, Sort.CHOICE: rng.randint(1, _MOST_TOOLS - 1)}.get(sort)
     if count is None:
-        count = rng.choice([0, 0, 1, 2, 3, 4]) if sort is not Sort.IRRELEVANT else rng.randint(1, 5)
+        count = rng.choice([1, 1, 1, 2, 3, 5] if sort is Sort.IRRELEVANT else [0, 0, 1, 2, 3, 4])
     others = _others(wanted, topic, count, rng)
     offered = [] if sort is Sort.IRRELEVANT else list(functions)
     offered += [make_function(concept, style, rng) for concept in others]

@@ -1,0 +1,129 @@
+"""Continuations of a shared prefix equal whole documents that begin with it, in value and gradient:
+the oracle is the reference on each of them laid out by itself.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from selenite.ops import prefix_attention
+from selenite.ops.attention import attend_reference, choose_attention
+from selenite.ops.attention_context import AttentionContext, StatsRequest, packed_context
+from selenite.ops.prefix_attention import attend_after_prefix
+from tests.fixtures.dense_attention import Heads
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+GRADIENT = {"atol": 1e-4, "rtol": 1e-4}
+SHAPES = [Heads(4, 2, 8, 8), Heads(6, 1, 24, 16), Heads(2, 2, 8, 12), Heads(3, 3, 5, 3)]
+Tree = tuple[int, list[int]]  # rows of a beginning, and of what goes on from it
+trees = st.lists(
+    st.tuples(
+        st.one_of(st.integers(1, 9), st.sampled_from([63, 64, 65])),
+        st.lists(st.one_of(st.integers(1, 9), st.sampled_from([64, 70])), max_size=3),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def context_of(known: list[Tree], stats: StatsRequest) -> AttentionContext:
+    segments, prefixes = list[tuple[int, int, int]](), list[int]()
+    row = 0
+    for beginning, continuations in known:
+        prefixes.append(-1)
+        prefix = len(segments)
+        segments.append((row, row + beginning, 0))
+        row += beginning
+        for length in continuations:
+            prefixes.append(prefix)
+            segments.append((row, row + length, beginning))
+            row += length
+    positions = [first + i for start, stop, first in segments for i in range(stop - start)]
+    owners = [s for s, (start, stop, _) in enumerate(segments) for _ in range(stop - start)]
+    return AttentionContext(
+        torch.tensor(positions),
+        torch.tensor(owners),
+        tuple(segments),
+        shared_prefix=tuple(prefixes),
+        stats=stats,
+    )
+
+
+def random_rows(T: int, shape: Heads, seed: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = ((shape.N, shape.H), (shape.M, shape.H), (shape.M, shape.W))
+    return tuple(torch.randn(T, *size, generator=generator) for size in sizes)
+
+
+@settings(max_examples=25, deadline=None)
+@given(trees, st.sampled_from(SHAPES), st.sampled_from(["exact", "bound"]), st.integers(0, 99))
+def test_equals_the_reference(known: list[Tree], shape: Heads, kind: str, seed: int) -> None:
+    context = context_of(known, StatsRequest(max_logit=kind, lse=True))  # type: ignore[arg-type]
+    q, k, v = random_rows(len(context.positions_T), shape, seed)
+    assert choose_attention(q, k, v, context).value == "prefix"
+    found = attend_after_prefix(q, k, v, context, 0.3)
+    expected = attend_reference(q, k, v, context, 0.3)
+    assert_close(found.out_TNW, expected.out_TNW, **CLOSE)
+    assert_close(found.lse_TN, expected.lse_TN, **CLOSE)
+    assert_close(found.max_logit_N, expected.max_logit_N, **CLOSE)
+
+
+def continued(x: torch.Tensor, known: list[Tree]) -> torch.Tensor:
+    """The rows of whole documents, each with a copy of its beginning."""
+    rows, row = list[torch.Tensor](), 0
+    for beginning, continuations in known:
+        before = x[row : row + beginning]
+        row += beginning
+        for length in continuations:
+            rows += [before, x[row : row + length]]
+            row += length
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_are_those_of_whole_documents(shape: Heads) -> None:
+    known = [(70, [5, 64, 30]), (3, [9, 1])]
+    context = context_of(known, StatsRequest())
+    rows = random_rows(len(context.positions_T), shape, 1)
+    shared, copied = ([x.clone().requires_grad_() for x in rows] for _ in range(2))
+    out = attend_after_prefix(*shared, context, 0.3).out_TNW
+    whole = packed_context([b + c for b, many in known for c in many])
+    expected = attend_reference(*(continued(x, known) for x in copied), whole, 0.3).out_TNW
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    # The beginnings count once: in the first document that has a copy of each.
+    counted = torch.cat(
+        [
+            torch.cat([w * (place == 0), own])
+            for w, owns in _weights(weights, known)
+            for place, own in enumerate(owns)
+        ]
+    )
+    (out * weights).sum().backward()
+    (expected * counted).sum().backward()
+    for ours, theirs in zip(shared, copied, strict=True):
+        assert_close(ours.grad, theirs.grad, **GRADIENT)
+
+
+def _weights(weights: torch.Tensor, known: list[Tree]) -> list[tuple[torch.Tensor, list]]:
+    found, row = [], 0
+    for beginning, continuations in known:
+        lengths = [beginning, *continuations]
+        first, *others = weights[row : row + sum(lengths)].split(lengths)
+        found.append((first, others))
+        row += sum(lengths)
+    return found
+
+
+def test_without_the_cpus_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on other devices, run here."""
+    context = context_of([(70, [5, 64]), (9, [])], StatsRequest(lse=True))
+    rows = random_rows(len(context.positions_T), SHAPES[0], 3)
+    expected = attend_after_prefix(*rows, context, 0.3)
+    monkeypatch.setattr(prefix_attention, "_has_flash", lambda q: False)
+    found = attend_after_prefix(*rows, context, 0.3)
+    assert_close(found.out_TNW, expected.out_TNW, **CLOSE)
+    assert_close(found.lse_TN, expected.lse_TN, **CLOSE)
