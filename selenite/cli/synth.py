@@ -119,17 +119,19 @@ def report(
 
 @synth.command()
 def leaks(
-    corpus: Annotated[Path, typer.Argument(help="The folder of a corpus.")],
+    corpus: Annotated[
+        Path, typer.Argument(help="The folder of a corpus or of a data set, or a file of chats.")
+    ],
     against: Annotated[
         list[Path], typer.Option(help="A benchmark's file or folder; give it once for each.")
     ],
 ) -> None:
     """Look for a benchmark's texts, tools and solutions in a corpus; exit with 1 if there are."""
-    from selenite.agent.synthesis.leaks import LEAKS, write_leaks
+    from selenite.agent.synthesis.leaks import write_leaks
 
-    found = write_leaks(corpus, against)
+    found, path = write_leaks(corpus, against)
     for line in found.lines():
         typer.echo(line)
-    typer.echo(corpus / LEAKS)
+    typer.echo(path)
     if found.num_fatal:
         raise typer.Exit(1)

@@ -85,7 +85,8 @@ def _score(
         total += 1
         right += verdicts[question.id].is_right
         calls += len(answer.calls) + answer.malformed
-        schemas = ToolSchemas(question.tools)
+        called = {call.name for call in answer.calls}
+        schemas = ToolSchemas([tool for tool in question.tools if tool.name in called])
         for call in answer.calls:
             made = ToolCall(call.name, json.dumps(call.arguments), "")
             valid += call.arguments is not None and schemas.check(made).valid

@@ -14,7 +14,7 @@ from selenite.agent.rows import write_rows
 from selenite.agent.synthesis.benchmark_calls import normal, signature_of
 from selenite.agent.synthesis.benchmark_files import read_benchmark
 from selenite.agent.synthesis.config import SynthesisConfig
-from selenite.agent.synthesis.leaks import Kind, Leaks, find_leaks
+from selenite.agent.synthesis.leaks import Kind, Leaks, find_leaks, write_leaks
 from selenite.agent.synthesis.pipeline import synthesize, trajectories
 from selenite.agent.synthesis.word_runs import RunIndex
 from selenite.cli.main import app
@@ -117,6 +117,31 @@ def test_eight_words_in_a_row_are_found_wherever_they_are(tmp_path: Path, place:
     assert overlap.what == "find the area of a triangle with a base of"
     assert (overlap.count, overlap.benchmark) == (1, "bfcl/questions.json")
     assert found.num_fatal == 1
+
+
+@pytest.mark.parametrize("form", ["file", "data set"])
+def test_rows_of_chat_are_compared_too(tmp_path: Path, form: str) -> None:
+    """Two tools of one name, of which the second is the benchmark's."""
+    said = "find the area of a triangle with a base of 3"
+    area = {"type": "function", "function": AREA}
+    other = {"type": "function", "function": function("calculate_area", "Rooms.", room="string")}
+    rows = [
+        {"messages": [{"role": "user", "content": said}], "tools": [other]},
+        {"messages": [{"role": "user", "content": "Hello."}], "tools": [area]},
+        {"messages": [{"role": "user", "content": "Bye."}]},
+    ]
+    own = tmp_path / "data"
+    own.mkdir()
+    (own / "rows.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    if form == "file":
+        own = own / "rows.jsonl"
+    else:
+        (own / "dataset.json").write_text("{}")
+    found, path = write_leaks(own, [benchmark(tmp_path / "bfcl", **BFCL)])
+    assert json.loads(path.read_text())["fatal"] == found.num_fatal == 2
+    assert kinds(found) == {"text": 1, "tool": 1, "name": 1}
+    assert found.of(Kind.TOOL)[0].corpus == "rows.jsonl, line 2 calculate_area"
+    assert found.compared["conversations"] == 3
 
 
 def test_seven_words_are_no_leak(tmp_path: Path) -> None:

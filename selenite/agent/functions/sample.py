@@ -58,7 +58,7 @@ SHARES: Mapping[Sort, float] = {
 }
 
 _SYSTEMS = (
-    "You are a helpful assistant with access to functions.",
+    "You are an assistant who has functions to work with.",
     "You can call functions. Call one whenever it helps with the request.",
     "Answer with function calls where the tools fit; otherwise say that they do not.",
     "You are an assistant that turns requests into calls of tools. Do not guess missing values.",

@@ -24,12 +24,11 @@ from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows, weig
 from selenite.agent.functions.sample import make_sample
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.export import chat_row
+from selenite.agent.synthesis.leaks import DATASET
 from selenite.agent.synthesis.pairs import pair_rows
 from selenite.agent.synthesis.pipeline import Watch, synthesize, trajectories
 from selenite.config import Config
 from selenite.errors import ConfigError
-
-MANIFEST = "dataset.json"
 
 
 class DatasetConfig(Config):
@@ -59,7 +58,7 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
     }
     if config.chat is not None:
         origin["chat_weights"] = weights_digest(config.chat.model)
-    path = config.out_dir / MANIFEST
+    path = config.out_dir / DATASET
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["origin"] != origin:
@@ -73,13 +72,16 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
     synthesize(config.worlds, watch)
     corpus, seed = config.worlds.out_dir, config.seed
     parts: dict[str, Callable[[], Iterable[Mapping[str, Any]]]] = {
-        "functions": lambda: (make_sample(seed, n).row() for n in range(config.functions)),
-        "functions-held-out": lambda: (
-            make_sample(seed, n, "concept").row() for n in range(config.functions_held_out)
-        ),
-        "agentic": lambda: _agentic(corpus),
-        "pairs": lambda: pair_rows(corpus, seed, config.pairs),
+        "agentic": lambda: _agentic(corpus)
     }
+    if config.functions:
+        parts["functions"] = lambda: (make_sample(seed, n).row() for n in range(config.functions))
+    if config.functions_held_out:
+        parts["functions-held-out"] = lambda: (
+            make_sample(seed, n, "concept").row() for n in range(config.functions_held_out)
+        )
+    if config.pairs:
+        parts["pairs"] = lambda: pair_rows(corpus, seed, config.pairs)
     if config.chat is not None:
         chat = config.chat
         parts["chat"] = lambda: chat_rows(chat, seed, config.out_dir / "answers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,21 +54,22 @@ class Search:
         self.found: dict[tuple[Kind, str], Overlap] = {}
         self.sequences: dict[Calls, tuple[int, str]] = {}  # count, first place
         self.num_rows = 0
-        self.seen = set[tuple[int, str]]()  # tools, by the domain's number and name
+        self.seen = set[str]()  # keys of tools
         self._benchmark = benchmark
         self._tools: dict[str, dict[Signature, str]] = defaultdict(dict)  # by normalised name
         for name, known in benchmark.tools.items():
             for signature, file in known.items():
                 self._tools[normal(name)].setdefault(signature, f"{file}: {name}")
 
-    def look_at_tool(self, domain: int, tool: Row, place: str) -> None:
-        """Compares the name, the parameters and the texts of a tool, unless it was seen."""
-        name = tool["name"]
-        if (domain, name) in self.seen:
+    def look_at_tool(self, tool: Row, place: str, key: str) -> None:
+        """Compares the name, the parameters and the texts of a tool, unless one of its key was
+        seen."""
+        if key in self.seen:
             return
-        self.seen.add((domain, name))
+        self.seen.add(key)
+        name = tool["name"]
         place = f"{place} {name}"
-        self._compare_texts([tool["description"], tool["parameters"]], place)
+        self._compare_texts([tool.get("description", ""), tool["parameters"]], place)
         known = self._tools.get(normal(name))
         if known is None:
             return
@@ -80,20 +81,36 @@ class Search:
 
     def look_at_row(self, row: Row) -> None:
         """Compares the texts and tools of a trajectory, and keeps its sequence of calls."""
+        domain = row["task"]["setting"]["domain"]
+        self._look_at_texts(row, row["id"])
+        for tool in row["tools"]:
+            self.look_at_tool(tool["function"], row["id"], f"{domain} {tool['function']['name']}")
+        self._keep([event["tool"] for event in row["events"]], row, row["id"])
+
+    def look_at_chat(self, row: Row, place: str) -> None:
+        """The same of a conversation in OpenAI's form, whose tools may be anything."""
+        self._look_at_texts(row, place)
+        for tool in row.get("tools", ()):
+            self.look_at_tool(tool["function"], place, json.dumps(tool, sort_keys=True))
+        calls = [call for m in row["messages"] for call in m.get("tool_calls") or ()]
+        self._keep([call["function"]["name"] for call in calls], row, place)
+
+    def _look_at_texts(self, row: Row, place: str) -> None:
         self.num_rows += 1
         for message in row["messages"]:
-            place = f"{row['id']} {message['role']}"
-            self._compare_texts(_parsed(message["content"] or ""), place)
-            for call in message.get("tool_calls", ()):
-                self._compare_texts(_parsed(call["function"]["arguments"]), place)
-        domain = row["task"]["setting"]["domain"]
-        offered = {tool["function"]["name"]: tool["function"] for tool in row["tools"]}
-        for tool in offered.values():
-            self.look_at_tool(domain, tool, row["id"])
-        called = [event["tool"] for event in row["events"] if event["tool"] in offered]
-        sequence = tuple(signature_of(offered[name]["parameters"]) for name in called)
-        count, place = self.sequences.get(sequence, (0, row["id"]))
-        self.sequences[sequence] = count + 1, place
+            speaker = f"{place} {message['role']}"
+            self._compare_texts(_parsed(message["content"] or ""), speaker)
+            for call in message.get("tool_calls") or ():
+                self._compare_texts(_parsed(call["function"]["arguments"]), speaker)
+
+    def _keep(self, called: Sequence[str], row: Row, place: str) -> None:
+        """Counts the sequence of calls, by signatures."""
+        offered = {tool["function"]["name"]: tool["function"] for tool in row.get("tools", ())}
+        sequence = tuple(
+            signature_of(offered[name]["parameters"]) for name in called if name in offered
+        )
+        count, first = self.sequences.get(sequence, (0, place))
+        self.sequences[sequence] = count + 1, first
 
     def compare_sequences(self) -> None:
         """Compares the sequences that were kept with those of the benchmark's solutions."""

@@ -1,6 +1,6 @@
 """What a corpus has in common with benchmarks that models trained on it are measured with.
 
-    shards, contrasts, tools.jsonl.zst ──┐
+    a corpus, or rows of chat ───────────┐
                                          ├─► find_leaks ─► overlaps: fatal ones, and others
     a benchmark's files ─► Benchmark ────┘
 
@@ -24,9 +24,11 @@ from selenite.agent.synthesis.benchmark_files import read_benchmark
 from selenite.agent.synthesis.diversity import read_repository
 from selenite.agent.synthesis.leak_search import Kind, Overlap, Row, Search
 from selenite.agent.synthesis.pipeline import trajectories
+from selenite.data.rows import parse_json
 from selenite.errors import DataError
 
 LEAKS = "leaks.json"
+DATASET = "dataset.json"  # in the folder of a data set
 
 _SHOWN = 10  # overlaps of a kind
 
@@ -76,16 +78,19 @@ class Leaks:
         }
 
 
-def write_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
-    """Writes ``leaks.json`` into a corpus's folder; returns what it says. Raises as ``find_leaks``
-    does."""
+def write_leaks(corpus: Path, against: Sequence[Path]) -> tuple[Leaks, Path]:
+    """Writes what ``find_leaks`` finds into a corpus's folder, or beside a file; returns both."""
     found = find_leaks(corpus, against)
-    atomic.write_text(corpus / LEAKS, json.dumps(found.record(), indent=1, ensure_ascii=False))
-    return found
+    path = corpus / LEAKS if corpus.is_dir() else corpus.with_name(f"{corpus.stem}-{LEAKS}")
+    atomic.write_text(path, json.dumps(found.record(), indent=1, ensure_ascii=False))
+    return found, path
 
 
 def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
-    """Compares the trajectories, contrasts and tools of a corpus with a benchmark's files.
+    """Compares what a model is trained on with a benchmark's files.
+
+    ``corpus`` is the folder of a corpus, of which trajectories, contrasts and tools are compared,
+    that of a data set, or a file of conversations.
 
     Raises ``ConfigError`` for a path that is missing, ``DataError`` for a benchmark without files
     that can be read, or with nothing in them that a corpus could share.
@@ -98,10 +103,12 @@ def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
             f"{benchmark.files} files, so that there is nothing to compare; give the benchmark's "
             "data"
         )
-    for tool in read_repository(corpus):
-        search.look_at_tool(int(tool["domain"].rpartition("-")[2]), tool, tool["domain"])
-    for row in _rows(corpus):
-        search.look_at_row(row)
+    files = [corpus] if corpus.is_file() else sorted(corpus.glob("*.jsonl"))
+    if corpus.is_file() or (corpus / DATASET).is_file():
+        for row, place in _conversations(files):
+            search.look_at_chat(row, place)
+    else:
+        _look_at_corpus(search, corpus)
     search.compare_sequences()
     return Leaks(
         {
@@ -109,7 +116,7 @@ def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
             "benchmark runs of words": len(search.index),
             "benchmark tools": len(benchmark.tools),
             "benchmark solutions": len(benchmark.solutions),
-            "trajectories": search.num_rows,
+            "conversations": search.num_rows,
             "tools": len(search.seen),
             "sequences of calls": len(search.sequences),
         },
@@ -117,6 +124,23 @@ def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
         benchmark.as_text,
         sorted(search.found.values(), key=lambda each: (each.kind, -each.count, each.what)),
     )
+
+
+def _conversations(files: Sequence[Path]) -> Iterator[tuple[Row, str]]:
+    for path in files:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                place = f"{path.name}, line {number}"
+                if line.strip():
+                    yield parse_json(line, place), place
+
+
+def _look_at_corpus(search: Search, corpus: Path) -> None:
+    for tool in read_repository(corpus):
+        number = tool["domain"].rpartition("-")[2]
+        search.look_at_tool(tool, tool["domain"], f"{number} {tool['name']}")
+    for row in _rows(corpus):
+        search.look_at_row(row)
 
 
 def _rows(corpus: Path) -> Iterator[Row]:

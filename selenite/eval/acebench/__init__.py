@@ -1,0 +1,1 @@
+"""ACEBench in English, single turn: its questions, our comparison and judgement."""

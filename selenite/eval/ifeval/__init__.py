@@ -1,0 +1,1 @@
+"""IFEval: prompts whose instructions code can check, read against constant replies."""
