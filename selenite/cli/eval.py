@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selenite.eval.parity import Parity
     from selenite.eval.question import Suite
     from selenite.eval.scoreboard import Result
+    from selenite.eval.tau2.measure import Options
     from selenite.eval.worlds import Episode
 
 eval = typer.Typer(no_args_is_help=True, help="Measure a model between its floors and its ceiling.")
@@ -72,6 +73,84 @@ def bfcl(
 
 
 @eval.command()
+def acebench(
+    directory: Model = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="One of its categories; give it once for each.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions of each category, the first ones.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A checkout of its repository; none: it is downloaded.")
+    ] = None,
+    as_text: Annotated[
+        bool, typer.Option("--as-text", help="Its own prompts, with calls as text.")
+    ] = False,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    allow_remote: Remote = False,
+    tag: Tag = None,
+    free: Free = True,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = 512,
+) -> None:
+    """ACEBench's English questions of one reply each, by our own typed comparison."""
+    from selenite.eval.acebench.suite import acebench as suite
+    from selenite.eval.acebench.suite import groups
+
+    target = _target(directory, url, api_key, model, allow_remote, tag)
+    offered = suite(category or (), limit, data)
+    asked = suite(category or (), limit, data, "text") if as_text else offered
+    for result in _measure(asked, target, free, out, concurrency, max_tokens, offered):
+        for name, share in groups({n: found.share for n, found in result.scores.items()}).items():
+            typer.echo(f"{result.agent}: {name} {share:.3f}, the mean over its categories")
+
+
+@eval.command()
+def ifeval(
+    directory: Model = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts, the first ones.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Its input_data.jsonl; none: it is downloaded.")
+    ] = None,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    allow_remote: Remote = False,
+    tag: Tag = None,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 16,
+    max_tokens: MaxTokens = 1280,
+) -> None:
+    """IFEval by lm-eval's checkers, read against replies that are the same to every prompt."""
+    from rich.console import Console
+
+    from selenite.eval.ifeval.measure import bounds, measure, suite, table, write
+    from selenite.eval.ifeval.prompts import read_prompts
+    from selenite.eval.ifeval.scores import lift
+
+    target = _target(directory, url, api_key, model, allow_remote, tag)
+    prompts = read_prompts(data)[:limit]
+    results, beyond, folder = bounds(prompts), None, "bounds"
+    if target is not None:
+        found = measure(prompts, target, out, concurrency, max_tokens)
+        beyond, folder = lift(found, results), target.folder
+        results.insert(0, found)
+    path = out / folder / f"ifeval-{_digest(suite(prompts))}.json"
+    write(path, prompts, results, beyond)
+    Console().print(table(results))
+    if beyond is not None:
+        typer.echo(
+            f"{results[0].agent}: {beyond.difference:+.3f} ({beyond.low:+.3f} to {beyond.high:+.3f}"
+            f") beyond the best constant, {beyond.constant}, in the average of strict"
+        )
+    typer.echo(path)
+
+
+@eval.command()
 def functions(
     directory: Model = None,
     count: Annotated[int, typer.Option(min=1, help="Requests.")] = 500,
@@ -97,17 +176,26 @@ def functions(
 
 
 def _measure(
-    suite: Suite, target: Target | None, free: bool, out: Path, concurrency: int, max_tokens: int
+    suite: Suite,
+    target: Target | None,
+    free: bool,
+    out: Path,
+    concurrency: int,
+    max_tokens: int,
+    offered: Suite | None = None,
 ) -> list[Result]:
+    """``offered``: the same questions with their tools, for the bounds, where ``suite`` has
+    none."""
     from rich.console import Console
 
     from selenite.eval.measure import measure, modes_of
     from selenite.eval.scoreboard import bounds, table, write
 
-    results = bounds(suite)
+    results = bounds(offered or suite)
     folder = "bounds"
     if target is not None:
-        modes = modes_of(target, free)
+        has_tools = any(question.tools for question in suite.questions)
+        modes = modes_of(target, free) if has_tools else (None,)  # no call, no grammar
         results[-1:-1] = measure(suite, target, out, modes, concurrency, max_tokens)
         folder = target.folder
     path = out / folder / f"{suite.name}-{_digest(suite)}.json"
@@ -221,6 +309,100 @@ def worlds(
     path = out / folder / f"worlds-{name}.json"
     write(path, results, protocol, episodes)
     Console().print(table(results, trials))
+    typer.echo(path)
+
+
+@eval.command()
+def tau2(
+    directory: Model = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="retail, airline, telecom or mock; one for each.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of its tasks; test (of mock: base) where not given.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="Who the user is: ticket, slots, next-action or llm.")
+    ] = "slots",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Tasks of each domain, the first ones.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Of each task.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="0 for one trial, 0.7 for more, where not given.")
+    ] = None,
+    guided: Annotated[bool, typer.Option(help="Calls held to a grammar.")] = True,
+    url: Url = None,
+    api_key: Key = None,
+    model: Name = None,
+    user_url: Annotated[
+        str | None, typer.Option(help="A server with the model that plays the user (llm).")
+    ] = None,
+    user_api_key: Annotated[
+        str | None, typer.Option(envvar="SELENITE_USER_API_KEY", help="Of that server.")
+    ] = None,
+    user_model: Annotated[str | None, typer.Option(help="As that server names it.")] = None,
+    allow_remote: Remote = False,
+    tag: Tag = None,
+    free: Free = True,
+    out: Out = Path("runs/eval"),
+    concurrency: Concurrency = 4,
+    max_tokens: MaxTokens = 512,
+) -> None:
+    """tau2's customers, by its own orchestrator and evaluators, with four kinds of user."""
+    from selenite.errors import ConfigError
+    from selenite.eval.tau2.measure import Options, opened
+    from selenite.eval.tau2.next_action import next_action
+    from selenite.eval.tau2.run import LLM, MODES, NEXT_ACTION
+
+    target = _target(directory, url, api_key, model, allow_remote, tag)
+    user = _target(None, user_url, user_api_key, user_model, allow_remote, tag)
+    domains = domain or ["retail", "telecom"]
+    if mode not in MODES:
+        raise ConfigError(f"--mode {mode}: must be one of {', '.join(MODES)}")
+    if (mode == LLM) != (user is not None):
+        raise ConfigError("--mode llm needs --user-url, the server that plays the user, alone")
+    if mode == NEXT_ACTION:
+        if trials > 1:
+            raise ConfigError(f"--trials {trials}: next-action asks once, greedily; leave it out")
+        for name in domains:
+            with opened(name, split, limit) as (process, found):
+                suite = next_action(process, found)
+            _measure(suite, target, free, out, concurrency, max_tokens)
+        return
+    heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
+    options = Options(mode, trials, heat, max_tokens, guided, concurrency, limit)
+    _play_tau2(domains, split, target, user, out, options)
+
+
+def _play_tau2(
+    domains: list[str],
+    split: str | None,
+    target: Target | None,
+    user: Target | None,
+    out: Path,
+    options: Options,
+) -> None:
+    from rich.console import Console
+
+    from selenite.eval.tau2.measure import measure
+    from selenite.eval.tau2.report import headline, table, write
+
+    measured = [measure(name, split, target, user, out, options) for name in domains]
+    protocol: dict[str, object] = asdict(options) | {"domains": domains, "split": split}
+    del protocol["concurrency"]
+    folder = "bounds"
+    if target is not None:
+        folder, protocol["fingerprint"] = target.folder, target.fingerprint
+    if user is not None:
+        protocol["user"] = user.fingerprint
+    name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
+    path = out / folder / f"tau2-{options.mode}-{name}.json"
+    write(path, measured, protocol, options.trials)
+    Console().print(table(measured, options.mode, options.trials))
+    mean = None if target is None else headline(measured, target.title, options.trials)
+    if target is not None and mean is not None:
+        typer.echo(f"{target.title}: mean lift {mean:.3f}, airline and mock left out")
     typer.echo(path)
 
 

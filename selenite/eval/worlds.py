@@ -57,6 +57,7 @@ class Episode:
     faults: tuple[str, ...]  # names of the rubric's checks that found something
     calls: int
     due: int  # calls of the solution
+    tools: int  # that the agent has
     error: str  # of the pipeline; then there is no verdict
 
     @property
@@ -160,7 +161,16 @@ def play_case(case: Case, trial: int, roles: Roles | None, make: MakeAgent | Non
         trajectory, error = _played(task, trial, roles, make)
     faults = tuple(name for name, check in CHECKS.items() if any(check(trajectory)))
     num_calls = sum(len(message.tool_calls) for message in trajectory.messages)
-    return Episode(task.id, case.axis, task.cls.value, faults, num_calls, len(task.steps), error)
+    return Episode(
+        task.id,
+        case.axis,
+        task.cls.value,
+        faults,
+        num_calls,
+        len(task.steps),
+        len(task.tools),
+        error,
+    )
 
 
 def _played(
@@ -211,7 +221,8 @@ def run(
 
 
 def summary(episodes: Sequence[Episode], trials: int) -> dict[str, Any]:
-    """By axis: pass^1 with its interval over tasks, pass^k up to the trials, what failed."""
+    """By axis: pass^1 with its interval over tasks, pass^k up to the trials, what failed, and
+    where on the ladders of calls and tools it does."""
     found = dict[str, Any]()
     for axis in dict.fromkeys(episode.axis for episode in episodes):
         own = [episode for episode in episodes if episode.axis == axis and not episode.error]
@@ -231,12 +242,20 @@ def summary(episodes: Sequence[Episode], trials: int) -> dict[str, Any]:
             "high": high,
             "errors": sum(bool(e.error) for e in episodes if e.axis == axis),
             "faults": dict(Counter(fault for e in own for fault in e.faults).most_common()),
-            "classes": _by_class(own),
+            "classes": _shares(own, lambda e: e.cls),
+            "by calls due": _shares(own, lambda e: _rung(e.due, (0, 1, 2, 3, 4))),
+            "by tools": _shares(own, lambda e: _rung(e.tools, (8, 16, 24, 32, 48))),
             "calls_over_due": sum(e.calls for e in own) / max(1, sum(e.due for e in own)),
         }
     return found
 
 
-def _by_class(episodes: Sequence[Episode]) -> dict[str, list[int]]:
-    total, passed = Counter(e.cls for e in episodes), Counter(e.cls for e in episodes if e.passes)
+def _shares(episodes: Sequence[Episode], key: Callable[[Episode], str]) -> dict[str, list[int]]:
+    """How many passed, and of how many, by a key."""
+    total, passed = Counter(map(key, episodes)), Counter(key(e) for e in episodes if e.passes)
     return {name: [passed[name], total[name]] for name in sorted(total)}
+
+
+def _rung(value: int, most: Sequence[int]) -> str:
+    """The name of the first bound that a number does not exceed."""
+    return next((f"{bound:02d}" for bound in most if value <= bound), f"over {most[-1]:02d}")

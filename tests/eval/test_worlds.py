@@ -69,7 +69,7 @@ def test_a_server_that_is_away_gives_no_score(known: list[Case], tmp_path: Path)
 
 def test_trials_of_a_task_count_as_one_task() -> None:
     def episode(task: str, faults: tuple[str, ...], error: str = "") -> Episode:
-        return Episode(task, "domain", "clean", faults, 2, 1, error)
+        return Episode(task, "domain", "clean", faults, 2, 1, 20 if task == "a" else 50, error)
 
     found = summary(
         [
@@ -86,3 +86,5 @@ def test_trials_of_a_task_count_as_one_task() -> None:
     assert found["faults"] == {"state": 2, "said": 2}
     assert found["calls_over_due"] == 2.0
     assert found["classes"] == {"clean": [4, 7]}
+    assert found["by calls due"] == {"01": [4, 7]}
+    assert found["by tools"] == {"24": [2, 2], "over 48": [2, 5]}

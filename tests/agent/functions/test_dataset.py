@@ -59,12 +59,19 @@ def test_a_pair_says_which_and_why(tmp_path: Path) -> None:
     assert set(REASONS) == set(Defect)
 
 
-def test_what_must_stay_is_among_the_tools(tmp_path: Path) -> None:
+def test_rows_have_what_they_need_and_may_have_each_others_tools(tmp_path: Path) -> None:
     make_dataset(config_of(tmp_path))
     rows = read_chat_rows([str(tmp_path / "data" / "agentic.jsonl")])
     assert any(row.untrained for row in rows) or len(rows) < 20
     for row in rows:
         assert row.needed <= {tool.name for tool in row.tools}
+    groups = {row.group for row in rows}
+    assert "" in groups  # rows about a tool that is missing
+    assert 2 <= len(groups - {""}) <= 4
+    for group in groups - {""}:
+        own = [row for row in rows if row.group == group]
+        known = {tool.name: tool for row in own for tool in row.tools}
+        assert all(known[tool.name] == tool for row in own for tool in row.tools)
 
 
 def test_prompts_of_plain_chat_are_whole() -> None:
