@@ -30,6 +30,9 @@ Url = Annotated[str | None, typer.Option(help="A server that runs, in the place 
 Key = Annotated[str | None, typer.Option(envvar="SELENITE_API_KEY", help="Of that server.")]
 Name = Annotated[str | None, typer.Option("--model", help="As that server names it.")]
 Remote = Annotated[bool, typer.Option(help="Load a server that is not on this machine.")]
+Base = Annotated[
+    Path | None, typer.Option(help="The model that it was taught from, to be measured beside it.")
+]
 Free = Annotated[bool, typer.Option(help="Also without a grammar for calls (our own server only).")]
 Tag = Annotated[
     str | None, typer.Option(help="With --url: use the answers of an earlier call of this tag.")
@@ -53,6 +56,7 @@ def bfcl(
     model: Name = None,
     allow_remote: Remote = False,
     tag: Tag = None,
+    base: Base = None,
     free: Free = True,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
@@ -62,10 +66,9 @@ def bfcl(
     from selenite.eval.bfcl.score import leaderboard
     from selenite.eval.bfcl.suite import bfcl as suite
 
-    target = _target(directory, url, api_key, model, allow_remote, tag)
-    for result in _measure(
-        suite(category or (), limit), target, free, out, concurrency, max_tokens
-    ):
+    targets = _targets(directory, url, api_key, model, allow_remote, tag, base)
+    asked = suite(category or (), limit)
+    for result in _measure(asked, targets, free, out, concurrency, max_tokens):
         shares = {name: found.share for name, found in result.scores.items()}
         counts = {name: found.total for name, found in result.scores.items()}
         for name, share in leaderboard(shares, counts).items():
@@ -92,6 +95,7 @@ def acebench(
     model: Name = None,
     allow_remote: Remote = False,
     tag: Tag = None,
+    base: Base = None,
     free: Free = True,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
@@ -101,10 +105,10 @@ def acebench(
     from selenite.eval.acebench.suite import acebench as suite
     from selenite.eval.acebench.suite import groups
 
-    target = _target(directory, url, api_key, model, allow_remote, tag)
+    targets = _targets(directory, url, api_key, model, allow_remote, tag, base)
     offered = suite(category or (), limit, data)
     asked = suite(category or (), limit, data, "text") if as_text else offered
-    for result in _measure(asked, target, free, out, concurrency, max_tokens, offered):
+    for result in _measure(asked, targets, free, out, concurrency, max_tokens, offered):
         for name, share in groups({n: found.share for n, found in result.scores.items()}).items():
             typer.echo(f"{result.agent}: {name} {share:.3f}, the mean over its categories")
 
@@ -162,6 +166,7 @@ def functions(
     model: Name = None,
     allow_remote: Remote = False,
     tag: Tag = None,
+    base: Base = None,
     free: Free = True,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
@@ -170,14 +175,14 @@ def functions(
     """Our own single requests, of functions that are held out of training."""
     from selenite.eval.functions import functions as suite
 
-    target = _target(directory, url, api_key, model, allow_remote, tag)
+    targets = _targets(directory, url, api_key, model, allow_remote, tag, base)
     questions = suite(count, "train" if seen else "concept")
-    _measure(questions, target, free, out, concurrency, max_tokens)
+    _measure(questions, targets, free, out, concurrency, max_tokens)
 
 
 def _measure(
     suite: Suite,
-    target: Target | None,
+    targets: list[Target],
     free: bool,
     out: Path,
     concurrency: int,
@@ -193,8 +198,8 @@ def _measure(
 
     results = bounds(offered or suite)
     folder = "bounds"
-    if target is not None:
-        has_tools = any(question.tools for question in suite.questions)
+    has_tools = any(question.tools for question in suite.questions)
+    for target in targets:
         modes = modes_of(target, free) if has_tools else (None,)  # no call, no grammar
         results[-1:-1] = measure(suite, target, out, modes, concurrency, max_tokens)
         folder = target.folder
@@ -223,6 +228,29 @@ def _target(
         return None
     target = Target(directory, url, api_key, model, allow_remote)
     return target if tag is None else dataclasses.replace(target, tag=tag)
+
+
+def _targets(
+    directory: Path | None,
+    url: str | None,
+    api_key: str | None,
+    model: str | None,
+    allow_remote: bool,
+    tag: str | None,
+    base: Path | None,
+) -> list[Target]:
+    """Who is measured, the base first."""
+    from selenite.errors import ConfigError
+    from selenite.eval.measure import Target
+
+    target = _target(directory, url, api_key, model, allow_remote, tag)
+    if target is None and base is not None:
+        raise ConfigError(f"--base {base}: is measured beside a model; give that, too")
+    bases = [] if base is None else [Target(base, None)]
+    targets = bases if target is None else [*bases, target]
+    if len({each.title for each in targets}) < len(targets):
+        raise ConfigError(f"--base {base}: has the name of the model itself; rename one of the two")
+    return targets
 
 
 def _digest(suite: Suite) -> str:
@@ -273,6 +301,7 @@ def worlds(
     model: Name = None,
     allow_remote: Remote = False,
     tag: Tag = None,
+    base: Base = None,
     out: Out = Path("runs/eval"),
     concurrency: Concurrency = 16,
     max_tokens: MaxTokens = 256,
@@ -284,7 +313,7 @@ def worlds(
     from selenite.eval.measure_worlds import ORACLE, bounds, measure_worlds, table, write
     from selenite.eval.worlds import AXES, DOMAINS, cases
 
-    target = _target(directory, url, api_key, model, allow_remote, tag)
+    targets = _targets(directory, url, api_key, model, allow_remote, tag, base)
     unknown = [name for name in axis or () if name not in AXES]
     if unknown:
         raise ConfigError(f"axis {unknown[0]!r}: must be one of {', '.join(AXES)}")
@@ -298,7 +327,7 @@ def worlds(
         "axes": list(axis or AXES),
     }  # fmt: skip
     folder = "bounds"
-    if target is not None:
+    for target in targets:
         found, episodes = measure_worlds(
             known, target, out, trials, heat, guided, concurrency, max_tokens
         )
@@ -368,7 +397,8 @@ def tau2(
         for name in domains:
             with opened(name, split, limit) as (process, found):
                 suite = next_action(process, found)
-            _measure(suite, target, free, out, concurrency, max_tokens)
+            targets = [] if target is None else [target]
+            _measure(suite, targets, free, out, concurrency, max_tokens)
         return
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     options = Options(mode, trials, heat, max_tokens, guided, concurrency, limit)
