@@ -291,6 +291,10 @@ def worlds(
     unused_tools: Annotated[
         int | None, typer.Option(min=0, help="The most tools beside those that a task is about.")
     ] = None,
+    cls: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Of tasks, such as clean; give it once for each."),
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Of each task.")] = 1,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 for one trial, 0.7 for more, where not given.")
@@ -309,6 +313,7 @@ def worlds(
     """Our own worlds, in-domain and held out along four axes, with users that are code."""
     from rich.console import Console
 
+    from selenite.agent.tasks.task import TaskClass
     from selenite.errors import ConfigError
     from selenite.eval.measure_worlds import ORACLE, bounds, measure_worlds, table, write
     from selenite.eval.worlds import AXES, DOMAINS, cases
@@ -317,14 +322,18 @@ def worlds(
     unknown = [name for name in axis or () if name not in AXES]
     if unknown:
         raise ConfigError(f"axis {unknown[0]!r}: must be one of {', '.join(AXES)}")
-    known = cases(each, axis or AXES, domains or DOMAINS, unused_tools)
+    strange = [name for name in cls or () if name not in [*TaskClass]]
+    if strange:
+        raise ConfigError(f"class {strange[0]!r}: must be one of {', '.join(TaskClass)}")
+    classes = [TaskClass(name) for name in cls or TaskClass]
+    known = cases(each, axis or AXES, domains or DOMAINS, unused_tools, classes)
     results = bounds(known)
     episodes: list[Episode] = []
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     protocol: dict[str, object] = {
         "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens,
         "domains": domains or DOMAINS, "unused_tools": unused_tools, "each": each,
-        "axes": list(axis or AXES),
+        "axes": list(axis or AXES), "classes": list(classes),
     }  # fmt: skip
     folder = "bounds"
     for target in targets:

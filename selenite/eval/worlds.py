@@ -28,8 +28,8 @@ from selenite.agent.roles.role import Role
 from selenite.agent.roles.roles import Roles
 from selenite.agent.roles.session import Session
 from selenite.agent.synthesis.splits import split_of
-from selenite.agent.tasks.author import make_task
-from selenite.agent.tasks.task import Task
+from selenite.agent.tasks.author import RECIPES, make_task
+from selenite.agent.tasks.task import Task, TaskClass
 from selenite.agent.users.persona import persona
 from selenite.agent.users.user import CardUser, User
 from selenite.agent.workers import threads
@@ -81,17 +81,19 @@ def cases(
     axes: Sequence[str] = AXES,
     tried: int = DOMAINS,
     unused_tools: int | None = None,
+    classes: Sequence[TaskClass] = tuple(RECIPES),
 ) -> list[Case]:
     """``each`` tasks of every axis. The same for the same arguments, wherever they are made.
 
     ``tried`` is how many domains are tried, the first ones: 1 is one world. ``unused_tools`` is
     the most tools that a task may have beside those that it is about; None: as it was made.
+    ``classes`` are those of the tasks.
     Raises ``ConfigError`` where so many numbers give no tasks of an axis.
     """
     domains = admit(_SEED, (examine(_SEED, number) for number in range(tried))).numbers
     found: dict[str, list[Case]] = {axis: [] for axis in axes}
     for number in range(_FIRST, _FIRST + _PATIENCE * each):
-        task = make_task(_SEED, number, domains, 1)
+        task = make_task(_SEED, number, domains, 1, classes=classes)
         if unused_tools is not None:
             task = _with_fewer_tools(task, unused_tools)
         script = play_script(task)

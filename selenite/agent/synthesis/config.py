@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from selenite import atomic
 from selenite.agent.roles.config import RolesConfig
+from selenite.agent.tasks.author import RECIPES
+from selenite.agent.tasks.task import TaskClass
 from selenite.config import Config
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -39,6 +41,7 @@ class SynthesisConfig(Config):
     domains: int = Field(default=1000, ge=1)  # that are tried; some are not admitted
     tasks: int = Field(default=20_000, ge=1)
     tasks_per_domain: int = Field(default=20, ge=1)  # in a row, before the next domain's turn
+    classes: tuple[TaskClass, ...] = Field(default=tuple(RECIPES), min_length=1)  # of tasks
     contrasts: float = Field(default=0.25, ge=0, le=1)  # share of tasks that get one, too
     shard_tasks: int = Field(default=500, ge=1)
     same_structure: int = Field(default=8, ge=1)  # trajectories of one structure that stay

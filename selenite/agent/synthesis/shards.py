@@ -138,7 +138,9 @@ def _play(config: SynthesisConfig, place: Place, processes: int, number: int) ->
 
         def play_one(task_number: int) -> _Played:
             turn = config.tasks_per_domain
-            task = make_task(config.seed, task_number, place.domains, turn, place.extension)
+            task = make_task(
+                config.seed, task_number, place.domains, turn, place.extension, config.classes
+            )
             trajectory, outcomes = play_roles(task, roles, task_number)
             verdict, votes = judge_roles(trajectory, roles, task_number)
             outcomes.add(votes)

@@ -21,6 +21,7 @@ from selenite.agent.tasks.templates import questions, refusals, several, single
 from selenite.agent.tasks.variations import Variation
 from selenite.agent.world.domain import Domain
 from selenite.agent.world.setting import Setting
+from selenite.errors import ConfigError
 
 Template = Callable[[Draft], None]
 Vary = Callable[[Draft], Variation]
@@ -86,23 +87,24 @@ def make_task(
     domains: Sequence[int],
     tasks_per_domain: int = 20,
     extension: str = "",
+    classes: Sequence[TaskClass] = tuple(RECIPES),
 ) -> Task:
-    """Task ``number``. ``domains`` are the numbers of the repository's domains, taken in turn;
-    ``extension`` is that of their archetypes.
+    """Task ``number``, of one of ``classes``. ``domains`` are the numbers of the repository's
+    domains, taken in turn; ``extension`` is that of their archetypes.
 
-    Some domains have no policy or no bulk tool: then the class of the task is another one.
+    Some domains have no policy or no bulk tool: then the class of the task is another one. Raises
+    ``ConfigError`` where none of the classes has a task in the domain.
     """
     domain = domains[number // tasks_per_domain % len(domains)]
     rng = stream(seed, "task", number)
     for _ in range(_TRIES):
-        task = _try(number, Setting(seed, domain, 0, extension=extension), _class(rng), rng)
+        cls = rng.choices(classes, [RECIPES[cls].share for cls in classes])[0]
+        task = _try(number, Setting(seed, domain, 0, extension=extension), cls, rng)
         if task is not None:
             return task
-    raise AssertionError(f"domain {domain} of seed {seed} has nothing to do")
-
-
-def _class(rng: random.Random) -> TaskClass:
-    return rng.choices([*RECIPES], [recipe.share for recipe in RECIPES.values()])[0]
+    raise ConfigError(
+        f"domain {domain} of seed {seed}: no task of {', '.join(classes)} in it; take other classes"
+    )
 
 
 def _try(number: int, place: Setting, cls: TaskClass, rng: random.Random) -> Task | None:
