@@ -110,11 +110,19 @@ def _tool(function: Mapping[str, Any]) -> ToolSpec:
 
 
 def _schema(documented: Mapping[str, Any], is_root: bool = False) -> dict[str, Any]:
-    """JSON schema of a documented type; keywords that are none of its own go."""
+    """JSON schema of a documented type; keywords that are none of its own go.
+
+    Choices that no value could meet are read as they are meant: those of an array are its items',
+    and those of a boolean or an integer that are texts are what the texts spell.
+    """
     kept = ("description", "enum", "default", "required", "items", "properties")
     schema = {key: documented[key] for key in kept if key in documented}
     kind = "object" if is_root else _TYPES.get(str(documented.get("type")), "string")
     schema["type"] = kind
+    if kind in ("boolean", "integer") and all(isinstance(v, str) for v in schema.get("enum", [0])):
+        spelled = [_spelled(value, kind) for value in schema.pop("enum")]
+        if known := [value for value in spelled if value is not None]:
+            schema["enum"] = known
     if documented.get("type") == "float":
         text = f"{schema.get('description', '')} This is a float type value."
         schema["description"] = text.strip()
@@ -131,9 +139,18 @@ def _schema(documented: Mapping[str, Any], is_root: bool = False) -> dict[str, A
     if kind == "array":
         items = schema.get("items")
         schema["items"] = _schema(items) if isinstance(items, dict) else {}
+        if "enum" in schema and not any(isinstance(value, list) for value in schema["enum"]):
+            schema["items"]["enum"] = schema.pop("enum")
     else:
         schema.pop("items", None)
     return schema
+
+
+def _spelled(text: str, kind: str) -> bool | int | None:
+    """The boolean or integer that a text spells, if it spells one."""
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text.lower())
+    return int(text) if text.isdecimal() else None
 
 
 def _first(values: Mapping[str, Any], required: Collection[str] = ()) -> dict[str, Any]:
