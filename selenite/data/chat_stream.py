@@ -3,7 +3,7 @@
 Several conversations with the same tools can be one piece, in which what they begin with is there,
 and computed, once:
 
-    system, tools | one conversation | another | a third     each sees the beginning and itself
+    tools, system | one conversation | another | a third     each sees the beginning and itself
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ChatStream:
 
     ``together`` rows of one group, drawn anew in each epoch, are one piece of at most
     ``piece_tokens``: they get one list of tools, as many as few, and what they begin with alike is
-    there once. Rows that find no room are left out that time.
+    there once. Where that finds no room, unused tools go, half of them at a time, and then rows.
     """
 
     def __init__(
@@ -49,13 +49,14 @@ class ChatStream:
         piece_tokens: int = 0,
     ) -> None:
         assert rows
-        assert together == 1 or unused_tools is not None
+        assert together == 1 or (unused_tools is not None and piece_tokens >= seq_len)
         self._rows = rows
         self._tokenizer, self._profile = tokenizer, profile
         self._token_bytes_V = tokenizer.token_bytes()
         self._seq_len, self._seed = seq_len, seed
         self._unused_tools, self._shuffle = unused_tools, shuffle
-        self._together, self._piece_tokens = together, piece_tokens
+        self._together = together
+        self._piece_tokens = piece_tokens if together > 1 else seq_len
         self._units = len(bundles(range(len(rows)), rows, together))
         self._order = lru_cache(maxsize=2)(self._make_order)
 
@@ -63,41 +64,48 @@ class ChatStream:
         """Raises ``DataError``, with the row's file and line, where the template refuses it."""
         epoch, place = divmod(position, self._units)
         rows = [self._rows[number] for number in self._order(epoch)[place]]
-        tools = list(rows[0].tools)
-        if self._unused_tools is not None:
-            rng = random.Random(f"{self._seed}/tools/{position}")
-            tools = offered(rows, self._unused_tools, rng)
+        if self._unused_tools is None:
+            return self._piece(rows, list(rows[0].tools))
+        rng = random.Random(f"{self._seed}/tools/{position}")
+        needed, unused = draw_tools(rows, self._unused_tools, rng)
+        while True:
+            tools = [*needed, *unused]
+            rng.shuffle(tools)
+            piece = self._piece(rows, tools)
+            fits = piece is not None and not piece.left_out
+            if fits or len(rows) == 1 or not (needed and unused):
+                return piece
+            unused = unused[: len(unused) // 2]
+
+    def _piece(self, rows: Sequence[ChatRow], tools: Sequence[ToolSpec]) -> Piece | None:
+        """Several rows share what they begin with alike, none of which is learnt."""
         known = [self._supervised(row, tools) for row in rows]
         known = [found for found in known if len(found.ids) <= self._seq_len]
         if not known:
             return None
-        return self._piece(known)
-
-    def _supervised(self, row: ChatRow, tools: Sequence[ToolSpec]) -> Supervised:
-        try:
-            return supervise(self._tokenizer, row.messages, tools, row.untrained, self._profile)
-        except (TokenizerError, ConversationError) as error:
-            raise DataError(f"{row.place}: {error}") from error
-
-    def _piece(self, known: Sequence[Supervised]) -> Piece:
-        """Several share what they begin with alike, none of which is learnt."""
         shared = 0 if len(known) == 1 else _shared(known)
         parts = [(known[0].ids[:shared], (False,) * shared, 0)] if shared else []
-        room = self._piece_tokens - shared
+        room, num_rows = self._piece_tokens - shared, 0
         for found in known:
             own = len(found.ids) - shared
-            if len(known) == 1 or own <= room:
+            if own <= room:
                 parts.append((found.ids[shared:], found.is_trained[shared:], shared))
-                room -= own
-        targets = [_targets(ids, is_trained) for ids, is_trained, _ in parts]
-        targets_T = np.concatenate(targets)
+                room, num_rows = room - own, num_rows + 1
+        targets_T = np.concatenate([_targets(ids, is_trained) for ids, is_trained, _ in parts])
         return Piece(
             np.concatenate([np.array(ids, dtype=np.int64) for ids, _, _ in parts]),
             targets_T,
             np.concatenate([np.arange(first, first + len(ids)) for ids, _, first in parts]),
             np.repeat(np.arange(len(parts), dtype=np.int32), [len(ids) for ids, _, _ in parts]),
             int(self._token_bytes_V[targets_T[targets_T != IGNORED]].sum()),
+            left_out=len(rows) - num_rows,
         )
+
+    def _supervised(self, row: ChatRow, tools: Sequence[ToolSpec]) -> Supervised:
+        try:
+            return supervise(self._tokenizer, row.messages, tools, row.untrained, self._profile)
+        except (TokenizerError, ConversationError) as error:
+            raise DataError(f"{row.place}: {error}") from error
 
     def _make_order(self, epoch: int) -> list[tuple[int, ...]]:
         numbers = np.arange(len(self._rows))
@@ -127,20 +135,21 @@ def bundles(order: Iterable[int], rows: Sequence[ChatRow], together: int) -> lis
     return found + [tuple(numbers) for numbers in waiting.values()]
 
 
-def offered(rows: Sequence[ChatRow], most: int, rng: random.Random) -> list[ToolSpec]:
+def draw_tools(
+    rows: Sequence[ChatRow], most: int, rng: random.Random
+) -> tuple[list[ToolSpec], list[ToolSpec]]:
     """The tools that rows which are read together need, and at most so many others of theirs."""
     known = {tool.name: tool for row in rows for tool in row.tools}
-    needed = frozenset[str]().union(*(row.needed for row in rows))
-    others = [tool for name, tool in known.items() if name not in needed]
+    names = frozenset[str]().union(*(row.needed for row in rows))
+    needed = [tool for name, tool in known.items() if name in names]
+    others = [tool for name, tool in known.items() if name not in names]
     # One row: the cube of a uniform number, so that half of them get an eighth of the most, or
     # fewer. Several pay for the tools once.
     share = rng.random() ** (3 if len(rows) == 1 else 1)
-    chosen = rng.sample(others, int(share * (min(most, len(others)) + 1)))
-    chosen += [known[name] for name in known if name in needed]
-    if not chosen and others:
-        chosen = [rng.choice(others)]
-    rng.shuffle(chosen)
-    return chosen
+    unused = rng.sample(others, int(share * (min(most, len(others)) + 1)))
+    if not (needed or unused) and others:
+        unused = [rng.choice(others)]
+    return needed, unused
 
 
 def _shared(known: Sequence[Supervised]) -> int:

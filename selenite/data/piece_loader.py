@@ -33,7 +33,7 @@ class _State:
     positions: list[int]
     tokens: list[int]  # drawn from each stream
     read: list[int]  # of those, in micro-batches so far
-    too_long: list[int]  # positions of each stream whose piece was left out
+    too_long: list[int]  # rows of each stream that were left out
     waiting: list[tuple[int, int]] = field(default_factory=list)
 
     def copy(self) -> _State:
@@ -84,7 +84,7 @@ class PieceLoader:
 
     @property
     def too_long(self) -> list[int]:
-        """Draws from each stream that were left out so far; a row counts once in each epoch."""
+        """Rows of each stream that were left out so far; each counts once in an epoch."""
         return list(self._state.too_long)
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,6 +156,7 @@ class PieceLoader:
             piece = self._streams[stream].read(position)
             if piece is not None and len(piece.tokens_T) <= self._num_tokens:
                 state.tokens[stream] += len(piece.tokens_T)
+                state.too_long[stream] += piece.left_out
                 return stream, position, piece
             state.too_long[stream] += 1
         raise DataError(

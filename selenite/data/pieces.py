@@ -1,4 +1,4 @@
-"""Pieces: runs of tokens that attend to each other alone, and are never cut.
+"""Pieces: runs of tokens that attend to nothing outside, and are never cut.
 
 ``PieceLoader`` (``piece_loader.py``) packs them. They come from conversations (``chat_stream.py``)
 and from plain text. A stream is endless, and the piece at a position follows from (source, seed,
@@ -27,6 +27,7 @@ class Piece:
     """int32, from 0, rising. A document whose positions do not begin at 0 goes on from the last one
     whose do: it attends to that and to itself."""
     num_bytes: int  # UTF-8 bytes that the targets stand for
+    left_out: int = 0  # rows that were to be in it and found no room
 
 
 class PieceStream(Protocol):

@@ -118,14 +118,14 @@ def write(
     path: Path,
     results: Mapping[str, Mapping[str, Any]],
     protocol: Mapping[str, Any],
-    episodes: Sequence[Episode],
+    episodes: Mapping[str, Sequence[Episode]],
 ) -> None:
-    """All of it as JSON."""
+    """All of it as JSON. ``episodes`` are those of each model."""
     record = {
         "suite": "worlds",
         "version": f"sources {sources_digest()[:12]}",
         "protocol": dict(protocol),
         "agents": {name: dict(found) for name, found in results.items()},
-        "episodes": [asdict(episode) for episode in episodes],
+        "episodes": {name: [asdict(each) for each in found] for name, found in episodes.items()},
     }
     atomic.write_text(path, json.dumps(record, indent=1) + "\n")

@@ -93,7 +93,10 @@ def cases(
     domains = admit(_SEED, (examine(_SEED, number) for number in range(tried))).numbers
     found: dict[str, list[Case]] = {axis: [] for axis in axes}
     for number in range(_FIRST, _FIRST + _PATIENCE * each):
-        task = make_task(_SEED, number, domains, 1, classes=classes)
+        try:
+            task = make_task(_SEED, number, domains, 1, classes=classes)
+        except ConfigError:  # the domain of this number has none of these
+            continue
         if unused_tools is not None:
             task = _with_fewer_tools(task, unused_tools)
         script = play_script(task)

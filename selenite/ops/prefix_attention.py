@@ -12,19 +12,23 @@ Letters: ``Q`` rows of a continuation, ``K`` its keys: those of the prefix, then
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selenite.ops.attention_context import Attended, AttentionContext, StatsRequest
+from selenite.ops.attention_context import (
+    Attended,
+    AttentionContext,
+    StatsRequest,
+    packed_context,
+)
 from selenite.ops.causal_attention import attend_causal, widened
 
 SUPPORTS: frozenset[str] = frozenset({"shared_prefix"})
 
 _LENGTH_MULTIPLE = 64  # of rows and keys: the CPU's kernel compiles code for every new length
-_Segment = tuple[int, int, int]
+_QUERY_BLOCK = 128  # rows whose logits are held at once by the exact maximum
 
 
 def attend_after_prefix(
@@ -33,50 +37,32 @@ def attend_after_prefix(
     """``attend_reference`` for a context without pages whose one optional field is
     ``shared_prefix``."""
     assert context.shared_prefix is not None
-    segments, stats = context.segments, context.stats
-    prefixes = [segments[of] if of >= 0 else None for of in context.shared_prefix]
-    whole = [s for s, prefix in zip(segments, prefixes, strict=True) if prefix is None]
-    begun = _attend_whole(q_TNH, k_TMH, v_TMW, context, whole, scale)
+    segments, prefixes, stats = context.segments, context.shared_prefix, context.stats
+    # Split and joined, not indexed: the gradient is one copy, not a scatter for each segment.
+    lengths = [stop - start for start, stop, _ in segments]
+    qs, ks, vs = (x.split(lengths) for x in (q_TNH, k_TMH, v_TMW))
+    whole = [i for i, prefix in enumerate(prefixes) if prefix < 0]
+    own = packed_context([lengths[i] for i in whole], replace(stats, lse=True))
+    q, k, v = (torch.cat([parts[i] for i in whole]) for parts in (qs, ks, vs))
+    begun = attend_causal(q, k, v, own, scale)
     assert begun.lse_TN is not None
-    lengths = [stop - start for start, stop, _ in whole]
-    done = iter(zip(begun.out_TNW.split(lengths), begun.lse_TN.split(lengths), strict=True))
+    outs, lses = (x.split([lengths[i] for i in whole]) for x in (begun.out_TNW, begun.lse_TN))
+    done = iter(zip(outs, lses, strict=True))
     rows, maxima = [], [begun.max_logit_N]
-    for (start, stop, _), prefix in zip(segments, prefixes, strict=True):
-        if prefix is None:
+    for i, prefix in enumerate(prefixes):
+        assert segments[i][2] == (lengths[prefix] if prefix >= 0 else 0), (segments, prefixes)
+        if prefix < 0:
             rows.append(next(done))
             continue
-        own, before = slice(start, stop), slice(*prefix[:2])
-        k_KMH, v_KMW = (torch.cat((x[before], x[own])) for x in (k_TMH, v_TMW))
-        out, lse = _continue(q_TNH[own], k_KMH, v_KMW, scale)
+        k_KMH, v_KMW = torch.cat((ks[prefix], ks[i])), torch.cat((vs[prefix], vs[i]))
+        out, lse = _continue(qs[i], k_KMH, v_KMW, scale)
         rows.append((out, lse))
-        maxima.append(_statistic(stats, q_TNH[own].detach(), k_KMH.detach(), lse, scale))
+        maxima.append(_statistic(stats, qs[i].detach(), k_KMH.detach(), lse, scale))
     return Attended(
         torch.cat([out for out, _ in rows]),
         torch.stack([m for m in maxima if m is not None]).amax(0) if stats.max_logit else None,
         torch.cat([lse for _, lse in rows]) if stats.lse else None,
     )
-
-
-def _attend_whole(
-    q_TNH: Tensor,
-    k_TMH: Tensor,
-    v_TMW: Tensor,
-    context: AttentionContext,
-    whole: list[_Segment],
-    scale: float,
-) -> Attended:
-    """Of the rows that have no prefix, laid together; with their log-sum-exp."""
-    rows = torch.cat([torch.arange(start, stop) for start, stop, _ in whole]).to(q_TNH.device)
-    ends = torch.tensor([stop - start for start, stop, _ in whole]).cumsum(0).tolist()
-    together = replace(
-        context,
-        positions_T=context.positions_T[rows],
-        sequence_T=context.sequence_T[rows],
-        segments=tuple((a, b, 0) for a, b in zip([0, *ends], ends, strict=False)),
-        shared_prefix=None,
-        stats=replace(context.stats, lse=True),
-    )
-    return attend_causal(q_TNH[rows], k_TMH[rows], v_TMW[rows], together, scale)
 
 
 def _continue(q_QNH: Tensor, k_KMH: Tensor, v_KMW: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -116,7 +102,6 @@ def _padded(x_TMH: Tensor, multiple: int, width: int) -> Tensor:
     return F.pad(x_TMH, (0, 0, 0, 0, 0, rest)) if rest else x_TMH
 
 
-@lru_cache(maxsize=64)
 def _seen(num_rows: int, num_keys: int, Q: int, K: int, device: torch.device) -> Tensor:
     """Which keys each row sees, bool ``[Q, K]``: up to its own, the last row's being the last.
     Rows of padding see all keys, and nobody sees keys of padding."""
@@ -134,6 +119,10 @@ def _statistic(
         return lse_QN.amax(0) if stats.max_logit == "bound" else None
     Q, K = len(q_QNH), len(k_KMH)
     k_NHK = k_KMH.float().repeat_interleave(q_QNH.shape[1] // k_KMH.shape[1], 1).permute(1, 2, 0)
-    logits_NQK = torch.matmul(q_QNH.float().transpose(0, 1) * scale, k_NHK)
     seen_QK = _seen(Q, K, Q, K, q_QNH.device)
-    return logits_NQK.masked_fill_(~seen_QK, -torch.inf).amax((1, 2))
+    best = []
+    for start in range(0, Q, _QUERY_BLOCK):
+        block = slice(start, start + _QUERY_BLOCK)
+        logits_NQK = torch.matmul(q_QNH[block].float().transpose(0, 1) * scale, k_NHK)
+        best.append(logits_NQK.masked_fill_(~seen_QK[block], -torch.inf).amax((1, 2)))
+    return torch.stack(best).amax(0)

@@ -45,7 +45,8 @@ class RunConfig(LoopConfig):
     """Tokens of one optimizer step."""
     micro_batch_tokens: int = Field(default=8192, gt=0)
     """Tokens of one forward and backward pass: memory grows with it. A document that its edge cuts
-    is trained on in two pieces; besides that, the update does not depend on it."""
+    is trained on in two pieces, and conversations that are read together find room in it; besides
+    that, the update does not depend on it."""
     eval_tokens: int = Field(default=131_072, gt=0)
     """Held-out tokens of one evaluation, the same every time."""
     sample_tokens: int = Field(default=48, gt=0)

@@ -27,7 +27,7 @@ from selenite.train.loop import Outcome, Status, run_held
 from selenite.train.progress import make_display
 from selenite.train.run import decide, finish, record_config
 from selenite.train.run_config import check_adapters
-from selenite.train.sft_config import SftConfig
+from selenite.train.sft_config import ChatPart, SftConfig
 from selenite.train.sft_data import read_data, record_corpora
 from selenite.train.sft_task import SftTask
 from selenite.train.summary import Summary
@@ -102,12 +102,25 @@ def build_task(config: SftConfig, device: str, dtype: torch.dtype) -> SftTask:
         )
     if config.lora is not None:
         check_adapters(config.lora, dimensions, config.optim)
+    elif dimensions.num_nextn_predict_layers:
+        _check_lone(config)
     data = read_data(config)
     seed_everything(train.seed)
     model = load_pretrained(train.init_from, dtype)
     if config.lora is not None:
         model = add_lora(model, config.lora, train.seed)
     return SftTask(model.to(device), data, config, weight_hashes(train.init_from))
+
+
+def _check_lone(config: SftConfig) -> None:
+    """Extra prediction layers read on from each row to the next, which a shared beginning has
+    several of."""
+    for part in config.parts:
+        if isinstance(part, ChatPart) and part.together > 1:
+            raise ConfigError(
+                f"part {part.name}: together={part.together} does not go with the extra prediction "
+                f"layers of {config.train.init_from}, which are trained, too; set together=1"
+            )
 
 
 def _record(config: SftConfig, task: SftTask) -> None:

@@ -31,6 +31,7 @@ from selenite.errors import ConfigError, DataError, StorageError
 from selenite.model.hf_adapter import check_tokenizer
 from selenite.train.progress import CorpusBar
 from selenite.train.sft_config import ChatPart, SftConfig, TextPart
+from selenite.types import ToolSpec
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,8 @@ def _add_rows(
                 f"{with_tools.place}: a row with tools, and the template of {train.init_from} has "
                 "no format of calls; set train.template=compact, or give rows without tools"
             )
+    if part.together > 1:
+        _check_groups(rows, part)
     learnt = [row for row in rows if row.key >= part.held_out]
     other = sorted((row for row in rows if row.key < part.held_out), key=lambda row: row.key)
     if not learnt:
@@ -208,7 +211,26 @@ def _add_rows(
         "rows": [atomic.sha256(file.file) for file in expand(part.paths, "chat")],
         **part.model_dump(mode="json", include={"held_out", "unused_tools", "together"}),
         "seq_len": train.seq_len,
+        **({"piece_tokens": train.micro_batch_tokens} if part.together > 1 else {}),
     }
+
+
+def _check_groups(rows: Sequence[ChatRow], part: ChatPart) -> None:
+    """Rows of a group have each other's tools: of one name there is one."""
+    known = dict[tuple[str, str], ToolSpec]()
+    for row in rows:
+        for tool in row.tools if row.group else ():
+            if known.setdefault((row.group, tool.name), tool) != tool:
+                raise DataError(
+                    f"{row.place}: {tool.name} is another tool in an earlier row of group "
+                    f"{row.group!r}; rename one, or give the rows groups of their own"
+                )
+    if not known:
+        logger.warning(
+            "part %s: together=%d, and no row has a group: each is read alone",
+            part.name,
+            part.together,
+        )
 
 
 def _prompt(row: ChatRow, tokenizer: Tokenizer, profile: ChatProfile, most: int) -> Prompt | None:

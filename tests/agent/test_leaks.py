@@ -128,7 +128,14 @@ def test_rows_of_chat_are_compared_too(tmp_path: Path, form: str) -> None:
     rows = [
         {"messages": [{"role": "user", "content": said}], "tools": [other]},
         {"messages": [{"role": "user", "content": "Hello."}], "tools": [area]},
-        {"messages": [{"role": "user", "content": "Bye."}]},
+        {"messages": [{"role": "user", "content": "Bye."}], "tools": None},
+        {
+            "messages": [
+                {"role": "user"},
+                {"role": "assistant", "content": None, "reasoning_content": said},
+            ],
+            "tools": [{"type": "function", "function": {"name": "ping"}}],
+        },
     ]
     own = tmp_path / "data"
     own.mkdir()
@@ -140,8 +147,9 @@ def test_rows_of_chat_are_compared_too(tmp_path: Path, form: str) -> None:
     found, path = write_leaks(own, [benchmark(tmp_path / "bfcl", **BFCL)])
     assert json.loads(path.read_text())["fatal"] == found.num_fatal == 2
     assert kinds(found) == {"text": 1, "tool": 1, "name": 1}
+    assert found.of(Kind.TEXT)[0].count == 2
     assert found.of(Kind.TOOL)[0].corpus == "rows.jsonl, line 2 calculate_area"
-    assert found.compared["conversations"] == 3
+    assert found.compared["conversations"] == 4
 
 
 def test_seven_words_are_no_leak(tmp_path: Path) -> None:

@@ -326,14 +326,25 @@ def test_rows_together_get_tools_of_each_other(tmp_path: Path, tokenizer: Tokeni
     assert {sum(f'"own_{n}"' in text for n in range(3)) for text in texts} == {0, 1, 2, 3}
 
 
-def test_a_piece_has_no_more_rows_than_find_room(
-    grouped: list[ChatRow], tokenizer: Tokenizer
-) -> None:
+def test_rows_that_find_no_room_are_counted(grouped: list[ChatRow], tokenizer: Tokenizer) -> None:
     lone = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0).read(0)
     assert lone is not None
     most = len(lone.tokens_T) + 120
-    stream = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0, together=5, piece_tokens=most)
-    pieces = [piece for position in range(30) if (piece := stream.read(position))]
-    assert len(pieces) == 30
+    stream = ChatStream(grouped, tokenizer, K2, most, unused_tools=0, together=5, piece_tokens=most)
+    pieces = [piece for position in range(4) if (piece := stream.read(position))]
+    assert len(pieces) == 4  # an epoch: two groups of five, and two rows of none
     assert all(len(piece.tokens_T) <= most for piece in pieces)
     assert {len(whole(piece)) for piece in pieces} == {1, 2}
+    assert sum(len(whole(piece)) + piece.left_out for piece in pieces) == 12
+    loader = PieceLoader([stream], [1.0], most, ["rows"])
+    next(loader)  # of 64 waiting pieces, 16 epochs and more
+    loader.close()
+    assert loader.too_long[0] >= 16 * sum(piece.left_out for piece in pieces)
+
+
+def test_unused_tools_make_room_for_rows(grouped: list[ChatRow], tokenizer: Tokenizer) -> None:
+    bare = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0, together=5, piece_tokens=9999)
+    most = max(len(piece.tokens_T) for p in range(4) if (piece := bare.read(p)))
+    stream = ChatStream(grouped, tokenizer, K2, most, unused_tools=3, together=5, piece_tokens=most)
+    pieces = [piece for position in range(40) if (piece := stream.read(position))]
+    assert not any(piece.left_out for piece in pieces)

@@ -84,42 +84,48 @@ def continued(x: torch.Tensor, known: list[Tree]) -> torch.Tensor:
     return torch.cat(rows)
 
 
+@pytest.mark.parametrize("path", ["flash", "plain"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradients_are_those_of_whole_documents(shape: Heads) -> None:
+def test_gradients_are_those_of_whole_documents(
+    shape: Heads, dtype: torch.dtype, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``plain`` is what runs on other devices, run here. In bfloat16 outputs and gradients are
+    rounded to 8 bits, and those of the beginnings are sums of three such."""
+    if path == "plain":
+        monkeypatch.setattr(prefix_attention, "_has_flash", lambda q: False)
     known = [(70, [5, 64, 30]), (3, [9, 1])]
     context = context_of(known, StatsRequest())
-    rows = random_rows(len(context.positions_T), shape, 1)
-    shared, copied = ([x.clone().requires_grad_() for x in rows] for _ in range(2))
+    rows = [x.to(dtype) for x in random_rows(len(context.positions_T), shape, 1)]
+    shared = [x.clone().requires_grad_() for x in rows]
+    copied = [x.float().requires_grad_() for x in rows]
     out = attend_after_prefix(*shared, context, 0.3).out_TNW
+    assert out.dtype == dtype
     whole = packed_context([b + c for b, many in known for c in many])
     expected = attend_reference(*(continued(x, known) for x in copied), whole, 0.3).out_TNW
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
-    # The beginnings count once: in the first document that has a copy of each.
-    counted = torch.cat(
-        [
-            torch.cat([w * (place == 0), own])
-            for w, owns in _weights(weights, known)
-            for place, own in enumerate(owns)
-        ]
-    )
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     (out * weights).sum().backward()
-    (expected * counted).sum().backward()
+    (expected * counted(weights.float(), known)).sum().backward()
+    close = GRADIENT if dtype == torch.float32 else {"atol": 0.06, "rtol": 0.03}
     for ours, theirs in zip(shared, copied, strict=True):
-        assert_close(ours.grad, theirs.grad, **GRADIENT)
+        assert ours.grad is not None
+        assert_close(ours.grad.float(), theirs.grad, **close)
 
 
-def _weights(weights: torch.Tensor, known: list[Tree]) -> list[tuple[torch.Tensor, list]]:
-    found, row = [], 0
+def counted(weights: torch.Tensor, known: list[Tree]) -> torch.Tensor:
+    """Of the rows of whole documents: beginnings count once, in the first that has a copy."""
+    found, row = list[torch.Tensor](), 0
     for beginning, continuations in known:
-        lengths = [beginning, *continuations]
-        first, *others = weights[row : row + sum(lengths)].split(lengths)
-        found.append((first, others))
-        row += sum(lengths)
-    return found
+        before, *owns = weights[row : row + beginning + sum(continuations)].split(
+            [beginning, *continuations]
+        )
+        row += beginning + sum(continuations)
+        for place, own in enumerate(owns):
+            found += [before * (place == 0), own]
+    return torch.cat(found)
 
 
 def test_without_the_cpus_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs on other devices, run here."""
     context = context_of([(70, [5, 64]), (9, [])], StatsRequest(lse=True))
     rows = random_rows(len(context.positions_T), SHAPES[0], 3)
     expected = attend_after_prefix(*rows, context, 0.3)

@@ -280,6 +280,19 @@ def test_what_cannot_be_is_refused(
         sft(validate(SftConfig, table, "test"), SystemClock(), PEAK)
 
 
+def test_a_group_has_one_tool_of_a_name(root: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (root / "rows.jsonl").read_text().splitlines()]
+    rows = [row | {"group": "g"} for row in rows]
+    rows[7]["tools"][0]["function"]["description"] = "Another one."
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    table = config_of(root, tmp_path / "run").model_dump()
+    part = {**table["parts"][0], "paths": [str(path)], "unused_tools": 1, "together": 2}
+    config = validate(SftConfig, table | {"parts": [part]}, "test")
+    with pytest.raises(DataError, match=r"line 8: say is another tool in an earlier row of group"):
+        sft(config, SystemClock(), PEAK)
+
+
 def test_other_rows_are_other_data(root: Path, tmp_path: Path) -> None:
     config = config_of(root, tmp_path / "run", steps=2, checkpoint_every=1)
     sft(config, SystemClock(), PEAK)

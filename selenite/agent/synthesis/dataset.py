@@ -97,12 +97,10 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
 def _agentic(corpus: Path) -> Iterator[dict[str, Any]]:
     for row in trajectories(corpus, "train"):
         task = row["task"]
-        names = {tool["function"]["name"] for tool in row["tools"]}
-        needed = [name for name in task["forbidden"] if name in names]
-        # Tasks of one domain may have each other's tools, but for one that is about a missing tool.
-        is_missing = len(needed) < len(task["forbidden"])
-        group = "" if is_missing else f"{task['setting']['seed']}-{task['setting']['domain']}"
-        yield chat_row(row) | {"needed": needed, "group": group}
+        # Tasks of one domain may have each other's tools, but for those about a missing tool.
+        place = task["setting"]
+        group = "" if task["forbidden"] else f"{place['seed']}-{place['domain']}"
+        yield chat_row(row) | {"group": group}
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

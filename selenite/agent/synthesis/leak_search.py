@@ -69,11 +69,12 @@ class Search:
         self.seen.add(key)
         name = tool["name"]
         place = f"{place} {name}"
-        self._compare_texts([tool.get("description", ""), tool["parameters"]], place)
+        parameters = tool.get("parameters") or {}
+        self._compare_texts([tool.get("description") or "", parameters], place)
         known = self._tools.get(normal(name))
         if known is None:
             return
-        own = signature_of(tool["parameters"])
+        own = signature_of(parameters)
         if own in known and len(own.parameters) >= _PARAMETERS:
             self._add(Kind.TOOL, f"{normal(name)}{own}", place, known[own])
         else:
@@ -90,7 +91,7 @@ class Search:
     def look_at_chat(self, row: Row, place: str) -> None:
         """The same of a conversation in OpenAI's form, whose tools may be anything."""
         self._look_at_texts(row, place)
-        for tool in row.get("tools", ()):
+        for tool in row.get("tools") or ():
             self.look_at_tool(tool["function"], place, json.dumps(tool, sort_keys=True))
         calls = [call for m in row["messages"] for call in m.get("tool_calls") or ()]
         self._keep([call["function"]["name"] for call in calls], row, place)
@@ -99,16 +100,16 @@ class Search:
         self.num_rows += 1
         for message in row["messages"]:
             speaker = f"{place} {message['role']}"
-            self._compare_texts(_parsed(message["content"] or ""), speaker)
+            self._compare_texts(_parsed(message.get("content") or ""), speaker)
+            self._compare_texts(message.get("reasoning_content") or "", speaker)
             for call in message.get("tool_calls") or ():
                 self._compare_texts(_parsed(call["function"]["arguments"]), speaker)
 
     def _keep(self, called: Sequence[str], row: Row, place: str) -> None:
         """Counts the sequence of calls, by signatures."""
-        offered = {tool["function"]["name"]: tool["function"] for tool in row.get("tools", ())}
-        sequence = tuple(
-            signature_of(offered[name]["parameters"]) for name in called if name in offered
-        )
+        tools = [tool["function"] for tool in row.get("tools") or ()]
+        known = {tool["name"]: signature_of(tool.get("parameters") or {}) for tool in tools}
+        sequence = tuple(known[name] for name in called if name in known)
         count, first = self.sequences.get(sequence, (0, place))
         self.sequences[sequence] = count + 1, first
 

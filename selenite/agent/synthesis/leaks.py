@@ -24,7 +24,8 @@ from selenite.agent.synthesis.benchmark_files import read_benchmark
 from selenite.agent.synthesis.diversity import read_repository
 from selenite.agent.synthesis.leak_search import Kind, Overlap, Row, Search
 from selenite.agent.synthesis.pipeline import trajectories
-from selenite.data.rows import parse_json
+from selenite.data.documents import ReadReport, decode
+from selenite.data.rows import numbered_lines, parse_json
 from selenite.errors import DataError
 
 LEAKS = "leaks.json"
@@ -128,11 +129,11 @@ def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
 
 def _conversations(files: Sequence[Path]) -> Iterator[tuple[Row, str]]:
     for path in files:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                place = f"{path.name}, line {number}"
-                if line.strip():
-                    yield parse_json(line, place), place
+        for number, line in numbered_lines(path):
+            place = f"{path.name}, line {number}"
+            text = decode(line, place, "error", ReadReport())
+            if text is not None and text.strip():
+                yield parse_json(text, place), place
 
 
 def _look_at_corpus(search: Search, corpus: Path) -> None:
