@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from selenite.eval.parity import Parity
     from selenite.eval.question import Suite
     from selenite.eval.scoreboard import Result
-    from selenite.eval.tau2.measure import Options
     from selenite.eval.worlds import Episode
 
 eval = typer.Typer(no_args_is_help=True, help="Measure a model between its floors and its ceiling.")
@@ -197,12 +196,11 @@ def _measure(
     from selenite.eval.scoreboard import bounds, table, write
 
     results = bounds(offered or suite)
-    folder = "bounds"
     has_tools = any(question.tools for question in suite.questions)
     for target in targets:
         modes = modes_of(target, free) if has_tools else (None,)  # no call, no grammar
         results[-1:-1] = measure(suite, target, out, modes, concurrency, max_tokens)
-        folder = target.folder
+    folder = targets[0].folder if targets else "bounds"
     path = out / folder / f"{suite.name}-{_digest(suite)}.json"
     write(path, suite, results)
     Console().print(table(suite, results))
@@ -239,7 +237,7 @@ def _targets(
     tag: str | None,
     base: Path | None,
 ) -> list[Target]:
-    """Who is measured, the base first."""
+    """Who is measured: the model, then the base."""
     from selenite.errors import ConfigError
     from selenite.eval.measure import Target
 
@@ -247,7 +245,7 @@ def _targets(
     if target is None and base is not None:
         raise ConfigError(f"--base {base}: is measured beside a model; give that, too")
     bases = [] if base is None else [Target(base, None)]
-    targets = bases if target is None else [*bases, target]
+    targets = bases if target is None else [target, *bases]
     if len({each.title for each in targets}) < len(targets):
         raise ConfigError(f"--base {base}: has the name of the model itself; rename one of the two")
     return targets
@@ -264,14 +262,18 @@ def compare(
     first: Annotated[Path, typer.Argument(help="A result file of this command.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same questions.")],
     agent: Annotated[
-        str | None, typer.Option(help="Of both files; the first model's mode where not given.")
+        str | None, typer.Option(help="Of the first file; its first model's mode if not given.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Of the second file; the same as of the first if not given.")
     ] = None,
 ) -> None:
     """Two results on the same questions: who has more right, and can it be chance?"""
     from selenite.eval.scoreboard import compare as run
     from selenite.eval.scoreboard import read_verdicts
 
-    (one, mine), (other, theirs) = (read_verdicts(path, agent) for path in (first, second))
+    one, mine = read_verdicts(first, agent)
+    other, theirs = read_verdicts(second, against or agent)
     total, only_first, only_second, chance = run(mine, theirs)
     typer.echo(f"{total} questions; only {one} ({first}): {only_first} right; ", nl=False)
     typer.echo(f"only {other} ({second}): {only_second} right")
@@ -325,26 +327,25 @@ def worlds(
     strange = [name for name in cls or () if name not in [*TaskClass]]
     if strange:
         raise ConfigError(f"class {strange[0]!r}: must be one of {', '.join(TaskClass)}")
-    classes = [TaskClass(name) for name in cls or TaskClass]
+    classes = [each for each in TaskClass if each in (cls or TaskClass)]
     known = cases(each, axis or AXES, domains or DOMAINS, unused_tools, classes)
     results = bounds(known)
-    episodes: list[Episode] = []
+    episodes = dict[str, list[Episode]]()
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     protocol: dict[str, object] = {
         "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens,
         "domains": domains or DOMAINS, "unused_tools": unused_tools, "each": each,
-        "axes": list(axis or AXES), "classes": list(classes),
+        "axes": list(axis or AXES), "classes": classes,
     }  # fmt: skip
-    folder = "bounds"
+    oracle = results.pop(ORACLE)
     for target in targets:
-        found, episodes = measure_worlds(
+        results[target.title], episodes[target.title] = measure_worlds(
             known, target, out, trials, heat, guided, concurrency, max_tokens
         )
-        folder, oracle = target.folder, results.pop(ORACLE)
-        results |= {target.title: found, ORACLE: oracle}
-        protocol["fingerprint"] = target.fingerprint
+    results[ORACLE] = oracle
+    protocol["fingerprints"] = {target.title: target.fingerprint for target in targets}
     name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
-    path = out / folder / f"worlds-{name}.json"
+    path = out / (targets[0].folder if targets else "bounds") / f"worlds-{name}.json"
     write(path, results, protocol, episodes)
     Console().print(table(results, trials))
     typer.echo(path)
@@ -388,61 +389,25 @@ def tau2(
     max_tokens: MaxTokens = 512,
 ) -> None:
     """tau2's customers, by its own orchestrator and evaluators, with four kinds of user."""
-    from selenite.errors import ConfigError
-    from selenite.eval.tau2.measure import Options, opened
-    from selenite.eval.tau2.next_action import next_action
-    from selenite.eval.tau2.run import LLM, MODES, NEXT_ACTION
+    from rich.console import Console
+
+    from selenite.eval.tau2.command import check, play, suites
+    from selenite.eval.tau2.measure import Options
+    from selenite.eval.tau2.run import NEXT_ACTION
 
     target = _target(directory, url, api_key, model, allow_remote, tag)
     user = _target(None, user_url, user_api_key, user_model, allow_remote, tag)
     domains = domain or ["retail", "telecom"]
-    if mode not in MODES:
-        raise ConfigError(f"--mode {mode}: must be one of {', '.join(MODES)}")
-    if (mode == LLM) != (user is not None):
-        raise ConfigError("--mode llm needs --user-url, the server that plays the user, alone")
-    if mode == NEXT_ACTION:
-        if trials > 1:
-            raise ConfigError(f"--trials {trials}: next-action asks once, greedily; leave it out")
-        for name in domains:
-            with opened(name, split, limit) as (process, found):
-                suite = next_action(process, found)
-            targets = [] if target is None else [target]
-            _measure(suite, targets, free, out, concurrency, max_tokens)
-        return
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     options = Options(mode, trials, heat, max_tokens, guided, concurrency, limit)
-    _play_tau2(domains, split, target, user, out, options)
-
-
-def _play_tau2(
-    domains: list[str],
-    split: str | None,
-    target: Target | None,
-    user: Target | None,
-    out: Path,
-    options: Options,
-) -> None:
-    from rich.console import Console
-
-    from selenite.eval.tau2.measure import measure
-    from selenite.eval.tau2.report import headline, table, write
-
-    measured = [measure(name, split, target, user, out, options) for name in domains]
-    protocol: dict[str, object] = asdict(options) | {"domains": domains, "split": split}
-    del protocol["concurrency"]
-    folder = "bounds"
-    if target is not None:
-        folder, protocol["fingerprint"] = target.folder, target.fingerprint
-    if user is not None:
-        protocol["user"] = user.fingerprint
-    name = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
-    path = out / folder / f"tau2-{options.mode}-{name}.json"
-    write(path, measured, protocol, options.trials)
-    Console().print(table(measured, options.mode, options.trials))
-    mean = None if target is None else headline(measured, target.title, options.trials)
-    if target is not None and mean is not None:
-        typer.echo(f"{target.title}: mean lift {mean:.3f}, airline and mock left out")
-    typer.echo(path)
+    check(options, user)
+    if mode == NEXT_ACTION:
+        for suite in suites(domains, split, limit):
+            _measure(suite, [target] if target else [], free, out, concurrency, max_tokens)
+        return
+    table, lines = play(domains, split, target, user, out, options)
+    Console().print(table)
+    typer.echo("\n".join(lines))
 
 
 @eval.command()

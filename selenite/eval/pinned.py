@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import tempfile
 import urllib.error
 import urllib.request
@@ -72,7 +73,12 @@ def _download(files: PinnedFiles, folder: Path) -> None:
             try:
                 with urllib.request.urlopen(f"{base}/{path}", timeout=_SECONDS) as response:
                     target.write_bytes(response.read())
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            except (
+                urllib.error.URLError,
+                TimeoutError,
+                ConnectionError,
+                http.client.HTTPException,  # such as an end before all was there
+            ) as error:
                 raise ConfigError(
                     f"{base}/{path} cannot be downloaded ({error}); {_remedy(files)}, or put the "
                     f"same files into {folder}"

@@ -1,5 +1,7 @@
-"""Nothing that training reads is in BFCL, tau2 or IFEval: no eight words, no tool, no solution. What
-ACEBench has is compared by hand: ``selenite synth leaks`` (docs/corpus-report.md)."""
+"""Nothing that training reads is in BFCL, tau2 or IFEval: no eight words, no tool, no solution.
+
+What ACEBench has is compared by hand: ``selenite synth leaks`` (docs/corpus-report.md).
+"""
 
 from __future__ import annotations
 

@@ -64,13 +64,15 @@ class Domain:
         return found
 
     def describe(self) -> dict[str, Any]:
-        """The tasks, and the tools of both sides."""
+        """The tasks, the tools of both sides, and which of those change something."""
         environment = self.environment()
         has_user_tools = environment.user_tools is not None
+        kits = [environment.tools, *([environment.user_tools] if has_user_tools else [])]
         return {
             "tasks": [task.model_dump(mode="json") for task in self.tasks.values()],
             "agent": _schemas(environment.get_tools()),
             "user": _schemas(environment.get_user_tools()) if has_user_tools else [],
+            "writes": [n for kit in kits for n in kit.tools if kit.tool_type(n).value == "write"],
         }
 
     def gold(self, id: str, solo: bool) -> dict[str, Any]:

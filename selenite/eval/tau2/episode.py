@@ -13,12 +13,15 @@ from typing import Any
 
 from selenite.eval.question import read_call
 from selenite.eval.tau2.process import Process
+from selenite.eval.tau2.slot_user import SlotUser
 from selenite.eval.tau2.task import Player, Task, Turn
 from selenite.types import Message, ToolCall
 
 EMPTY = "a turn without text and calls"
 MALFORMED = "a call whose arguments are no JSON object"
 NO_CALL = "text, where an agent without a user can only call"
+OF_TAU2 = "tau2: "
+"""What errors begin with that are exceptions of tau2."""
 DONE = "done"
 """The tool by which an agent without a user ends."""
 
@@ -78,6 +81,8 @@ def play(
         if is_agent:
             turns += 1
             calls += len(turn.calls)
+            if isinstance(user, SlotUser):
+                user.see(turn.calls)
         else:
             breach = breach or turn.breach or fault
         if turn.error or fault:
@@ -86,8 +91,10 @@ def play(
                 return ended(error=turn.error)
             return ended(fault=fault) if is_agent else ended(error=f"user: {fault}")
         event = process.ask("reply", number=number, turn=_told(turn, arguments, is_agent))
+    if "lost" in event:
+        return ended(error=event["lost"])
     if "error" in event:
-        return ended(error=f"tau2: {event['error']}")
+        return ended(error=f"{OF_TAU2}{event['error']}")
     return ended(reward=event["reward"], parts=event["parts"], ended=event["ended"])
 
 

@@ -61,6 +61,8 @@ def _opening(task: Task, shown: Mapping[str, Any]) -> list[Message]:
 def _verdict(due: Action, answer: Answer) -> Verdict:
     if answer.too_long:
         return Verdict(False, TOO_LONG)
+    if answer.malformed:
+        return Verdict(False, f"{answer.malformed} malformed calls")
     if not answer.calls:
         return Verdict(False, "no call")
     call, arguments = answer.calls[0], dict(due.arguments)

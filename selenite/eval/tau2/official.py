@@ -21,6 +21,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO, TypedDict
 
 import stand_ins  # type: ignore[import-not-found]
@@ -28,6 +29,7 @@ from domain import Domain, plain  # type: ignore[import-not-found]
 
 _TURN_SECONDS = 120.0  # between what an episode is told and what it says
 _MEMORY = 3 << 30  # bytes of address space of one episode
+_DEAD = "its process ended"
 
 
 class _Entry(TypedDict):
@@ -65,6 +67,7 @@ class Episodes:
         if process == 0:
             ours.close()
             for other in self._known.values():
+                other["line"].close()  # or the descriptor stays open
                 other["file"].close()
             _live(self._domain, task, solo, theirs)
         theirs.close()
@@ -73,7 +76,10 @@ class Episodes:
 
     def reply(self, number: int, turn: dict[str, Any]) -> dict[str, Any]:
         """Tells one what it asked for."""
-        _say(self._known[number]["line"], turn)
+        try:
+            _say(self._known[number]["line"], turn)
+        except OSError:  # it died since it asked
+            return self._lost(number, _DEAD)
         return self._next(number)
 
     def close(self, number: int) -> dict[str, Any]:
@@ -81,7 +87,8 @@ class Episodes:
         entry = self._known.pop(number)
         os.kill(entry["process"], signal.SIGKILL)
         os.waitpid(entry["process"], 0)
-        entry["line"].close()
+        with suppress(OSError):  # what was written may have nobody who reads it
+            entry["line"].close()
         entry["file"].close()
         return {}
 
@@ -89,14 +96,20 @@ class Episodes:
         """What an episode says: a question, or how it ended."""
         entry = self._known[number]
         ready, _, _ = select.select([entry["file"]], [], [], _TURN_SECONDS)
-        line = entry["line"].readline() if ready else ""
-        found: dict[str, Any] = json.loads(line) if line else {}
-        if not line:
-            why = "its process ended" if ready else f"silent for {_TURN_SECONDS:g} s"
-            found = {"error": f"task {number}: {why}"}
+        if not ready:
+            return self._lost(number, f"silent for {_TURN_SECONDS:g} s")
+        try:
+            found: dict[str, Any] = json.loads(entry["line"].readline())
+        except (OSError, ValueError):  # nothing, or half a line
+            return self._lost(number, _DEAD)
         if "ask" not in found:
             self.close(number)
         return found
+
+    def _lost(self, number: int, why: str) -> dict[str, Any]:
+        """Of an episode whose process says no more: nothing is known of its task."""
+        self.close(number)
+        return {"lost": f"episode {number}: {why}"}
 
 
 def _live(domain: Domain, task: str, solo: bool, file: socket.socket) -> None:

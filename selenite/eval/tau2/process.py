@@ -53,6 +53,7 @@ _LIMITS = Limits(
 )
 _START_SECONDS = 300.0
 _ANSWER_SECONDS = 600.0
+_END_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _SCRIPTS = ("official.py", "domain.py", "stand_ins.py")
 
@@ -95,11 +96,11 @@ class Process:
             return self._line(_ANSWER_SECONDS)
 
     def close(self) -> None:
-        """Lets the process end."""
+        """Lets the process end, and waits for that, though not for one that hangs."""
         for descriptor in (self._requests, self._answers):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._run.join()
+        self._run.join(_END_SECONDS)
 
     def _line(self, seconds: float) -> dict[str, Any]:
         end = self._clock.now() + seconds

@@ -13,10 +13,11 @@ from itertools import count
 from typing import Any
 
 from selenite.agent.workers import threads
+from selenite.errors import DataError
 from selenite.eval.question import TOO_LONG
 from selenite.eval.statistics import pass_hat_k, wilson
 from selenite.eval.tau2.agents import GoldAgent, NullAgent
-from selenite.eval.tau2.episode import Episode, play
+from selenite.eval.tau2.episode import OF_TAU2, Episode, play
 from selenite.eval.tau2.process import Process
 from selenite.eval.tau2.slot_user import SlotUser
 from selenite.eval.tau2.task import Domain, Player, Task
@@ -49,7 +50,7 @@ class Table:
             return None
         if self.mode == TICKET:
             return TicketUser(task)
-        return SlotUser(task, self.domain.user_tools)
+        return SlotUser(task, self.domain.user_tools, self.domain.writes)
 
     def without(self, tasks: Sequence[str]) -> Table:
         """The same with some tasks left out."""
@@ -96,9 +97,19 @@ def bounds(table: Table, on_episode: Callable[[], None] = lambda: None) -> dict[
 
 
 def unjudged(found: dict[str, list[Episode]]) -> tuple[str, ...]:
-    """Tasks on which tau2 fails whoever plays them: they are in no score."""
-    episodes = [episode for each in found.values() for episode in each]
-    return tuple(dict.fromkeys(episode.task for episode in episodes if episode.error))
+    """Tasks of which tau2 itself raises in a bound: they are in no score.
+
+    Raises ``DataError`` for an error of any other kind in a bound, since what happens once on a
+    busy machine must not decide on which tasks a model is scored.
+    """
+    failed = [episode for each in found.values() for episode in each if episode.error]
+    for episode in failed:
+        if not episode.error.startswith(OF_TAU2):
+            raise DataError(
+                f"the pipeline failed in the bounds ({episode.task}: {episode.error}), so there is "
+                "no score; call the same command again"
+            )
+    return tuple(dict.fromkeys(episode.task for episode in failed))
 
 
 def summary(episodes: Sequence[Episode], trials: int) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from selenite.types import Message, ToolCall, ToolSpec
 
 STOP, TRANSFER, OUT_OF_SCOPE = "###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###"
 """By which a user ends a conversation."""
+YES = "Yes, please go ahead."
+"""To an agent that asks before it changes something, as policies demand."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Domain:
     tasks: tuple[Task, ...]
     tools: tuple[ToolSpec, ...]  # of the agent
     user_tools: tuple[ToolSpec, ...]
+    writes: frozenset[str]  # names of tools, of both sides, that change something
 
     @property
     def is_solo(self) -> bool:
@@ -78,6 +81,7 @@ def read_domain(name: str, split: str, described: Mapping[str, Any]) -> Domain:
         tuple(_task(entry) for entry in described["tasks"]),
         tuple(_tool(entry) for entry in described["agent"]),
         tuple(_tool(entry) for entry in described["user"]),
+        frozenset(described["writes"]),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selenite.eval.tau2.agents import ModelPlayer
-from selenite.eval.tau2.task import OUT_OF_SCOPE, STOP, TRANSFER, Task, Turn
+from selenite.eval.tau2.task import OUT_OF_SCOPE, STOP, TRANSFER, YES, Task, Turn
 from selenite.types import Message, ToolSpec
 
 BOTH = "text and a call in one turn"
@@ -15,15 +15,15 @@ AT_ONCE = "the end before anything was asked"
 
 
 class TicketUser:
-    """Says all of its instructions in its first turn, and ends in its second one."""
+    """Says all of its instructions in its first turn, a yes in its second one, and ends."""
 
     def __init__(self, task: Task) -> None:
-        self._text = f"This is what I was told to ask for, in full:\n\n{task.scenario}"
+        text = f"This is what I was told to ask for, in full:\n\n{task.scenario}"
+        self._texts = [text, f"You have all that I know. {YES}"]
 
     def act(self, messages: Sequence[Message]) -> Turn:
-        """The instructions, or the end."""
-        text, self._text = self._text, STOP
-        return Turn(text)
+        """The instructions, a yes, or the end."""
+        return Turn(self._texts.pop(0) if self._texts else STOP)
 
 
 class ModelUser:

@@ -7,6 +7,7 @@ import pytest
 from selenite.errors import DataError
 from selenite.eval.question import Answer, Call
 from selenite.eval.scoreboard import bounds as suite_bounds
+from selenite.eval.tau2.episode import OF_TAU2, Episode
 from selenite.eval.tau2.next_action import next_action
 from selenite.eval.tau2.process import running
 from selenite.eval.tau2.run import GOLD, NULL, SLOTS, TICKET, bounds, lift, summary, unjudged
@@ -88,6 +89,8 @@ def test_a_next_action_is_compared_by_type(open_table: OpenTable) -> None:
         assert suite.judge({id: Answer(calls=(call,))})[id].is_right is is_right
     assert suite.judge({id: Answer(error="away")}) == {}
     assert suite.judge({id: Answer(too_long=True)})[id].reason.startswith("the prompt")
+    spoilt = suite.judge({id: Answer(calls=(due,), malformed=1)})[id]
+    assert (spoilt.is_right, spoilt.reason) == (False, "1 malformed calls")
 
 
 def test_history_of_next_actions_is_the_solutions(open_table: OpenTable) -> None:
@@ -121,6 +124,17 @@ def test_what_is_unjudged_is_in_no_score(open_table: OpenTable) -> None:
     assert summary(found[NULL], 1)["errors"] == 1
     kept = table.without(unjudged(found))
     assert len(kept.domain.tasks) == 8
+
+
+@pytest.mark.parametrize("error", ["episode 3: silent for 120 s", "episode 3: its process ended"])
+@pytest.mark.parametrize("agent", [NULL, GOLD])
+def test_an_accident_in_a_bound_leaves_out_no_task(agent: str, error: str) -> None:
+    found = {NULL: [Episode("a", 0), Episode("b", 0)], GOLD: [Episode("a", 0), Episode("b", 0)]}
+    found[agent][1] = Episode("b", 0, error=f"{OF_TAU2}ValueError: no such task")
+    assert unjudged(found) == ("b",)
+    found[agent][0] = Episode("a", 0, error=error)
+    with pytest.raises(DataError, match=f"failed in the bounds \\(a: {error}"):
+        unjudged(found)
 
 
 def test_lift() -> None:

@@ -18,6 +18,7 @@ import pytest
 from selenite.cli.main import main
 from selenite.errors import ConfigError, DataError
 from selenite.eval.measure import Target
+from selenite.eval.tau2.command import play
 from selenite.eval.tau2.measure import Options, measure
 from selenite.eval.tau2.report import Measured, headline, table, write
 from selenite.eval.tau2.run import LLM, SLOTS, TICKET
@@ -214,6 +215,18 @@ def test_wrong_options_are_refused(
         main(["eval", "tau2", *options])
     assert ended.value.code in (2, 3)
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_played_is_written_and_shown(tmp_path: Path) -> None:
+    with scripted_server(answering(lists_users)) as server:
+        target = Target(None, server.url, tag="t")
+        shown, (path,) = play(["mock"], None, target, None, tmp_path, OPTIONS)  # mock: no mean
+    assert shown.row_count == 1
+    record = json.loads(Path(path).read_text())
+    assert record["protocol"]["domains"] == ["mock"]
+    assert record["protocol"]["fingerprint"] == target.fingerprint
+    assert "concurrency" not in record["protocol"]
+    assert record["domains"]["mock"]["agents"][target.title]["tasks"] == 8
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

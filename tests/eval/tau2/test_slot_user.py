@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from selenite.eval.tau2.agents import GoldAgent
 from selenite.eval.tau2.device import arguments_said, asked_tool
 from selenite.eval.tau2.facts import QUESTIONS, SLOTS, Fact, facts_of, slots_asked
 from selenite.eval.tau2.run import SLOTS as MODE
+from selenite.eval.tau2.run import run
 from selenite.eval.tau2.slot_user import SlotUser
-from selenite.eval.tau2.task import STOP, TRANSFER, Action, Task
-from selenite.types import Message, ToolSpec
+from selenite.eval.tau2.task import STOP, TRANSFER, YES, Action, Task, Turn
+from selenite.eval.tau2.users import TicketUser
+from selenite.types import Message, ToolCall
 from tests.eval.tau2.conftest import OpenTable
 
 GREETING = "Hello. What can I do for you?"
@@ -42,11 +47,18 @@ TASK = Task(
 )
 
 
-def dialogue(task: Task, texts: Sequence[str], tools: Sequence[ToolSpec] = ()) -> list[str]:
-    """What the user says to each; its calls by name."""
-    user = SlotUser(task, tools)
-    turns = [user.act([Message("user", text)]) for text in texts]
-    return [turn.text or turn.calls[0].name for turn in turns]
+CANCELS = ToolCall("cancel", "{}", "c")
+
+
+def dialogue(task: Task, said: Sequence[str | ToolCall]) -> list[str]:
+    """What the user says to each text, while the agent makes the calls between them."""
+    user, answers = SlotUser(task, (), frozenset({"cancel"})), []
+    for one in said:
+        if isinstance(one, ToolCall):
+            user.see([one])
+        else:
+            answers.append(user.act([Message("user", one)]).text)
+    return answers
 
 
 def test_facts_are_found() -> None:
@@ -84,11 +96,137 @@ def test_a_user_answers_what_it_is_asked() -> None:
     ]
 
 
-def test_statements_end_it() -> None:
-    plain = Task("t", "You want tea.", "", "", "", None, (), (), False)
-    assert dialogue(plain, [GREETING, "Let me look.", "I look."])[1:] == ["Please go on.", STOP]
-    assert dialogue(plain, [GREETING, "I cannot help with that."])[1:] == [STOP]
-    assert dialogue(plain, [GREETING, "You are being transferred to a human."])[1:] == [TRANSFER]
+PLAIN = Task("t", "You want tea.", "", "", "", None, (), (), False)
+VERIFIED = "Thank you, your identity has been verified. Let me look up your order."
+
+
+@pytest.mark.parametrize(
+    ("said", "answers"),
+    [
+        (["Let me look.", "I look."], ["Please go on.", STOP]),
+        (["I cannot help with that.", "I cannot."], ["Please go on.", STOP]),
+        ([VERIFIED, "One moment."], ["Please go on.", STOP]),
+        ([ToolCall("find", "{}", "c"), VERIFIED], ["Please go on."]),
+        ([VERIFIED, CANCELS, "Your order has been cancelled."], ["Please go on.", STOP]),
+        (["You are being transferred to a human."], [TRANSFER]),
+    ],
+)
+def test_statements_end_it_after_a_change_or_a_second_pause(
+    said: list[str | ToolCall], answers: list[str]
+) -> None:
+    assert dialogue(PLAIN, [GREETING, *said])[1:] == answers
+
+
+def test_a_wish_that_is_left_needs_a_change_of_its_own() -> None:
+    for end in ("It has been cancelled.", "It is cancelled. Is there anything else?"):
+        said = [GREETING, CANCELS, end, "I have been looking.", "It is 3 dollars."]
+        assert dialogue(TASK, said)[1:] == [
+            "I also want to know the price of the lamp.", "Please go on.", STOP,
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Thank you, Ada. How can I help you today?", "What would you like me to do?",
+     "What can I do for you?", "What do you need help with today?", "What do you need?"],
+)  # fmt: skip
+def test_an_open_question_gets_the_wish_again(question: str) -> None:
+    said = dialogue(TASK, [GREETING, "What is the order number?", question, "What else is there?"])
+    known = "I want to cancel my order W1234567 and order #W7654321."
+    assert said[2:] == [known, "I also want to know the price of the lamp."]
+
+
+DETAILS = "Order ID: #W1234567; reason: no longer needed."
+NUMBERS = "My order number is W1234567 and #W7654321."
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ([f"{DETAILS} Do you confirm (yes/no)?"], YES),
+        (["What is the order number?", "I will cancel that order number. Shall I proceed?"], YES),
+        ([f"{DETAILS} Shall I go ahead, or is there anything else to add? Answer yes or no."], YES),
+        (["I will cancel by order number. Do you confirm?"], NUMBERS),  # which one was not said
+        (["Order number?", "To proceed, please provide the order number."], NUMBERS),
+        (["May I have your order number?", "May I have your order number again?"], NUMBERS),
+        ([f"{DETAILS} I can offer a voucher. Would you like me to send the voucher?"],
+         "I prefer money."),
+        (["For Canada I need your name. May I proceed?"], "My name is Ada Byron."),
+        (["Address: 1 Main Street, zip: 54321. Shall I proceed?"], YES),  # a new one
+        ([CANCELS, "The cancellation is confirmed. Is there anything else?"],
+         "I also want to know the price of the lamp."),
+    ],
+)  # fmt: skip
+def test_what_is_known_is_confirmed(said: list[str | ToolCall], answer: str) -> None:
+    assert dialogue(TASK, [GREETING, *said])[-1] == answer
+
+
+def test_a_condition_about_confirming_comes_before_the_yes() -> None:
+    directions = "If the agent asks for confirmation, say that you are not sure. If that is not "
+    directions += "possible, cancel the order. When asked for the order, you give 7 first."
+    task = replace(TASK, directions=directions)
+    question = f"I will cancel the order. {DETAILS} Do you confirm (yes/no)?"
+    assert dialogue(task, [GREETING, question, question])[1:] == ["I am not sure.", YES]
+
+
+class KeepsPolicy:
+    """The solution, which lists the details and obtains a yes before each change."""
+
+    def __init__(self, task: Task, writes: frozenset[str]) -> None:
+        self._gold = GoldAgent(task, is_solo=False, asks=True)
+        self._writes = writes
+        self._due: Turn | None = None  # a change
+        self.questions = 0
+
+    def act(self, messages: Sequence[Message]) -> Turn:
+        if self._due is not None and messages[-1].content == YES:
+            turn, self._due = self._due, None
+            return turn
+        turn = self._due or self._gold.act(messages)
+        if not (turn.calls and turn.calls[0].name in self._writes):
+            return turn
+        self._due = turn
+        self.questions += 1
+        listed = "; ".join(
+            f"{name.replace('_', ' ')}: {value}"
+            for name, value in json.loads(turn.calls[0].arguments).items()
+        )
+        what = turn.calls[0].name.replace("_", " ")
+        return Turn(f"I will {what}. {listed}. Do you confirm (yes/no)?")
+
+
+@pytest.mark.slow
+def test_a_solution_that_keeps_the_policy_is_told_yes(open_table: OpenTable) -> None:
+    table = open_table("retail", "test", MODE)
+    agents = list[KeepsPolicy]()
+
+    def agent(task: Task, trial: int) -> KeepsPolicy:
+        agents.append(KeepsPolicy(task, table.domain.writes))
+        return agents[-1]
+
+    episodes = run(table, 1, 2, agent)
+    assert [episode.task for episode in episodes if not episode.passes] == []
+    tasks = table.domain.tasks
+    changes = sum(action.name in table.domain.writes for task in tasks for action in task.actions)
+    # Four users are told to say something else when they are asked to confirm.
+    asked = sum(agent.questions for agent in agents)
+    assert asked == changes + 4
+
+
+@pytest.mark.parametrize("name", ["retail", "telecom"])
+def test_which_tools_change_something(open_table: OpenTable, name: str) -> None:
+    writes = open_table(name, "small" if name == "telecom" else "test", MODE).domain.writes
+    due = {"retail": {"cancel_pending_order"}, "telecom": {"refuel_data", "toggle_roaming"}}[name]
+    assert due <= writes
+    assert not writes & {"get_order_details", "check_status_bar", "transfer_to_human_agents"}
+
+
+def test_who_was_told_all_says_yes_once_and_ends() -> None:
+    user = TicketUser(PLAIN)
+    said = [
+        user.act([Message("user", text)]).text for text in (GREETING, "Do you confirm?", "Done.")
+    ]
+    assert said[1:] == [f"You have all that I know. {YES}", STOP]
 
 
 def values_in(text: str, facts: Sequence[Fact]) -> set[str]:
@@ -122,7 +260,7 @@ def test_no_fact_is_said_before_it_is_asked(open_table: OpenTable, name: str, sp
             for fact in facts
             if not SLOTS[fact.slot].is_choice
         )
-        user, asked = SlotUser(task, domain.user_tools), set[str]()
+        user, asked = SlotUser(task, domain.user_tools, domain.writes), set[str]()
         questions = [text for slot in QUESTIONS for text in (QUESTIONS[slot], *OTHER_TEXTS)]
         for text in (GREETING, *OTHER_TEXTS, *questions):
             asked |= set(slots_asked(text))
