@@ -330,7 +330,7 @@ def worlds(
     classes = [each for each in TaskClass if each in (cls or TaskClass)]
     known = cases(each, axis or AXES, domains or DOMAINS, unused_tools, classes)
     results = bounds(known)
-    episodes = dict[str, list[Episode]]()
+    episodes: dict[str, list[Episode]] = {}
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     protocol: dict[str, object] = {
         "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens,

@@ -33,7 +33,7 @@ class ChatStream:
 
     ``together`` rows of one group, drawn anew in each epoch, are one piece of at most
     ``piece_tokens``: they get one list of tools, as many as few, and what they begin with alike is
-    there once. Where that finds no room, unused tools go, half of them at a time, and then rows.
+    there once. Where that finds no room, unused tools go, and then rows.
     """
 
     def __init__(
@@ -65,22 +65,29 @@ class ChatStream:
         epoch, place = divmod(position, self._units)
         rows = [self._rows[number] for number in self._order(epoch)[place]]
         if self._unused_tools is None:
-            return self._piece(rows, list(rows[0].tools))
+            return self._piece([self._supervised(row, row.tools) for row in rows])
         rng = random.Random(f"{self._seed}/tools/{position}")
         needed, unused = draw_tools(rows, self._unused_tools, rng)
         while True:
             tools = [*needed, *unused]
             rng.shuffle(tools)
-            piece = self._piece(rows, tools)
-            fits = piece is not None and not piece.left_out
-            if fits or len(rows) == 1 or not (needed and unused):
-                return piece
-            unused = unused[: len(unused) // 2]
+            known = [self._supervised(row, tools) for row in rows]
+            over = self._excess(known)
+            if over <= 0 or len(rows) == 1 or not (needed and unused):
+                return self._piece(known)
+            # As many as the excess is worth, where all tools are of one length.
+            fewer = -(-over * len(tools) // max(1, _shared(known)))
+            unused = unused[: max(0, len(unused) - fewer)]
 
-    def _piece(self, rows: Sequence[ChatRow], tools: Sequence[ToolSpec]) -> Piece | None:
-        """Several rows share what they begin with alike, none of which is learnt."""
-        known = [self._supervised(row, tools) for row in rows]
-        known = [found for found in known if len(found.ids) <= self._seq_len]
+    def _excess(self, known: Sequence[Supervised]) -> int:
+        """Ids by which the longest conversation, or all together, find no room."""
+        lengths = [len(found.ids) for found in known]
+        together = sum(lengths) - (len(known) - 1) * _shared(known)
+        return max(max(lengths) - self._seq_len, together - self._piece_tokens)
+
+    def _piece(self, rows: Sequence[Supervised]) -> Piece | None:
+        """Several share what they begin with alike, none of which is learnt."""
+        known = [found for found in rows if len(found.ids) <= self._seq_len]
         if not known:
             return None
         shared = 0 if len(known) == 1 else _shared(known)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -24,3 +27,14 @@ def test_what_cannot_be_is_refused(arguments: list[str], message: str) -> None:
     error = CliRunner().invoke(command, arguments).exception
     assert isinstance(error, ConfigError)
     assert message in str(error)
+
+
+def test_bounds_without_a_model(tmp_path: Path) -> None:
+    small = ["--each", "2", "--domains", "1", "--axis", "in-domain", "--class", "clean"]
+    found = CliRunner().invoke(command, ["worlds", *small, "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    result = json.loads(next((tmp_path / "bounds").glob("worlds-*.json")).read_text())
+    passed = {name: agent["in-domain"]["pass^k"] for name, agent in result["agents"].items()}
+    assert passed["null"] == [0]
+    assert passed["oracle"] == [1]
+    assert result["protocol"]["classes"] == ["clean"]
