@@ -108,7 +108,7 @@ def test_an_answer_that_is_missing_is_an_error() -> None:
 
 def test_a_model_is_measured_in_both_modes(model: Path, tmp_path: Path) -> None:
     """Random weights write no calls, so they are right exactly where none is due."""
-    suite = functions(30)
+    suite = functions(12)
     results = measure(suite, Target(model, None), tmp_path, (True, False), 8, 24)
     assert [result.agent for result in results] == ["tiny, guided", "tiny"]
     floors = bounds(suite)
@@ -129,10 +129,10 @@ def test_a_model_is_measured_in_both_modes(model: Path, tmp_path: Path) -> None:
     assert name == "tiny, guided"
     _, gold = read_verdicts(tmp_path / "result.json", "gold")
     total, only_mine, only_gold, chance = compare(mine, gold)
-    assert (total, only_mine) == (30, 0)
-    assert only_gold == 30 - sum(mine.values())
+    assert (total, only_mine) == (12, 0)
+    assert only_gold == 12 - sum(mine.values())
     assert chance == pytest.approx(2 * 0.5**only_gold)
-    assert compare(mine, mine) == (30, 0, 0, 1.0)
+    assert compare(mine, mine) == (12, 0, 0, 1.0)
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match="no result of a model in it"):
         read_verdicts(tmp_path / "other.json")

@@ -6,7 +6,12 @@ import functools
 import hashlib
 import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import (
+    BaseHTTPRequestHandler,
+    HTTPServer,
+    SimpleHTTPRequestHandler,
+    ThreadingHTTPServer,
+)
 from pathlib import Path
 
 import pytest
@@ -77,3 +82,24 @@ def test_another_file_is_refused(served: Path, tmp_path: Path) -> None:
     (own / "a.json").unlink()
     with pytest.raises(ConfigError, match=r"a\.json is not in it; clone"):
         located(FILES, own)
+
+
+def test_a_download_that_ends_too_early_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"half")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Breaks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(pinned, "_RAW", f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(ConfigError, match=r"cannot be downloaded \(IncompleteRead"):
+            located(FILES, cache=tmp_path)
+        server.shutdown()

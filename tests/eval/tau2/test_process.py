@@ -1,19 +1,14 @@
-"""What dies, hangs or ends too early, around a domain's process and the files that it needs."""
+"""What dies or hangs, around a domain's process."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from selenite.errors import ConfigError
-from selenite.eval import pinned
-from selenite.eval.pinned import PinnedFiles, located
 from selenite.eval.tau2 import process
 from selenite.eval.tau2.process import Process
 
@@ -83,25 +78,3 @@ def test_who_closes_does_not_wait_for_a_process_that_hangs(
     Process(hanging, []).close()
     assert hanging.is_alive()
     free.set()
-
-
-def test_a_download_that_ends_too_early_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Breaks(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "100")
-            self.end_headers()
-            self.wfile.write(b"half")
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    files = PinnedFiles("owner/name", "c0ffee", {"a": hashlib.sha256(b"all").hexdigest()})
-    with HTTPServer(("127.0.0.1", 0), Breaks) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(pinned, "_RAW", f"http://127.0.0.1:{server.server_address[1]}")
-        with pytest.raises(ConfigError, match=r"cannot be downloaded \(IncompleteRead"):
-            located(files, cache=tmp_path)
-        server.shutdown()
