@@ -30,7 +30,7 @@ class MicroBatch:
     tokens_T: np.ndarray  # int64
     targets_T: np.ndarray  # int64: the next token of the document, or IGNORED
     positions_T: np.ndarray
-    """int64; a piece that does not begin at 0 goes on from the last one that does."""
+    """int64; what does not begin at 0 goes on from the last piece that does."""
     document_T: np.ndarray  # int32: number of the piece in the micro-batch, from 0, rising
     num_bytes: int  # UTF-8 bytes that the targets stand for
 

@@ -24,11 +24,12 @@ from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows, weig
 from selenite.agent.functions.sample import make_sample
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
 from selenite.agent.synthesis.export import chat_row
-from selenite.agent.synthesis.leaks import DATASET
 from selenite.agent.synthesis.pairs import pair_rows
 from selenite.agent.synthesis.pipeline import Watch, synthesize, trajectories
 from selenite.config import Config
 from selenite.errors import ConfigError
+
+MANIFEST = "dataset.json"
 
 
 class DatasetConfig(Config):
@@ -58,7 +59,7 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
     }
     if config.chat is not None:
         origin["chat_weights"] = weights_digest(config.chat.model)
-    path = config.out_dir / DATASET
+    path = config.out_dir / MANIFEST
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["origin"] != origin:

@@ -21,6 +21,7 @@ from typing import Any
 from selenite import atomic
 from selenite.agent.rows import read_rows
 from selenite.agent.synthesis.benchmark_files import read_benchmark
+from selenite.agent.synthesis.dataset import MANIFEST
 from selenite.agent.synthesis.diversity import read_repository
 from selenite.agent.synthesis.leak_search import Kind, Overlap, Row, Search
 from selenite.agent.synthesis.pipeline import trajectories
@@ -29,7 +30,6 @@ from selenite.data.rows import numbered_lines, parse_json
 from selenite.errors import DataError
 
 LEAKS = "leaks.json"
-DATASET = "dataset.json"  # in the folder of a data set
 
 _SHOWN = 10  # overlaps of a kind
 
@@ -105,7 +105,7 @@ def find_leaks(corpus: Path, against: Sequence[Path]) -> Leaks:
             "data"
         )
     files = [corpus] if corpus.is_file() else sorted(corpus.glob("*.jsonl"))
-    if corpus.is_file() or (corpus / DATASET).is_file():
+    if corpus.is_file() or (corpus / MANIFEST).is_file():
         for row, place in _conversations(files):
             search.look_at_chat(row, place)
     else:
