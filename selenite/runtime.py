@@ -79,6 +79,11 @@ def choose_dtype(requested: DTypeName = "auto", device: str = "cpu") -> Decision
         return Decision(requested, "requested")
     if _batch_invariant:
         return Decision("float32", "batch-invariant mode")
+    return multiplies_bfloat16(device)
+
+
+def multiplies_bfloat16(device: str) -> Decision:
+    """``bfloat16`` where ``device`` has instructions for its products, else ``float32``."""
     if device.startswith("cuda"):
         if torch.cuda.is_bf16_supported():
             return Decision("bfloat16", "the GPU multiplies bfloat16 natively")

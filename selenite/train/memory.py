@@ -33,6 +33,7 @@ from selenite.runtime import (
     choose_dtype,
     is_out_of_memory,
     mebibytes,
+    multiplies_bfloat16,
     torch_dtype,
 )
 from selenite.train.live_bytes import LiveBytes
@@ -44,7 +45,8 @@ from selenite.train.step import train_step
 # oneDNN keeps the code of this many products at most (ONEDNN_PRIMITIVE_CACHE_CAPACITY).
 _ONEDNN_CAPACITY = 1024
 # Plans, code and buffers of one product: 620 to 690 KiB, whatever its shape, where the processor
-# has avx512_bf16 (torch 2.13). On AMX it is more; there it has not been measured by itself.
+# has avx512_bf16 (torch 2.13). On AMX it is more; there it has not been measured by itself. A
+# processor with neither runs oneDNN's reference, which is not compiled.
 _ONEDNN_BYTES = 680 * 1024
 
 _NOTES = {
@@ -233,8 +235,9 @@ def _parts(config: PretrainConfig, process: int) -> tuple[dict[str, int], str]:
     moment, fullest = max(trace.moments.items(), key=lambda moment: moment[1].total())
     parts = {"process": process, **fullest}
     if device == "cpu":
-        capacity = int(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _ONEDNN_CAPACITY))
-        parts["kernels"] = min(capacity, trace.num_products) * _ONEDNN_BYTES
+        if multiplies_bfloat16(device).value == "bfloat16":
+            capacity = int(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _ONEDNN_CAPACITY))
+            parts["kernels"] = min(capacity, trace.num_products) * _ONEDNN_BYTES
         if not _why_unknown_holes(device):
             parts["holes"] = allocator.slack(fullest.total())
     return {name: parts[name] for name in _NOTES if parts.get(name)}, moment

@@ -94,19 +94,18 @@ class Server(uvicorn.Server):
         if self.door.loaded is None or self._loop is None:
             self.should_exit = True
         else:
-            seconds = f"{self.door.config.shutdown_timeout:g} s"
-            self._say(
-                f"ending: {self.door.loaded.num_open} completions are open and have up to "
-                f"{seconds}; Ctrl-C ends at once"
-            )
-            self._loop.call_soon_threadsafe(self._drain)
+            # No more here: what a handler raises ends up in whatever ran at that moment.
+            self._loop.call_soon_threadsafe(self._drain, self.door.loaded)
 
-    def _drain(self) -> None:
-        self._draining = asyncio.ensure_future(self._drained())
+    def _drain(self, service: Service) -> None:
+        self._draining = asyncio.ensure_future(self._drained(service))
+        self._say(
+            f"ending: {service.num_open} completions are open and have up to "
+            f"{self.door.config.shutdown_timeout:g} s; Ctrl-C ends at once"
+        )
 
-    async def _drained(self) -> None:
-        assert self.door.loaded is not None
-        await self.door.loaded.drain(self.door.config.shutdown_timeout)
+    async def _drained(self, service: Service) -> None:
+        await service.drain(self.door.config.shutdown_timeout)
         self.should_exit = True
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -166,6 +166,22 @@ def test_what_does_not_end_in_time_is_told(inside: tuple[Server, httpx.Client]) 
     assert "[DONE]" not in rest
 
 
+def test_nobody_reads_what_a_server_says_at_its_end(inside: tuple[Server, httpx.Client]) -> None:
+    """Whoever started it is gone, and the pipe with them: it drains all the same. A handler's error
+    would be raised in whatever task runs at the signal, or nowhere."""
+    server, _ = inside
+
+    def broken(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    server._say = broken
+    server.handle_exit(signal.SIGTERM, None)
+    end = time.monotonic() + 10
+    while not server.should_exit:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_an_engine_that_fails_is_not_silent(inside: tuple[Server, httpx.Client]) -> None:
     server, http = inside
 
