@@ -4,7 +4,8 @@ torch's vectorised kernels compute the last few elements of a tensor (or of a th
 it) by another code path, which may differ in the last bit. In batch-invariant mode the input is
 padded so that every share is a whole number of vectors.
 
-In bfloat16 on the CPU ``swiglu`` is a kernel of our own (``csrc/swiglu.cpp``).
+On the CPU ``swiglu`` is a kernel of our own (``csrc/swiglu.cpp``) in bfloat16, and in float32
+without gradient.
 """
 
 from __future__ import annotations
@@ -45,19 +46,19 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     """``x + y`` of one shape; without gradient a kernel of our own, which a tape can hold."""
     if (
         torch.is_grad_enabled()
-        or not native.serves(x)
+        or not native.serves_inference(x)
         or not (x.is_contiguous() and y.is_contiguous())
     ):
         return x + y
     assert (x.shape, x.dtype) == (y.shape, y.dtype), (x.shape, x.dtype, y.shape, y.dtype)
     out = torch.empty_like(x)
-    native.call("add_values", x, y, out, x.numel())
+    native.call(native.of_dtype("add_values", x), x, y, out, x.numel())
     return out
 
 
 def swiglu(gate_TF: Tensor, up_TF: Tensor, weight_T1: Tensor | None = None) -> Tensor:
     """``silu(gate) * up`` (arXiv 2002.05202), each row times its weight if there are weights."""
-    if native.serves(gate_TF):
+    if native.serves_inference(gate_TF):
         weights = None if weight_T1 is None else weight_T1.float().contiguous()
         return _SwiGLUByKernel.apply(gate_TF.contiguous(), up_TF.contiguous(), weights)
     out_TF = _elementwise(F.silu, gate_TF) * up_TF
@@ -71,7 +72,8 @@ class _SwiGLUByKernel(torch.autograd.Function):
         ctx.save_for_backward(gate_TF, up_TF, weight_T1)
         out_TF = torch.empty_like(gate_TF)
         shape = gate_TF.shape[:-1].numel(), gate_TF.shape[-1]
-        native.call("swiglu_forward", gate_TF, up_TF, weight_T1, out_TF, *shape)
+        kernel = native.of_dtype("swiglu_forward", gate_TF)
+        native.call(kernel, gate_TF, up_TF, weight_T1, out_TF, *shape)
         return out_TF
 
     @staticmethod

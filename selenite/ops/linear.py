@@ -8,6 +8,7 @@ Letters: ``I`` inputs, ``O`` outputs, ``R`` rank of an adapter.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from selenite.ops import native
 from selenite.runtime import INVARIANT_ROWS, is_batch_invariant
 
 _PANEL = 32  # rows of a weight; ``csrc/linear.cpp``
+FEW_ROWS = 64  # that ``csrc/linear_float.cpp`` multiplies no slower than torch
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
@@ -31,11 +33,27 @@ def linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
     if not is_batch_invariant():
         if can_pack(weight) and weight.is_contiguous():
             return _KernelLinear.apply(x_TI, weight)
+        if (
+            x_TI.numel() <= FEW_ROWS * x_TI.shape[-1]
+            and _is_streamed(weight)
+            and not (torch.is_grad_enabled() and (x_TI.requires_grad or weight.requires_grad))
+        ):
+            return _by_kernel("linear_float", x_TI, (weight,), len(weight))
         return F.linear(x_TI, weight)
     rows = x_TI.flatten(0, -2)
     padded = F.pad(rows, (0, 0, 0, -len(rows) % INVARIANT_ROWS)).float()
     out = F.linear(padded, weight.float())
     return out[: len(rows)].to(x_TI.dtype).view(*x_TI.shape[:-1], -1)
+
+
+def _is_streamed(weight_OI: Tensor) -> bool:
+    """Whether few rows are multiplied by our float32 kernel, which reads the weight at the memory's
+    speed. Where there is AVX-512, float32 is not what anyone serves in."""
+    return (
+        native.instruction_set().value == "avx2"
+        and native.serves(weight_OI, (torch.float32,))
+        and weight_OI.is_contiguous()
+    )
 
 
 class Packed(NamedTuple):
@@ -59,6 +77,14 @@ def can_pack(weight_OI: Tensor) -> bool:
         and native.serves(weight_OI)
         and native.instruction_set().value == "avx512_bf16"
     )
+
+
+def most_recorded(weight_OI: Tensor) -> int:
+    """The most rows whose product by such a weight, without gradient, is our kernels': a tape holds
+    no others (``ops/tape.py``)."""
+    if can_pack(weight_OI):
+        return sys.maxsize
+    return FEW_ROWS if _is_streamed(weight_OI) else 0
 
 
 def packed_size(weight_OI: Tensor) -> int:
@@ -115,7 +141,6 @@ class _KernelLinear(torch.autograd.Function):
 
 
 def _by_kernel(kernel: str, x_TI: Tensor, weight: tuple[Tensor, ...], outputs: int) -> Tensor:
-    assert x_TI.dtype == torch.bfloat16, x_TI.dtype
     rows_TI = x_TI.reshape(-1, x_TI.shape[-1])
     rows_TI = rows_TI if rows_TI.stride(1) == 1 else rows_TI.contiguous()
     out = rows_TI.new_empty(len(rows_TI), outputs)

@@ -165,6 +165,16 @@ def serves(x: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.bfloat16,)) -> bo
     )
 
 
+def serves_inference(x: Tensor) -> bool:
+    """``serves``, and float32 where no gradient is asked for: those kernels go forward alone."""
+    return serves(x) or (not torch.is_grad_enabled() and serves(x, (torch.float32,)))
+
+
+def of_dtype(name: str, x: Tensor) -> str:
+    """The name of the kernel for values like ``x``."""
+    return name if x.dtype == torch.bfloat16 else f"{name}_float"
+
+
 def call(name: str, *arguments: Tensor | ctypes.Array | int | float | None) -> None:
     """Runs a kernel on torch's number of threads, which is its last argument.
 

@@ -2,7 +2,8 @@
 
 Only the input and one number a row are kept for the gradient, which is written out:
 ``dx = r (g - n mean(g n))`` with ``g = gain dy``, ``r = 1 / rms(x)`` and ``n = r x``.
-In bfloat16 on the CPU both passes are kernels of our own (``csrc/rms_norm.cpp``).
+On the CPU both passes are kernels of our own (``csrc/rms_norm.cpp``) in bfloat16, and inference is
+in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _BLOCK = 128
 
 def rms_norm(x_TD: Tensor, gain_D: Tensor, eps: float) -> Tensor:
     """``gain * x / rms(x)``, in the dtype of ``x``."""
-    if native.serves(x_TD) and gain_D.dtype == torch.float32:
+    if native.serves_inference(x_TD) and gain_D.dtype == torch.float32:
         # Slices of wider rows are read where they are.
         rows_TD = x_TD.reshape(-1, x_TD.shape[-1])
         rows_TD = rows_TD if rows_TD.stride(1) == 1 else rows_TD.contiguous()
@@ -56,7 +57,8 @@ class _RMSNormByKernel(torch.autograd.Function):
         scale_T = gain_D.new_empty(len(x_TD))
         ctx.save_for_backward(x_TD, gain_D, scale_T)
         place = x_TD, x_TD.stride(0), gain_D
-        native.call("rms_norm_forward", *place, out_TD, scale_T, float(eps), *x_TD.shape)
+        kernel = native.of_dtype("rms_norm_forward", x_TD)
+        native.call(kernel, *place, out_TD, scale_T, float(eps), *x_TD.shape)
         return out_TD
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 torch differentiates indexing by scattering with addition, which is slow and must assume that rows
 repeat. Here ``repeat_rows`` and ``sum_rows`` are each other's gradient. In bfloat16 on the CPU
-both are kernels of our own (``csrc/permute.cpp``).
+both are kernels of our own (``csrc/permute.cpp``), and so is a gathering of float32.
 
 Letters: ``X`` rows in their new order, ``K`` copies of a row, ``Z`` rows of padding.
 """
@@ -33,30 +33,33 @@ def sum_rows(x_XD: Tensor, source_X: Tensor, places_TK: Tensor, padding_Z: Tenso
 def look_up(table_VD: Tensor, rows_T: Tensor) -> Tensor:
     """Row ``rows[t]`` of a table for each ``t``. In inference mode the kernel trusts that there is
     such a row."""
-    if torch.is_inference_mode_enabled() and _is_served(table_VD, rows_T):
+    if torch.is_inference_mode_enabled() and _is_gathered(table_VD, rows_T):
         return _gather(table_VD, rows_T)
     return torch.nn.functional.embedding(rows_T, table_VD)
 
 
 def _gather(x_TD: Tensor, source_X: Tensor) -> Tensor:
     """``x[source]``."""
-    if not _is_served(x_TD, source_X):
+    if not _is_gathered(x_TD, source_X):
         return x_TD[source_X]
     out_XD = x_TD.new_empty(len(source_X), *x_TD.shape[1:])
-    width = x_TD.shape[1:].numel()
-    native.call("gather_rows", x_TD, source_X, out_XD, len(source_X), width)
+    num_bytes = x_TD.shape[1:].numel() * x_TD.element_size()
+    native.call("gather_rows", x_TD, source_X, out_XD, len(source_X), num_bytes)
     return out_XD
 
 
-def _is_served(x_TD: Tensor, rows: Tensor) -> bool:
+def _is_gathered(x_TD: Tensor, rows: Tensor) -> bool:
     """The kernels take dense tensors and trust that ``rows`` are rows of ``x``."""
-    dense = x_TD.is_contiguous() and rows.is_contiguous() and rows.dtype == torch.int64
-    return dense and native.serves(x_TD)
+    return _are_dense(x_TD, rows) and native.serves_inference(x_TD)
+
+
+def _are_dense(x_TD: Tensor, rows: Tensor) -> bool:
+    return x_TD.is_contiguous() and rows.is_contiguous() and rows.dtype == torch.int64
 
 
 def _gather_sum(x_XD: Tensor, places_TK: Tensor) -> Tensor:
     # One addition after another in float32: the sum of a row never depends on the other rows.
-    if _is_served(x_XD, places_TK):
+    if _are_dense(x_XD, places_TK) and native.serves(x_XD):
         out_TD = x_XD.new_empty(len(places_TK), *x_XD.shape[1:])
         width = x_XD.shape[1:].numel()
         native.call("gather_sum", x_XD, places_TK, out_TD, *places_TK.shape, width)

@@ -1,8 +1,8 @@
 """Rotary position embedding, with YaRN's frequency scaling (arXiv 2104.09864, 2309.00071).
 
 The table is computed once in float32 and indexed by position, so that a position's angles are
-the same bits wherever they are used. In bfloat16 on the CPU a kernel of our own rotates
-(``csrc/rope.cpp``).
+the same bits wherever they are used. On the CPU a kernel of our own rotates (``csrc/rope.cpp``) in
+bfloat16, and in float32 without gradient.
 
 Letters: ``C`` rotary pairs (half the rotary width), ``J`` positions in the table.
 """
@@ -30,7 +30,7 @@ class RopeTable:
     def rotate(self, x_TNH: Tensor, positions_T: Tensor, copied: int = 0) -> Tensor:
         """Rotates each head of each row by its position, but for the first ``copied`` values of
         the head; same shape and dtype as ``x``."""
-        if native.serves(x_TNH):
+        if native.serves_inference(x_TNH):
             return _RotateByKernel.apply(x_TNH, positions_T, self, copied)
         if copied == 0:
             return self._rotate(x_TNH, positions_T)
@@ -83,7 +83,7 @@ def _turned(
     assert copied + 2 * pairs == H, (H, copied, pairs)
     out_TNH = x_TNH.new_empty(T, N, H)
     native.call(
-        "rope_rotate",
+        native.of_dtype("rope_rotate", x_TNH),
         *(x_TNH, x_TNH.stride(0), x_TNH.stride(1), positions_T.contiguous()),
         *(table.cos_JC, table.sin_JC, out_TNH, turn, int(table.interleaved), T, N, copied, pairs),
     )

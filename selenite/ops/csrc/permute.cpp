@@ -1,4 +1,4 @@
-// Rows of bfloat16 gathered into a new order, and sums of rows gathered.
+// Rows gathered into a new order, and sums of rows of bfloat16 gathered.
 
 #include <algorithm>
 
@@ -6,13 +6,11 @@
 #include "numbers.h"
 #include "tape.h"
 
-// `out[x] = row source[x]`.
-extern "C" void gather_rows(const bf16* x_TD, const std::int64_t* source_X, bf16* out_XD,
-                            std::int64_t rows, std::int64_t width, std::int64_t threads) {
-    crew::share(rows, rows * width > 16384, threads, [=](long r) {
-        const bf16* from = x_TD + source_X[r] * width;
-        std::copy(from, from + width, out_XD + r * width);
-    });
+// `out[x] = row source[x]`, of `bytes` bytes each.
+extern "C" void gather_rows(const char* x_TD, const std::int64_t* source_X, char* out_XD,
+                            std::int64_t rows, std::int64_t bytes, std::int64_t threads) {
+    crew::share(rows, rows * bytes > 32768, threads,
+                [=](long r) { std::memcpy(out_XD + r * bytes, x_TD + source_X[r] * bytes, bytes); });
 }
 RECORDABLE(gather_rows)
 

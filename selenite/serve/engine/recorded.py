@@ -19,7 +19,7 @@ from selenite.errors import UnsupportedError
 from selenite.model.cache import EntryCache
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
-from selenite.ops.linear import can_pack
+from selenite.ops.linear import most_recorded
 from selenite.ops.tape import Tape, record
 from selenite.serve.engine.request import Chunk
 
@@ -47,7 +47,8 @@ class RecordedDecode:
         self._most_pages = -(-longest // page_size)
         self._steps: dict[int, _Step] = {}  # by the number of sequences
         self._arena = torch.empty(0, dtype=torch.uint8)  # one step is played at a time
-        self._is_possible = can_pack(model.embed.weight)
+        self._most_sequences = most_recorded(model.embed.weight)
+        self._is_possible = self._most_sequences > 0
         if not self._is_possible:
             kept = f"{model.compute_dtype} on {model.embed.weight.device.type}"
             reason = f"our products do not serve {kept} here (selenite doctor says why)"
@@ -55,8 +56,8 @@ class RecordedDecode:
 
     def logits(self, chunks: Sequence[Chunk]) -> Tensor | None:
         """Logits ``[B, V]`` of chunks of one token each, good until the next step; None where such
-        steps cannot be recorded."""
-        if not self._is_possible:
+        steps, or so many sequences, cannot be recorded."""
+        if not self._is_possible or len(chunks) > self._most_sequences:
             return None
         step = self._steps.get(len(chunks))
         if step is None:

@@ -11,6 +11,7 @@ import torch
 from selenite import log
 from selenite.model.decode import decode
 from selenite.ops import native
+from selenite.ops.linear import FEW_ROWS
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.recorded import RecordedDecode
 from selenite.serve.engine.request import Request
@@ -18,16 +19,18 @@ from selenite.types import SamplingParams
 from tests.fixtures.tiny import llama_config, tiny_model
 from tests.serve.engine.test_engine import workload
 
+# What our products serve, and what they do not.
+SERVED, OTHER = torch.bfloat16, torch.float32
+if native.instruction_set().value == "avx2":
+    SERVED, OTHER = OTHER, SERVED
 needs_kernel = pytest.mark.skipif(
-    not native.is_available() or native.instruction_set().value != "avx512_bf16",
-    reason=f"no kernel for products here: {native.availability().reason}, "
-    f"{native.instruction_set().reason}",
+    not native.is_available(), reason=f"no kernels here: {native.availability().reason}"
 )
 TIGHT = EngineConfig(num_pages=22, page_size=4, max_step_tokens=60, max_running=8)
 
 
 def engine(config: EngineConfig = TIGHT) -> Engine:
-    return Engine(tiny_model(llama_config()).cast(torch.bfloat16), config)
+    return Engine(tiny_model(llama_config()).cast(SERVED), config)
 
 
 def scored() -> list[Request]:
@@ -70,7 +73,7 @@ def test_other_weights_and_a_cache_that_was_given_back_are_recorded_anew():
     again = Request("b", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
     run(engine(), [again])
     assert [t.token_id for t in request.completion] == [t.token_id for t in again.completion]
-    other = tiny_model(llama_config(), seed=1).cast(torch.bfloat16)
+    other = tiny_model(llama_config(), seed=1).cast(SERVED)
     served.swap_weights(other, 1, "recompute")
     swapped = Request("c", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
     fresh = Request("d", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
@@ -81,13 +84,28 @@ def test_other_weights_and_a_cache_that_was_given_back_are_recorded_anew():
 
 
 @needs_kernel
+def test_more_sequences_than_products_serve_are_steps_by_python():
+    room = {"num_pages": 4 * FEW_ROWS, "max_step_tokens": 4 * FEW_ROWS}
+    served = engine(replace(TIGHT, **room, max_running=FEW_ROWS + 1))
+    long, short = (SamplingParams(temperature=0, max_tokens=count) for count in (8, 4))
+    requests = [Request(str(n), (1, 2, 3), long if n < 3 else short) for n in range(FEW_ROWS + 1)]
+    run(served, requests)
+    [expected] = decode(served.runner.model, [(1, 2, 3)], [long])
+    for request in requests:
+        count = request.params.max_tokens
+        assert [t.token_id for t in request.completion] == expected.token_ids[:count]
+    recorded = set(served.runner._recorded._steps)
+    assert recorded == ({3} if SERVED == torch.float32 else {3, FEW_ROWS + 1})
+
+
+@needs_kernel
 def test_steps_go_on_from_tapes_where_weights_change_in_the_middle():
     served = engine()
     request = Request("a", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
     served.add(request)
     for _ in range(4):
         served.step()
-    served.swap_weights(tiny_model(llama_config(), seed=1).cast(torch.bfloat16), 1, "keep")
+    served.swap_weights(tiny_model(llama_config(), seed=1).cast(SERVED), 1, "keep")
     served.step()
     assert len(served.runner._recorded._steps) == 1
 
@@ -96,10 +114,10 @@ def test_what_cannot_be_recorded_says_why_and_runs(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(log, "_said", set())
-    model = tiny_model(llama_config())  # in float32
+    model = tiny_model(llama_config()).cast(OTHER)
     requests = [Request("a", (1, 2, 3), SamplingParams(temperature=0, max_tokens=8))]
     with caplog.at_level(logging.INFO):
         run(Engine(model, TIGHT), requests)
-    assert "decode steps are not recorded: our products do not serve torch.float32" in caplog.text
+    assert f"decode steps are not recorded: our products do not serve {OTHER}" in caplog.text
     [expected] = decode(model, [(1, 2, 3)], [requests[0].params])
     assert [token.token_id for token in requests[0].completion] == expected.token_ids
