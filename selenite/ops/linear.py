@@ -33,11 +33,8 @@ def linear(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
     if not is_batch_invariant():
         if can_pack(weight) and weight.is_contiguous():
             return _KernelLinear.apply(x_TI, weight)
-        if (
-            x_TI.numel() <= FEW_ROWS * x_TI.shape[-1]
-            and _is_streamed(weight)
-            and not (torch.is_grad_enabled() and (x_TI.requires_grad or weight.requires_grad))
-        ):
+        are_few = x_TI.numel() <= FEW_ROWS * x_TI.shape[-1]
+        if are_few and not torch.is_grad_enabled() and _is_streamed(weight):
             return _by_kernel("linear_float", x_TI, (weight,), len(weight))
         return F.linear(x_TI, weight)
     rows = x_TI.flatten(0, -2)
@@ -80,8 +77,8 @@ def can_pack(weight_OI: Tensor) -> bool:
 
 
 def most_recorded(weight_OI: Tensor) -> int:
-    """The most rows whose product by such a weight, without gradient, is our kernels': a tape holds
-    no others (``ops/tape.py``)."""
+    """The most rows whose product by such a weight, in inference, is our kernels': a tape holds no
+    others (``ops/tape.py``)."""
     if can_pack(weight_OI):
         return sys.maxsize
     return FEW_ROWS if _is_streamed(weight_OI) else 0

@@ -162,7 +162,7 @@ def test_the_kernel_equals_the_plain_path(
         return found, hit, *torch.autograd.grad((found * weights).sum(), (hidden, head))
 
     mine = run()
-    monkeypatch.setattr(native, "serves", lambda x: False)
+    monkeypatch.setattr(native, "serves", lambda *_: False)
     theirs = run()
     assert_close(mine[0], theirs[0], atol=1e-5, rtol=1e-6)
     assert torch.equal(mine[1], theirs[1])
