@@ -297,6 +297,9 @@ def worlds(
         list[str] | None,
         typer.Option("--class", help="Of tasks, such as clean; give it once for each."),
     ] = None,
+    states: Annotated[
+        int, typer.Option(min=0, help="Of a domain's records, as the corpus had; 0: no two alike.")
+    ] = 0,
     trials: Annotated[int, typer.Option(min=1, help="Of each task.")] = 1,
     temperature: Annotated[
         float | None, typer.Option(min=0, help="0 for one trial, 0.7 for more, where not given.")
@@ -328,14 +331,14 @@ def worlds(
     if strange:
         raise ConfigError(f"class {strange[0]!r}: must be one of {', '.join(TaskClass)}")
     classes = [each for each in TaskClass if each in (cls or TaskClass)]
-    known = cases(each, axis or AXES, domains or DOMAINS, unused_tools, classes)
+    known = cases(each, axis or AXES, domains or DOMAINS, unused_tools, classes, states)
     results = bounds(known)
     episodes: dict[str, list[Episode]] = {}
     heat = (0.0 if trials == 1 else 0.7) if temperature is None else temperature
     protocol: dict[str, object] = {
         "trials": trials, "temperature": heat, "guided": guided, "max_tokens": max_tokens,
         "domains": domains or DOMAINS, "unused_tools": unused_tools, "each": each,
-        "axes": list(axis or AXES), "classes": classes,
+        "axes": list(axis or AXES), "classes": classes, "states": states,
     }  # fmt: skip
     oracle = results.pop(ORACLE)
     for target in targets:

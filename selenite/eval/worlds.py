@@ -1,6 +1,7 @@
 """Our own worlds: tasks that training never sees, along the axes on which it could have.
 
     in-domain    domains, styles and templates of training, other tasks
+                 (of the same records, where a domain has few: no calls that were trained on)
     category, domain, style, template    held out whole (``agent/synthesis/splits.py``)
 
 A task is passed if its rubric finds nothing: records as they should be and nothing else changed,
@@ -82,19 +83,20 @@ def cases(
     tried: int = DOMAINS,
     unused_tools: int | None = None,
     classes: Sequence[TaskClass] = tuple(RECIPES),
+    states: int = 0,
 ) -> list[Case]:
     """``each`` tasks of every axis. The same for the same arguments, wherever they are made.
 
     ``tried`` is how many domains are tried, the first ones: 1 is one world. ``unused_tools`` is
     the most tools that a task may have beside those that it is about; None: as it was made.
-    ``classes`` are those of the tasks.
+    ``classes`` are those of the tasks; ``states`` is the corpus' own (``SynthesisConfig``).
     Raises ``ConfigError`` where so many numbers give no tasks of an axis.
     """
     domains = admit(_SEED, (examine(_SEED, number) for number in range(tried))).numbers
     found: dict[str, list[Case]] = {axis: [] for axis in axes}
     for number in range(_FIRST, _FIRST + _PATIENCE * each):
         try:
-            task = make_task(_SEED, number, domains, 1, classes=classes)
+            task = make_task(_SEED, number, domains, 1, classes=classes, states=states)
         except ConfigError:  # the domain of this number has none of these
             continue
         if unused_tools is not None:
@@ -102,6 +104,8 @@ def cases(
         script = play_script(task)
         assert script is not None
         split = split_of(script)
+        if states and split in ("train", "persona"):  # its calls may have been trained on
+            continue
         axis = _AXIS_OF.get(split, split)
         if axis in found and len(found[axis]) < each:
             found[axis].append(Case(axis, task))

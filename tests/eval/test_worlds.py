@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from selenite.agent.episodes.episode import play_script
+from selenite.agent.episodes.trajectory import Trajectory
+from selenite.agent.ontology.acceptance import admit, examine
 from selenite.agent.synthesis.splits import split_of
+from selenite.agent.tasks.author import make_task
+from selenite.agent.tasks.task import Task, TaskClass
 from selenite.errors import DataError
 from selenite.eval.measure import Target
 from selenite.eval.measure_worlds import bounds, measure_worlds, table
@@ -30,6 +34,28 @@ def test_tasks_are_of_their_axis(known: list[Case]) -> None:
         assert is_own or (case.axis == "in-domain" and split in ("train", "sample", "persona"))
         assert case.task.number >= 1_000_000
     assert len({case.task.id for case in known}) == len(known)
+
+
+def test_in_the_same_records_no_calls_are_asked_for_that_training_has() -> None:
+    """Where a domain has one set of records, two tasks can be the same in other words."""
+    domains = admit(7, (examine(7, 0),)).numbers
+    clean = [TaskClass.CLEAN]
+    trained = [make_task(7, n, domains, 1000, classes=clean, states=1) for n in range(200)]
+    scripts = [play_script(task) for task in trained]
+    asked = cases(12, ["in-domain"], tried=1, classes=clean, states=1)
+    assert {task.setting.world for task in (*trained, *(case.task for case in asked))} == {0}
+
+    def calls(task: Task) -> str:
+        return repr([(step.tool, step.arguments) for step in task.steps])
+
+    known = {calls(task) for task, script in zip(trained, scripts, strict=True) if of_train(script)}
+    assert 50 < len(known) < len(trained)  # some are told twice
+    assert not known & {calls(case.task) for case in asked}
+
+
+def of_train(script: Trajectory | None) -> bool:
+    assert script is not None
+    return split_of(script) == "train"
 
 
 def test_the_oracle_passes_all_and_nobody_else_does(known: list[Case]) -> None:

@@ -42,10 +42,12 @@ class SynthesisConfig(Config):
     tasks: int = Field(default=20_000, ge=1)
     tasks_per_domain: int = Field(default=20, ge=1)  # in a row, before the next domain's turn
     classes: tuple[TaskClass, ...] = Field(default=tuple(RECIPES), min_length=1)  # of tasks
+    states: int = Field(default=0, ge=0)
+    """Sets of records of a domain, in one of which a task begins; 0: each task has its own."""
     contrasts: float = Field(default=0.25, ge=0, le=1)  # share of tasks that get one, too
     shard_tasks: int = Field(default=500, ge=1)
     same_structure: int = Field(default=8, ge=1)  # trajectories of one structure that stay
-    likeness: float = Field(default=0.85, gt=0, le=1)  # of words, from which on one of two goes
+    likeness: float = Field(default=0.85, gt=0, le=0.96)  # of words, from which on one of two goes
     archetypes: int = Field(default=0, ge=0)  # that the domain author is asked for
     roles: RolesConfig = RolesConfig()
     most_failed: float = Field(default=0.1, ge=0, le=1)  # of a shard's tasks, by endpoints

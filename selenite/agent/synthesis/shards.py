@@ -139,7 +139,13 @@ def _play(config: SynthesisConfig, place: Place, processes: int, number: int) ->
         def play_one(task_number: int) -> _Played:
             turn = config.tasks_per_domain
             task = make_task(
-                config.seed, task_number, place.domains, turn, place.extension, config.classes
+                config.seed,
+                task_number,
+                place.domains,
+                turn,
+                place.extension,
+                config.classes,
+                config.states,
             )
             trajectory, outcomes = play_roles(task, roles, task_number)
             verdict, votes = judge_roles(trajectory, roles, task_number)

@@ -2,14 +2,17 @@
 generalisation: categories, domains, styles of names, task templates, personas, seeds.
 
 The first axis that holds it out counts, so each held-out part differs from training in its own way.
+Tasks of the same calls in the same records are on the same side, however they are worded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Literal, get_args
 
 from selenite.agent.episodes.trajectory import Trajectory
+from selenite.agent.tasks.task import Task
 
 Split = Literal["train", "category", "domain", "style", "template", "persona", "sample"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -33,7 +36,14 @@ def split_of(trajectory: Trajectory) -> Split:
         return "template"
     if _is_drawn(f"persona {trajectory.persona}"):
         return "persona"
-    return "sample" if _is_drawn(f"task {trajectory.task.id}") else "train"
+    return "sample" if _is_drawn(f"task {_solution(trajectory.task)}") else "train"
+
+
+def _solution(task: Task) -> str:
+    """The records that a task begins with, and the calls that solve it."""
+    place = task.setting
+    calls = [[step.tool, step.arguments] for step in task.steps]
+    return json.dumps([place.seed, place.domain, place.extension, place.world, calls])
 
 
 def _is_drawn(name: str) -> bool:

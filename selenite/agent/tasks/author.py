@@ -88,9 +88,11 @@ def make_task(
     tasks_per_domain: int = 20,
     extension: str = "",
     classes: Sequence[TaskClass] = tuple(RECIPES),
+    states: int = 0,
 ) -> Task:
     """Task ``number``, of one of ``classes``. ``domains`` are the numbers of the repository's
-    domains, taken in turn; ``extension`` is that of their archetypes.
+    domains, taken in turn; ``extension`` is that of their archetypes. ``states`` is how many sets
+    of records a domain has, in one of which a task begins; 0: each task has its own.
 
     Some domains have no policy or no bulk tool: then the class of the task is another one. Raises
     ``ConfigError`` where none of the classes has a task in the domain.
@@ -99,7 +101,7 @@ def make_task(
     rng = stream(seed, "task", number)
     for _ in range(_TRIES):
         cls = rng.choices(classes, [RECIPES[cls].share for cls in classes])[0]
-        task = _try(number, Setting(seed, domain, 0, extension=extension), cls, rng)
+        task = _try(number, Setting(seed, domain, 0, extension=extension), cls, rng, states)
         if task is not None:
             return task
     raise ConfigError(
@@ -107,12 +109,14 @@ def make_task(
     )
 
 
-def _try(number: int, place: Setting, cls: TaskClass, rng: random.Random) -> Task | None:
+def _try(
+    number: int, place: Setting, cls: TaskClass, rng: random.Random, states: int
+) -> Task | None:
     """A task of a class in some world of a place; several tries, so that the rarer classes keep
     their share."""
     recipe = RECIPES[cls]
     for _ in range(_TRIES_OF_CLASS):
-        setting = replace(place, world=rng.randrange(1 << 31))
+        setting = replace(place, world=rng.randrange(states or 1 << 31))
         template = rng.choice(recipe.templates)
         try:
             return write_task(number, cls, template, setting, rng)
