@@ -129,6 +129,20 @@ def test_an_answer_counts_from_its_wish_on(trajectories: list[Trajectory]) -> No
     assert list(rubric.said(replace(whole, messages=tuple(moved))))
 
 
+def test_who_babbles_has_not_answered(trajectories: list[Trajectory]) -> None:
+    """All numbers up to 200 have the answer among them; so has a guess without a look."""
+    asked = [t for t in trajectories if t.task.phases[0].answers and t.events and not t.stages]
+    numbers = " ".join(map(str, range(200)))
+    assert len(asked) > 10
+    for whole in asked:
+        assert not list(rubric.said(whole))
+        last = whole.messages[-1]
+        long = replace(last, content=f"{last.content} {numbers}")
+        assert list(rubric.said(replace(whole, messages=(*whole.messages[:-1], long))))
+        (fault, *_) = rubric.said(replace(whole, events=()))
+        assert fault.endswith("was not looked up")
+
+
 def test_a_move_that_nobody_asked_for_is_one_although_it_is_undone(
     trajectories: list[Trajectory],
 ) -> None:

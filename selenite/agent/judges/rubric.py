@@ -26,6 +26,7 @@ _CLAIM = re.compile(
     r"\b(is|are|has been|have been) (now(?! (with|at)\b)|deleted|removed|done|cancelled)\b"
 )
 _DELETES = re.compile(r"\b(delet|remov|eras|discard|drop|wip|purg|cancel)|\bget rid\b")
+_LONGEST = 600  # characters of a message that answers; solutions have 211 at most
 _ID = re.compile(r"\b[A-Z]{2,4}-\d+\b")
 _NEGATIVE = re.compile(r"\b(not|n't|fail\w*|could|unable|must be|already|skipped|except)\b|n't\b")
 
@@ -45,12 +46,17 @@ def state(trajectory: Trajectory) -> Iterator[str]:
 
 
 def said(trajectory: Trajectory) -> Iterator[str]:
-    """Every answer is in what the agent says from its wish on, in one of its forms."""
+    """Every answer is in what the agent says from its wish on, in one of its forms: in few words,
+    and where it had to be looked up, after a call that worked. Who babbles says much, too."""
     begins = [0, *(stage.message for stage in trajectory.stages)]
+    has_looked = any(event.reply.is_ok for event in trajectory.events)
     for phase, begin in zip(trajectory.task.phases, begins, strict=False):
-        later = trajectory.messages[begin:]
-        text = "\n".join(m.content for m in later if m.role == "assistant")
+        told = [m.content for m in trajectory.messages[begin:] if m.role == "assistant"]
+        text = "\n".join(content for content in told if len(content) <= _LONGEST)
+        must_look = any(step.fails is None for step in phase.steps)
         for answer in phase.answers:
+            if must_look and not has_looked:
+                yield f"{answer.words} was not looked up"
             if not any(_has(text, form) for form in answer.forms):
                 yield f"{answer.words} was not told: {answer.forms[0]}"
 
