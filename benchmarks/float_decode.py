@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 
+from benchmarks.decode_steps import SHORT, decoding, end_all
 from benchmarks.results import Reference, record
 from selenite.clock import SystemClock
 from selenite.errors import UnsupportedError
@@ -17,25 +18,12 @@ from selenite.ops import linear, native
 from selenite.runtime import apply_threads, measure_bandwidth
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import Engine
-from selenite.serve.engine.request import Request
 from selenite.serve.load import load_model
-from selenite.types import SamplingParams
 from tests.fixtures.smollm2 import smollm2
 
 COMMAND = "python -m benchmarks.float_decode"
 ROW = 8  # requests of the row; the others are printed
-REQUESTS, PROMPT, STEPS, ROUNDS = (1, 4, ROW, 16, 32), 64, 10, 5
-
-
-def decoding(engine: Engine, count: int) -> None:
-    """Lets so many requests get to where they decode; they go on for longer than is measured."""
-    tokens = (STEPS + 1) * 2 * ROUNDS + 5
-    params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-    for i in range(count):
-        prompt = tuple(1000 + (7 * i + 13 * j) % 30_000 for j in range(PROMPT))
-        engine.add(Request(f"{count}-{i}", prompt, params))
-    while not all(r.is_prefilled for r in (*engine.scheduler.waiting, *engine.scheduler.running)):
-        engine.step()
+REQUESTS, STEPS, ROUNDS = (1, 4, ROW, 16, 32), 10, 5
 
 
 def milliseconds(engine: Engine, few_rows: int) -> float:
@@ -63,12 +51,11 @@ def main() -> None:
     ratios: list[float] = []
     note = []
     for count in REQUESTS:
-        decoding(engine, count)
+        decoding(engine, count, SHORT)
         pairs = [
             (milliseconds(engine, 0), milliseconds(engine, linear.FEW_ROWS)) for _ in range(ROUNDS)
         ]
-        while engine.has_work():
-            engine.step()
+        end_all(engine)
         torchs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
         note.append(f"{count}: {torchs:.0f} and {ours:.0f}")
         print(f"{count} requests: {torchs:.1f} ms a step by torch, {ours:.1f} by ours")

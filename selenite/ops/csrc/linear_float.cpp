@@ -1,5 +1,4 @@
-// y = x W^T of float32 for few rows of x: W is read once, as it lies, in one stream. What torch calls
-// for it reads it at a quarter of the memory's speed on some processors.
+// y = x W^T of float32 for few rows of x: W is read once, as it lies, in one stream.
 //
 // Each sum runs over k in order, eight lanes side by side, whatever the number of rows: a row's bits do
 // not depend on the others.
