@@ -23,7 +23,8 @@ from selenite.rl.objective import (
     Scored,
 )
 
-OBJECTIVES = [K2Config(), GrpoConfig(), DapoConfig(), GspoConfig(), K25Config()]
+BASELINES: tuple[Baseline, ...] = ("mean", "loo", "exact")
+OBJECTIVES: list[Any] = [K2Config(), GrpoConfig(), DapoConfig(), GspoConfig(), K25Config()]
 LENGTHS = (3, 7, 1, 5)
 
 
@@ -107,7 +108,7 @@ def optimum(tau: float, baseline: Baseline) -> tuple[float, float]:
         value.backward()
         return value
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     right = logits_6.detach().softmax(0)[:2].sum()
     return float(right), 2 * tau * float(loss().detach())
 
@@ -156,8 +157,8 @@ def test_a_group_without_differences_teaches_nothing() -> None:
     assert is_degenerate(np.array([0.5, 0.5, 0.5]))
     assert is_degenerate(np.array([1.0]))
     assert not is_degenerate(np.array([0.5, 0.5, 0.6]))
-    for baseline in ("mean", "loo", "exact"):
-        found = advantages(np.array([0.5, 0.5]), baseline, 0.1)  # type: ignore[arg-type]
+    for baseline in BASELINES:
+        found = advantages(np.array([0.5, 0.5]), baseline, 0.1)
         np.testing.assert_allclose(found, 0, atol=1e-12)
     np.testing.assert_allclose(standardised(np.zeros(3), np.ones(3)), 0)
 
