@@ -18,7 +18,7 @@ from selenite.chat.profile import ChatProfile
 from selenite.chat.supervision import Supervised, supervise
 from selenite.chat.tokenizer import Tokenizer
 from selenite.data.chat_rows import ChatRow
-from selenite.data.pieces import Piece
+from selenite.data.pieces import Piece, branched, branched_places, num_shared
 from selenite.errors import ConversationError, DataError, TokenizerError
 from selenite.types import IGNORED, ToolSpec
 
@@ -91,21 +91,22 @@ class ChatStream:
         if not known:
             return None
         shared = 0 if len(known) == 1 else _shared(known)
-        parts = [(known[0].ids[:shared], (False,) * shared, 0)] if shared else []
-        room, num_rows = self._piece_tokens - shared, 0
+        room, kept = self._piece_tokens - shared, list[Supervised]()
         for found in known:
             own = len(found.ids) - shared
             if own <= room:
-                parts.append((found.ids[shared:], found.is_trained[shared:], shared))
-                room, num_rows = room - own, num_rows + 1
-        targets_T = np.concatenate([_targets(ids, is_trained) for ids, is_trained, _ in parts])
+                kept.append(found)
+                room -= own
+        tokens = [np.array(found.ids, dtype=np.int64) for found in kept]
+        targets_T = branched([_targets(found.ids, found.is_trained) for found in kept], shared)
+        positions_T, document_T = branched_places([len(own) for own in tokens], shared)
         return Piece(
-            np.concatenate([np.array(ids, dtype=np.int64) for ids, _, _ in parts]),
+            branched(tokens, shared),
             targets_T,
-            np.concatenate([np.arange(first, first + len(ids)) for ids, _, first in parts]),
-            np.repeat(np.arange(len(parts), dtype=np.int32), [len(ids) for ids, _, _ in parts]),
+            positions_T,
+            document_T,
             int(self._token_bytes_V[targets_T[targets_T != IGNORED]].sum()),
-            left_out=len(rows) - num_rows,
+            left_out=len(rows) - len(kept),
         )
 
     def _supervised(self, row: ChatRow, tools: Sequence[ToolSpec]) -> Supervised:
@@ -160,12 +161,8 @@ def draw_tools(
 
 
 def _shared(known: Sequence[Supervised]) -> int:
-    """How many ids all begin with alike, none of which is learnt and after which each goes on."""
-    ids = [found.ids for found in known]
-    most = min(map(len, ids)) - 1
-    alike = next((i for i in range(most) if len({own[i] for own in ids}) > 1), most)
-    # The id before the first learnt one predicts it, which others do not.
-    return max(0, min(alike, *(found.is_trained.index(True) - 1 for found in known)))
+    firsts = [found.is_trained.index(True) for found in known]
+    return num_shared([found.ids for found in known], firsts)
 
 
 def _targets(ids: Sequence[int], is_trained: Sequence[bool]) -> np.ndarray:

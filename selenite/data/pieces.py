@@ -7,6 +7,7 @@ position) alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +29,30 @@ class Piece:
     whose do: it attends to that and to itself."""
     num_bytes: int  # UTF-8 bytes that the targets stand for
     left_out: int = 0  # rows that were to be in it and found no room
+
+
+def num_shared(ids: Sequence[Sequence[int]], first_trained: Sequence[int]) -> int:
+    """How many ids all conversations begin with alike, none of which is learnt and after which each
+    goes on; ``first_trained`` are the places of the first learnt ids."""
+    most = min(map(len, ids)) - 1
+    alike = next((i for i in range(most) if len({own[i] for own in ids}) > 1), most)
+    # The id before the first learnt one predicts it, which others do not.
+    return max(0, min(alike, *(first - 1 for first in first_trained)))
+
+
+def branched(rows: Sequence[np.ndarray], shared: int) -> np.ndarray:
+    """Of arrays by token one: the first one's ``shared`` entries, then of each what follows them.
+
+    With ``shared`` 0 they just follow each other. The order of a piece that branches.
+    """
+    return np.concatenate([*([rows[0][:shared]] if shared else []), *(r[shared:] for r in rows)])
+
+
+def branched_places(lengths: Sequence[int], shared: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and documents of such a piece."""
+    positions_T = branched([np.arange(length) for length in lengths], shared)
+    own = [*([shared] if shared else []), *(length - shared for length in lengths)]
+    return positions_T, np.repeat(np.arange(len(own), dtype=np.int32), own)
 
 
 class PieceStream(Protocol):

@@ -96,7 +96,7 @@ class Actor:
         profile: ChatProfile,
         config: ActorConfig,
     ) -> None:
-        self._thread = thread
+        self.thread = thread
         self._tokenizer, self._profile = tokenizer, profile
         self._config = config
         self._ends = frozenset(profile.stop_ids(tokenizer))
@@ -104,7 +104,7 @@ class Actor:
 
     @property
     def _clock(self) -> Clock:
-        return self._thread.engine.clock
+        return self.thread.engine.clock
 
     async def group(
         self, environment: Environment, task: int, size: int, seed: int, temperature: float
@@ -166,7 +166,7 @@ class Actor:
     ) -> tuple[list[SampledToken], FinishReason]:
         """One turn of the model, at most as long as budget and context allow."""
         prompt = tuple(attempt.conversation.prompt_ids())
-        engine = self._thread.engine
+        engine = self.thread.engine
         cached = engine.config.num_pages * engine.config.page_size
         most = min(engine.runner.model.config.max_positions, cached) - len(prompt)
         room = min(budget.tokens - attempt.num_sampled, most)
@@ -207,15 +207,15 @@ class Actor:
                 loop.call_soon_threadsafe(ended.set)
 
         try:
-            await asyncio.wrap_future(self._thread.submit(request, told))
+            await asyncio.wrap_future(self.thread.submit(request, told))
         except Exception as error:
-            if self._thread.is_alive and not isinstance(error, UnavailableError):
+            if self.thread.is_alive and not isinstance(error, UnavailableError):
                 raise
             raise _Ended(Status.ENGINE, str(error)) from error
         try:
             await ended.wait()
         except asyncio.CancelledError:
-            self._thread.abort(request)
+            self.thread.abort(request)
             raise
         if request.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
             raise _Ended(Status.ENGINE, str(request.error or "the engine was stopped"))
@@ -257,6 +257,7 @@ class Actor:
             np.array(conversation.ids, dtype=np.int64),
             versions_T >= 0,
             logprobs_T,
+            attempt.temperature,
             versions_T,
             status,
             reason,

@@ -40,6 +40,7 @@ class Rollout:
     engine_logprobs_T: np.ndarray
     """Float32, under the distribution that it was drawn from (after temperature); NaN unless
     sampled."""
+    temperature: float  # that it was drawn at
     weight_version_T: np.ndarray  # int64: of the weights that drew it; -1 unless sampled
     status: Status
     reason: str  # of a status that is not DONE; for people

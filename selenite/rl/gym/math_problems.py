@@ -41,8 +41,9 @@ class Problem:
 Kind = Callable[[random.Random, int], Problem]
 
 
-def math_questions(level: int, seed: int = 0) -> Questions:
-    """The environment ``math``. ``level`` is 1 (small numbers, one step) to 3."""
+def math_questions(level: int, seed: int = 0, tokens: int = 256) -> Questions:
+    """The environment ``math``. ``level`` is 1 (small numbers, one step) to 3; ``tokens`` are those
+    that an attempt may write."""
 
     def make(number: int) -> Question:
         rng = stream(seed, "math", level, number)
@@ -55,7 +56,7 @@ def math_questions(level: int, seed: int = 0) -> Questions:
                 return Question(problem.text, problem.judge)
         raise AssertionError(f"{kind.__name__} gives away its answers")
 
-    return Questions("math", Budget(tokens=256), make)
+    return Questions("math", Budget(tokens), make)
 
 
 def _plain(text: str, value: Fraction | int, unit: str = "") -> Problem:

@@ -25,11 +25,14 @@ KINDS: Mapping[str, Callable[[random.Random, int], Question]] = {
 }
 
 
-def logic_questions(level: int, seed: int = 0, kinds: tuple[str, ...] = tuple(KINDS)) -> Questions:
-    """``level`` is 1 to 3; ``kinds`` are names of ``KINDS``."""
+def logic_questions(
+    level: int, seed: int = 0, kinds: tuple[str, ...] = tuple(KINDS), tokens: int = 256
+) -> Questions:
+    """``level`` is 1 to 3; ``kinds`` are names of ``KINDS``; ``tokens`` are those that an attempt
+    may write."""
 
     def make(number: int) -> Question:
         rng = stream(seed, "logic", level, number)
         return KINDS[rng.choice(kinds)](rng, level)
 
-    return Questions("logic", Budget(tokens=256), make)
+    return Questions("logic", Budget(tokens), make)

@@ -1,0 +1,100 @@
+"""The config of reinforcement learning: what ``selenite rl`` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from selenite.config import Config
+from selenite.errors import ConfigError
+from selenite.model.lora import LoRAConfig
+from selenite.optim.build import OptimConfig
+from selenite.optim.schedule import Schedule, ScheduleConfig
+from selenite.optim.schedule import preset as schedule_preset
+from selenite.rl.actor import ActorConfig
+from selenite.rl.gym.config import EnvironmentPart
+from selenite.rl.objective import K2Config, Objective
+from selenite.train.pretrain_config import expanding
+from selenite.train.run_config import RunConfig
+from selenite.train.sft_config import Part
+
+
+class RlTrainConfig(RunConfig):
+    """A run that goes on from a model. ``batch_tokens`` is not read: a step has ``groups`` groups,
+    in micro-batches of at most ``micro_batch_tokens``."""
+
+    init_from: Path
+    """The directory of the model that acts and learns."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.init_from.resolve() == self.out_dir.resolve():
+            raise ValueError(
+                f"init_from={self.init_from} is out_dir: the finished model would replace the one "
+                "that the run begins with; choose another out_dir"
+            )
+        if self.steps is None:
+            raise ValueError("train.steps: give the number of updates")
+        return self
+
+
+class RolloutConfig(Config):
+    """What an iteration is made of."""
+
+    groups: int = Field(default=8, ge=1)  # tasks of an iteration
+    size: int = Field(default=8, ge=2)  # attempts at each
+    updates: int = Field(default=1, ge=1)
+    """Updates with the same rollouts. From the second on the policy has moved, and ``tau`` or the
+    clipping counts."""
+    old: Literal["trainer", "engine"] = "trainer"
+    """Whose log-probabilities are the old policy's: the trainer's own before the first update, so
+    that what engine and trainer disagree on is no part of the ratio; or the engine's."""
+    temperature: float = Field(default=1.0, gt=0)
+    last_temperature: float | None = Field(default=None, gt=0)
+    """Of the last iteration, to which the temperature falls by half a cosine; none: it stays."""
+    ahead: int = Field(default=0, ge=0)
+    """Groups begun beyond those of the iteration, which go on in the next."""
+    most_stale: int = Field(default=1, ge=1)  # updates of the weights that a group may outlive
+    cache_tokens: int = Field(default=16_384, ge=64)  # of the engine
+    at_once: int = Field(default=64, ge=1)  # sequences that the engine runs at once
+    actor: ActorConfig = ActorConfig()
+
+
+class EvaluationConfig(Config):
+    """Held-out tasks, the same every time."""
+
+    tasks: int = Field(default=32, ge=1)  # of each environment
+    attempts: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+
+
+class RlConfig(Config):
+    """A run of reinforcement learning."""
+
+    train: RlTrainConfig
+    environments: tuple[EnvironmentPart, ...] = Field(min_length=1)
+    objective: Objective = K2Config()
+    rollouts: RolloutConfig = RolloutConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    optim: OptimConfig = OptimConfig()
+    lora: LoRAConfig | None = None
+    """Train adapters beside frozen weights; none: train all weights."""
+    schedule: Annotated[ScheduleConfig, expanding(schedule_preset)] = ScheduleConfig()
+    ptx: tuple[Part, ...] = ()
+    """Conversations and text that the model must not forget, as in fine-tuning: one micro-batch a
+    step."""
+    ptx_share: float = Field(default=0.1, gt=0)
+    """The norm of their gradient at the first step, relative to that of the rollouts."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [part.kind for part in self.environments]
+        if len(set(names)) < len(names):
+            raise ValueError(f"environments: {', '.join(names)}: give each kind once")
+        try:
+            Schedule(self.schedule, self.train.num_steps)
+        except ConfigError as error:
+            raise ValueError(f"schedule: {error}") from error
+        return self
