@@ -14,16 +14,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from selenite.agent.episodes.episode import AGENTS, PERSONAS, Agent, play, play_script
-from selenite.agent.episodes.style import agent_style
+from selenite.agent.episodes.episode import Agent, play, play_script, setup
 from selenite.agent.episodes.trajectory import Trajectory, Turn
 from selenite.agent.judges.rubric import CHECKS
 from selenite.agent.models.failure import OF_ENDPOINT, Reason
 from selenite.agent.ontology.acceptance import admit, examine
-from selenite.agent.randomness import stream
 from selenite.agent.roles.agent import LeavingUser, LlmAgent
 from selenite.agent.roles.role import Role
 from selenite.agent.roles.roles import Roles
@@ -31,8 +29,6 @@ from selenite.agent.roles.session import Session
 from selenite.agent.synthesis.splits import split_of
 from selenite.agent.tasks.author import RECIPES, make_task
 from selenite.agent.tasks.task import Task, TaskClass
-from selenite.agent.users.persona import persona
-from selenite.agent.users.user import CardUser, User
 from selenite.agent.workers import threads
 from selenite.agent.world.world import World
 from selenite.errors import ConfigError
@@ -100,7 +96,7 @@ def cases(
         except ConfigError:  # the domain of this number has none of these
             continue
         if unused_tools is not None:
-            task = _with_fewer_tools(task, unused_tools)
+            task = task.with_fewer_tools(unused_tools)
         script = play_script(task)
         assert script is not None
         split = split_of(script)
@@ -116,15 +112,6 @@ def cases(
         f"axis {lacking}: no {each} tasks in {len(domains)} domains; take other axes, or more "
         "domains"
     )
-
-
-def _with_fewer_tools(task: Task, most: int) -> Task:
-    """The task with at most so many tools that it is not about, in the order that they had."""
-    about = {*(step.tool for step in task.steps), *task.forbidden}
-    others = [name for name in task.tools if name not in about]
-    rng = stream(task.setting.seed, "tools", task.number)
-    kept = about | set(rng.sample(others, min(most, len(others))))
-    return replace(task, tools=tuple(name for name in task.tools if name in kept))
 
 
 class Null:
@@ -185,22 +172,18 @@ def play_case(case: Case, trial: int, roles: Roles | None, make: MakeAgent | Non
 def _played(
     task: Task, trial: int, roles: Roles | None, make: MakeAgent | None
 ) -> tuple[Trajectory, str]:
-    rng = stream(task.setting.seed, "episode", task.number)
-    world = task.setting.open()
-    style, who = agent_style(rng.randrange(AGENTS)), rng.randrange(PERSONAS)
-    user: User = CardUser(task, persona(who), world, stream(rng.getrandbits(32), "user"))
+    known = setup(task)
+    world, user = known.world, known.user
     session = Session(task.setting.seed, "eval", task.number, trial)
-    agent: Agent
     if roles is not None:
         source = roles.of(Role.AGENT, task.number)
         assert source is not None
         tools = [world.domain.by_tool[name] for name in task.tools]
         model = LlmAgent(tools, source, session)
-        agent, user = model, LeavingUser(user, model)
+        trajectory = play(task, world, model, LeavingUser(user, model), known.style, known.who)
     else:
         assert make is not None
-        agent = make(task, world, trial)
-    trajectory = play(task, world, agent, user, style, who)
+        trajectory = play(task, world, make(task, world, trial), user, known.style, known.who)
     # An empty reply, and a conversation that outgrows the model's context, are the model's own.
     faults = OF_ENDPOINT - {Reason.EMPTY}
     failed = session.outcomes.of(Role.AGENT).failed

@@ -26,11 +26,11 @@ from selenite.ops.logprobs import token_logprobs
 from selenite.optim.schedule import Schedule
 from selenite.rl.batch import Group, RolloutBatch, Usage, counts, rollout_batches, teachable
 from selenite.rl.config import RlConfig
-from selenite.rl.gym.environment import Environment
+from selenite.rl.gym.environment import HELD_OUT, Environment
 from selenite.rl.objective import Scored
 from selenite.rl.producer import Producer
 from selenite.rl.rollout import TAUGHT, Rollout, Status
-from selenite.rl.tasks import HELD_OUT, Assigned
+from selenite.rl.tasks import Assigned
 from selenite.rl.weights import WeightBus
 from selenite.train.evaluate import evaluate
 from selenite.train.inputs import to_inputs

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selenite.rl.gym.environment import Environment
-
-HELD_OUT = 10_000_000
-"""Tasks from this number on are for evaluation; training has lower ones."""
+from selenite.rl.gym.environment import HELD_OUT, Environment
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from selenite.agent.episodes.defects import Defect
@@ -34,65 +36,110 @@ class Agent(Protocol):
         """The next turn after these messages."""
 
 
+class Play:
+    """An episode as it goes, in a world that was just opened: a turn in, what follows it out.
+
+    ``messages`` is the conversation so far, ``tools`` are the agent's.
+    """
+
+    def __init__(
+        self, task: Task, world: World, user: User, style: AgentStyle, who: int = 0
+    ) -> None:
+        self._task, self._world, self._user = task, world, user
+        self._style, self._who = style, who
+        self._before = world.records.copy()
+        self.tools = tuple(world.domain.by_tool[name].spec for name in task.tools)
+        self.messages = [Message("system", style.system(task, world)), Message("user", user.open())]
+        self._told = dict.fromkeys(sorted(user.said), 1)
+        self._untrained = set[int]()
+        self._stages = list[Stage]()
+        self._ended, self._num_calls = "turns", 0
+
+    def take(self, turn: Turn) -> list[Message]:
+        """What follows: the results of its calls, or the user's words. Nothing: the user left."""
+        calls = tuple(
+            ToolCall(name, json.dumps(dict(arguments), ensure_ascii=False), f"functions.{name}:{i}")
+            for i, (name, arguments) in enumerate(turn.calls, self._num_calls)
+        )
+        if not turn.is_trained:
+            self._untrained.add(len(self.messages))
+        self.messages.append(Message("assistant", turn.content, tool_calls=calls))
+        self._num_calls += len(calls)
+        first = len(self.messages)
+        for call, (name, arguments) in zip(calls, turn.calls, strict=True):
+            reply = self._world.call(name, arguments)
+            self.messages.append(Message("tool", reply.text(), tool_call_id=call.id))
+        if not calls:
+            self._tell(turn.content)
+        return self.messages[first:]
+
+    def _tell(self, text: str) -> None:
+        user = self._user
+        wish, answer = user.wish, user.reply(text)
+        if answer is None:
+            self._ended = "left"
+            return
+        if user.wish > wish:
+            self._stages.append(Stage(len(self.messages), self._world.records.copy()))
+        for slot in sorted(user.said):
+            self._told.setdefault(slot, len(self.messages))
+        self.messages.append(Message("user", answer))
+
+    def trajectory(self) -> Trajectory:
+        """Of what has happened so far."""
+        return Trajectory(
+            task=self._task,
+            persona=self._who,
+            agent=self._style.number,
+            messages=tuple(self.messages),
+            tools=self.tools,
+            events=tuple(self._world.events),
+            before=self._before,
+            stages=tuple(self._stages),
+            after=self._world.records,
+            ended=self._user.ended or self._ended,
+            told=self._told,
+            untrained=frozenset(self._untrained),
+        )
+
+
 def play(
     task: Task, world: World, agent: Agent, user: User, style: AgentStyle, who: int = 0
 ) -> Trajectory:
     """One episode in a world that was just opened. Ends when the user leaves, or after 40 turns."""
-    before = world.records.copy()
-    tools = tuple(world.domain.by_tool[name].spec for name in task.tools)
-    messages = [Message("system", style.system(task, world)), Message("user", user.open())]
-    told = dict.fromkeys(sorted(user.said), 1)
-    untrained, stages, ended, num_calls = set(), list[Stage](), "turns", 0
+    episode = Play(task, world, user, style, who)
     for _ in range(_TURNS):
-        turn = agent.act(messages)
-        calls = tuple(
-            ToolCall(name, json.dumps(dict(arguments), ensure_ascii=False), f"functions.{name}:{i}")
-            for i, (name, arguments) in enumerate(turn.calls, num_calls)
-        )
-        if not turn.is_trained:
-            untrained.add(len(messages))
-        messages.append(Message("assistant", turn.content, tool_calls=calls))
-        num_calls += len(calls)
-        for call, (name, arguments) in zip(calls, turn.calls, strict=True):
-            reply = world.call(name, arguments)
-            messages.append(Message("tool", reply.text(), tool_call_id=call.id))
-        if calls:
-            continue
-        wish, answer = user.wish, user.reply(turn.content)
-        if answer is None:
-            ended = "left"
+        if not episode.take(agent.act(episode.messages)):
             break
-        if user.wish > wish:
-            stages.append(Stage(len(messages), world.records.copy()))
-        for slot in sorted(user.said):
-            told.setdefault(slot, len(messages))
-        messages.append(Message("user", answer))
-    return Trajectory(
-        task=task,
-        persona=who,
-        agent=style.number,
-        messages=tuple(messages),
-        tools=tools,
-        events=tuple(world.events),
-        before=before,
-        stages=tuple(stages),
-        after=world.records,
-        ended=user.ended or ended,
-        told=told,
-        untrained=frozenset(untrained),
-    )
+    return episode.trajectory()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Who takes part in a task's episode, by its number."""
+
+    world: World  # just opened
+    user: CardUser
+    style: AgentStyle
+    who: int  # the user's persona
+    spoil: random.Random  # for an agent with a defect
+
+
+def setup(task: Task) -> Setup:
+    """The same for the same task."""
+    rng = stream(task.setting.seed, "episode", task.number)
+    world = task.setting.open()
+    style, who = agent_style(rng.randrange(AGENTS)), rng.randrange(PERSONAS)
+    user = CardUser(task, persona(who), world, stream(rng.getrandbits(32), "user"))
+    return Setup(world, user, style, who, stream(rng.getrandbits(32), "agent"))
 
 
 def play_script(task: Task, defect: Defect | None = None) -> Trajectory | None:
     """The episode of a task with the scripted agent and the user of its number; None: the defect
     found no place in it."""
-    rng = stream(task.setting.seed, "episode", task.number)
-    world = task.setting.open()
-    style, who = agent_style(rng.randrange(AGENTS)), rng.randrange(PERSONAS)
-    user = CardUser(task, persona(who), world, stream(rng.getrandbits(32), "user"))
-    spoil = stream(rng.getrandbits(32), "agent")
-    agent = ScriptedAgent(task, style, world, spoil, defect)
-    trajectory = play(task, world, agent, user, style, who)
+    known = setup(task)
+    agent = ScriptedAgent(task, known.style, known.world, known.spoil, defect)
+    trajectory = play(task, known.world, agent, known.user, known.style, known.who)
     if defect is None:
         return trajectory
     if not agent.did_spoil:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from selenite.agent.randomness import stream
 from selenite.agent.tasks.goal import Goal
 from selenite.agent.tasks.plan import Phase, Slot, Step
 from selenite.agent.values.kind import Value
@@ -72,6 +73,14 @@ class Task:
     @property
     def needs_no_call(self) -> bool:
         return not self.steps
+
+    def with_fewer_tools(self, most: int) -> Task:
+        """The task with at most so many tools that it is not about, in the order that they had."""
+        about = {*(step.tool for step in self.steps), *self.forbidden}
+        others = [name for name in self.tools if name not in about]
+        rng = stream(self.setting.seed, "tools", self.number)
+        kept = about | set(rng.sample(others, min(most, len(others))))
+        return replace(self, tools=tuple(name for name in self.tools if name in kept))
 
     def record(self) -> dict[str, Any]:
         """As a file has it."""

@@ -6,10 +6,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Discriminator, Field
 
+from selenite.agent.tasks.author import RECIPES
+from selenite.agent.tasks.task import TaskClass
 from selenite.config import Config
-from selenite.rl.gym.environment import Environment
+from selenite.rl.gym.environment import Budget, Environment
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
+from selenite.rl.gym.worlds import Worlds
 
 Puzzle = Literal["countdown", "cryptarithm", "knights", "morse", "sudoku", "tables"]
 _PUZZLES: tuple[Puzzle, ...] = get_args(Puzzle)
@@ -45,4 +48,23 @@ class LogicPart(_Part):
         return logic_questions(self.level, self.seed, self.puzzles, self.tokens)
 
 
-EnvironmentPart = Annotated[MathPart | LogicPart, Discriminator("kind")]
+class WorldsPart(_Part):
+    """Tool worlds. Held-out tasks are of domains and categories that training never has."""
+
+    kind: Literal["worlds"] = "worlds"
+    seed: int = 7  # of the domains: that of the corpus a model was taught from
+    domains: int = Field(default=120, ge=1)  # that are tried, the first ones
+    classes: tuple[TaskClass, ...] = Field(default=tuple(RECIPES), min_length=1)
+    states: int = Field(default=0, ge=0)  # as in the corpus
+    unused_tools: int | None = Field(default=None, ge=0)
+    """The most tools that a task has beside those that it is about; none: all of its own."""
+    tokens: int = Field(default=512, ge=1)
+    turns: int = Field(default=16, ge=1)
+
+    def open(self) -> Environment:
+        """The environment; tries the domains, which takes a while."""
+        budget = Budget(self.tokens, self.turns)
+        return Worlds(self.seed, self.domains, self.classes, self.states, self.unused_tools, budget)
+
+
+EnvironmentPart = Annotated[MathPart | LogicPart | WorldsPart, Discriminator("kind")]

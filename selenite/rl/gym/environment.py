@@ -14,6 +14,9 @@ from typing import Protocol
 
 from selenite.types import Message, ToolSpec
 
+HELD_OUT = 10_000_000
+"""Tasks from this number on are for evaluation; training has lower ones."""
+
 
 @dataclass(frozen=True)
 class Check:
