@@ -1,4 +1,4 @@
-"""``selenite rl CONFIG [key=value ...]``: let a model act, and learn from what it earns."""
+"""``selenite rl run CONFIG``, ``selenite rl show RUN``: learn from what is earned, and see how."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+rl = typer.Typer(no_args_is_help=True, help="Let a model act, and learn from what it earns.")
 
-def rl(
-    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/nano-rl.toml.")],
+
+@rl.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file, as docs/rl.md has them.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings on top: objective.tau=0.3 train.steps=50")
     ] = None,
@@ -18,7 +21,7 @@ def rl(
     from selenite.clock import SystemClock
     from selenite.config import load
     from selenite.rl.config import RlConfig
-    from selenite.rl.run import rl as run
+    from selenite.rl.run import rl as learn
     from selenite.train.run import finished_summary, summary_lines
 
     settings = load(RlConfig, config, overrides or [])
@@ -27,7 +30,7 @@ def rl(
     if summary is not None:
         typer.echo(f"{out_dir} is finished: {summary.steps:,} steps are done")
     else:
-        outcome, summary = run(settings, SystemClock())
+        outcome, summary = learn(settings, SystemClock())
         if summary is None:
             typer.echo(
                 f"stopped after step {outcome.step:,} of {settings.train.num_steps:,}; the same "
@@ -36,3 +39,17 @@ def rl(
             raise typer.Exit(outcome.exit_code)
     for line in summary_lines(summary, out_dir):
         typer.echo(line)
+
+
+@rl.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.")],
+    rows: Annotated[int, typer.Option(min=1, help="Steps of the table, evenly apart.")] = 20,
+    rollouts: Annotated[
+        int, typer.Option(min=0, help="Attempts of the last step, best and worst, in full.")
+    ] = 2,
+) -> None:
+    """Print how a run went: rewards, lengths, staleness, where time goes, and attempts in full."""
+    from selenite.rl.show import show as print_run
+
+    print_run(run, rows, rollouts)

@@ -60,6 +60,9 @@ class RolloutConfig(Config):
     cache_tokens: int = Field(default=16_384, ge=64)  # of the engine
     at_once: int = Field(default=64, ge=1)  # sequences that the engine runs at once
     actor: ActorConfig = ActorConfig()
+    replay: Path | None = None
+    """The directory of a run whose rollouts are learnt from again, without an engine; none: the
+    model acts."""
 
 
 class EvaluationConfig(Config):

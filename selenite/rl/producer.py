@@ -17,13 +17,39 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from selenite.rl.actor import Actor
 from selenite.rl.rollout import Rollout
 from selenite.rl.tasks import Assigned, TaskStream
 
 Result = TypeVar("Result")
+
+
+class GroupSource(Protocol):
+    """Where the trainer has its rollouts from: a ``Producer``, or ``journal.Replay``."""
+
+    def take(self, count: int, version: int, temperature: float) -> list[list[Rollout]]:
+        """``count`` complete groups for an iteration."""
+        ...
+
+    def attempt(
+        self, tasks: Sequence[Assigned], size: int, seed: int, temperature: float
+    ) -> list[list[Rollout]]:
+        """Groups of these tasks, for evaluation."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where ``state`` was taken."""
+        ...
+
+    def close(self) -> None:
+        """Ends what runs."""
+        ...
 
 
 @dataclass(frozen=True)

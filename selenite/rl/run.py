@@ -20,12 +20,14 @@ from selenite.data.packing import MicroBatch
 from selenite.errors import OutOfMemoryError
 from selenite.model.hf_adapter import check_tokenizer, load_pretrained, read_config
 from selenite.model.lora import add_lora
+from selenite.model.transformer import Transformer
 from selenite.rl.actor import Actor
-from selenite.rl.config import RlConfig
-from selenite.rl.producer import Producer
+from selenite.rl.config import RlConfig, RolloutConfig
+from selenite.rl.journal import Replay
+from selenite.rl.producer import GroupSource, Producer
 from selenite.rl.task import RlTask
 from selenite.rl.tasks import TaskStream
-from selenite.rl.weights import WeightBus, served_copy
+from selenite.rl.weights import Bus, Unserved, WeightBus, served_copy
 from selenite.runtime import Decision, is_out_of_memory, measure_peak, seed_everything, torch_dtype
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.loop import EngineThread
@@ -43,7 +45,8 @@ from selenite.train.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 16
+_PAGE = 16  # tokens
+_PROBE = 64  # tokens that are scored after each hand-over, at most
 
 
 def rl(
@@ -114,25 +117,28 @@ def open_task(
     if config.lora is not None:
         model = add_lora(model, config.lora, train.seed)
     model = model.to(device)
-    pages = -(-rollouts.cache_tokens // _PAGE)
-    settings = EngineConfig(num_pages=pages, page_size=_PAGE, max_running=rollouts.at_once)
-    thread = EngineThread(Engine(served_copy(model, dtype), settings, clock=clock))
-    thread.start()
-    stack.callback(thread.stop)
-    actor = Actor(thread, known.tokenizer, known.profile, rollouts.actor)
     environments = [part.open() for part in config.environments]
-    stream = TaskStream(environments, [part.weight for part in config.environments])
-    producer = Producer(
-        actor, stream, rollouts.size, train.seed, rollouts.ahead, rollouts.most_stale
-    )
-    probe = tuple(known.tokenizer.encode(environments[0].begin(0).opening[0].content)[:64])
+    producer: GroupSource
+    bus: Bus
+    if rollouts.replay is None:
+        thread = _engine(model, dtype, rollouts, clock)
+        stack.callback(thread.stop)
+        actor = Actor(thread, known.tokenizer, known.profile, rollouts.actor)
+        stream = TaskStream(environments, [part.weight for part in config.environments])
+        producer = Producer(
+            actor, stream, rollouts.size, train.seed, rollouts.ahead, rollouts.most_stale
+        )
+        probe = environments[0].begin(0).opening[0].content
+        bus = WeightBus(thread, tuple(known.tokenizer.encode(probe)[:_PROBE]), clock)
+    else:
+        producer, bus = Replay(rollouts.replay), Unserved()
     task = RlTask(
         model,
         config,
         known.tokenizer,
         environments,
         producer,
-        WeightBus(thread, probe, clock),
+        bus,
         known.ptx,
         known.held_out,
         {**weight_hashes(train.init_from), **known.identity},
@@ -140,6 +146,20 @@ def open_task(
     )
     stack.callback(task.close)
     return task
+
+
+def _engine(
+    model: Transformer, dtype: torch.dtype, rollouts: RolloutConfig, clock: Clock
+) -> EngineThread:
+    """An engine that serves the model, running."""
+    settings = EngineConfig(
+        num_pages=-(-rollouts.cache_tokens // _PAGE),
+        page_size=_PAGE,
+        max_running=rollouts.at_once,
+    )
+    thread = EngineThread(Engine(served_copy(model, dtype), settings, clock=clock))
+    thread.start()
+    return thread
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,15 @@ from selenite.errors import DataError
 from selenite.model.transformer import Transformer
 from selenite.ops.logprobs import token_logprobs
 from selenite.optim.schedule import Schedule
+from selenite.rl import journal
 from selenite.rl.batch import Group, RolloutBatch, Usage, counts, rollout_batches, teachable
 from selenite.rl.config import RlConfig
 from selenite.rl.gym.environment import HELD_OUT, Environment
 from selenite.rl.objective import Scored
-from selenite.rl.producer import Producer
+from selenite.rl.producer import GroupSource
 from selenite.rl.rollout import TAUGHT, Rollout, Status
 from selenite.rl.tasks import Assigned
-from selenite.rl.weights import WeightBus
+from selenite.rl.weights import Bus
 from selenite.train.evaluate import evaluate
 from selenite.train.inputs import to_inputs
 from selenite.train.language_model_task import BatchSource, LanguageModelTask
@@ -49,7 +50,7 @@ class RlTask(LanguageModelTask):
         config: of the run.
         tokenizer: the model's.
         environments: in the order of ``config.environments``.
-        producer: acts by the engine.
+        producer: acts by the engine, or did.
         bus: hands weights to the engine, which serves those of ``model`` already.
         ptx: what must not be forgotten; None: nothing.
         held_out: held-out parts of that, by name.
@@ -63,8 +64,8 @@ class RlTask(LanguageModelTask):
         config: RlConfig,
         tokenizer: Tokenizer,
         environments: Sequence[Environment],
-        producer: Producer,
-        bus: WeightBus,
+        producer: GroupSource,
+        bus: Bus,
         ptx: BatchSource | None,
         held_out: Mapping[str, Sequence[MicroBatch]],
         initial: Mapping[str, Any],
@@ -157,7 +158,8 @@ class RlTask(LanguageModelTask):
             )
             taught = [r for group in groups for r in group if r.status in TAUGHT]
             rewards = [r.score.value if r.score is not None else 0.0 for r in taught]
-            found[f"val_reward.{environment.name}"] = float(np.mean(rewards)) if rewards else 0.0
+            if rewards:
+                found[f"val_reward.{environment.name}"] = float(np.mean(rewards))
             found[f"val_failed.{environment.name}"] = float(sum(map(len, groups)) - len(taught))
         for name, batches in self._held_out.items():
             found[f"val_loss.{name}"] = evaluate(self.model, batches).loss
@@ -209,6 +211,8 @@ class RlTask(LanguageModelTask):
                 f"of {_MOST_EMPTY} iterations nothing can be learnt: all attempts at a task earn "
                 "the same; choose easier or harder tasks, or raise rollouts.size"
             )
+        if self._config.rollouts.replay is None:
+            journal.write(self._train.out_dir, self._step, found)
         self._micro_batches = rollout_batches(self._groups, self._train.micro_batch_tokens)
         self._old.clear()
         flat = [rollout for group in found for rollout in group]

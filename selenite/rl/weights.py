@@ -11,6 +11,7 @@ import copy
 import threading
 import uuid
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -47,6 +48,22 @@ def served_copy(model: Transformer, dtype: torch.dtype) -> Transformer:
         merge_lora(served)
     served.requires_grad_(False)
     return pack_weights(served.cast(dtype).eval())
+
+
+class Bus(Protocol):
+    """Takes the next version of the weights."""
+
+    def publish(self, model: Transformer, version: int) -> Handed:
+        """Serves the weights of ``model`` from now on, as ``version``."""
+        ...
+
+
+class Unserved:
+    """A bus to nobody: for training from rollouts on disk."""
+
+    def publish(self, model: Transformer, version: int) -> Handed:
+        """Counts."""
+        return Handed(version, 0.0, 0.0, 0.0)
 
 
 class WeightBus:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from selenite.cli.main import app
 from selenite.clock import SystemClock
 from selenite.config import validate
 from selenite.errors import CheckpointError, DataError, SeleniteError
@@ -114,6 +116,27 @@ def test_a_run_that_goes_on_is_the_run(root: Path, tmp_path: Path) -> None:
     assert (whole.step, rest.step) == (4, 4)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "half")]
     assert weights[0] == weights[1]
+    # The same rollouts again, without an engine, make the same model.
+    replayed = config_of(
+        root, tmp_path / "again", rollouts__replay=str(tmp_path / "half"), train__eval_every=1
+    )
+    _, again = rl(replayed, SystemClock(), PEAK)
+    assert again is not None
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == weights[0]
+    with pytest.raises(DataError, match="no more"):
+        rl(
+            config_of(
+                root, tmp_path / "more", rollouts__replay=str(tmp_path / "half"), train__steps=5
+            ),
+            SystemClock(),
+            PEAK,
+        )
+    shown = CliRunner().invoke(app, ["rl", "show", str(tmp_path / "half"), "--rollouts", "1"])
+    assert shown.exit_code == 0, shown.output
+    for word in ("held out", "reward.math", "acting", "math ", "Answer:"):
+        assert word in shown.output, word
+    wrong = CliRunner().invoke(app, ["rl", "show", str(tmp_path)])
+    assert isinstance(wrong.exception, DataError)
     with pytest.raises(CheckpointError, match="size"):
         rl(
             config_of(root, tmp_path / "half", rollouts__size=4, train__steps=6),
