@@ -93,9 +93,6 @@ class RlConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [part.kind for part in self.environments]
-        if len(set(names)) < len(names):
-            raise ValueError(f"environments: {', '.join(names)}: give each kind once")
         try:
             Schedule(self.schedule, self.train.num_steps)
         except ConfigError as error:

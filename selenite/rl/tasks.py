@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selenite.errors import ConfigError
 from selenite.rl.gym.environment import HELD_OUT, Environment
 
 
@@ -25,6 +26,9 @@ class TaskStream:
 
     def __init__(self, environments: Sequence[Environment], weights: Sequence[float]) -> None:
         assert len(environments) == len(weights) > 0
+        names = [environment.name for environment in environments]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"environments: {', '.join(names)}: each needs a name of its own")
         self._environments = environments
         self._weights = [weight / sum(weights) for weight in weights]
         self._given = [0] * len(environments)

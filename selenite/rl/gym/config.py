@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+import importlib
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field
 
 from selenite.agent.tasks.author import RECIPES
 from selenite.agent.tasks.task import TaskClass
 from selenite.config import Config
+from selenite.errors import ConfigError
 from selenite.rl.gym.environment import Budget, Environment
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
@@ -67,4 +69,32 @@ class WorldsPart(_Part):
         return Worlds(self.seed, self.domains, self.classes, self.states, self.unused_tools, budget)
 
 
-EnvironmentPart = Annotated[MathPart | LogicPart | WorldsPart, Discriminator("kind")]
+class PythonPart(_Part):
+    """An environment of your own: what a Python function returns."""
+
+    kind: Literal["python"] = "python"
+    factory: str = Field(pattern=r"^[\w.]+:\w+$")  # "package.module:function"
+    settings: dict[str, Any] = Field(default_factory=dict)  # its keyword arguments
+
+    def open(self) -> Environment:
+        """The environment. Raises ``ConfigError`` where there is none."""
+        module, _, name = self.factory.partition(":")
+        try:
+            make = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"environments.factory={self.factory}: {error}; give package.module:function of "
+                "something that Python can import here"
+            ) from error
+        environment = make(**self.settings)
+        lacking = [part for part in ("name", "budget", "begin") if not hasattr(environment, part)]
+        if lacking:
+            raise ConfigError(
+                f"environments.factory={self.factory}: what it returns has no {lacking[0]!r}; see "
+                "rl/gym/environment.py"
+            )
+        found: Environment = environment
+        return found
+
+
+EnvironmentPart = Annotated[MathPart | LogicPart | WorldsPart | PythonPart, Discriminator("kind")]
