@@ -12,6 +12,7 @@ from selenite.agent.tasks.task import TaskClass
 from selenite.config import Config
 from selenite.errors import ConfigError
 from selenite.rl.gym.environment import Budget, Environment
+from selenite.rl.gym.instructions import Instructions
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
 from selenite.rl.gym.worlds import Worlds
@@ -48,6 +49,17 @@ class LogicPart(_Part):
     def open(self) -> Environment:
         """The environment."""
         return logic_questions(self.level, self.seed, self.puzzles, self.tokens)
+
+
+class InstructionsPart(_Part):
+    """Texts under rules that code checks."""
+
+    kind: Literal["instructions"] = "instructions"
+    level: Literal[1, 2, 3] = 1  # rules of a task
+
+    def open(self) -> Environment:
+        """The environment."""
+        return Instructions(self.level, self.seed, self.tokens)
 
 
 class WorldsPart(_Part):
@@ -97,4 +109,6 @@ class PythonPart(_Part):
         return found
 
 
-EnvironmentPart = Annotated[MathPart | LogicPart | WorldsPart | PythonPart, Discriminator("kind")]
+EnvironmentPart = Annotated[
+    MathPart | LogicPart | InstructionsPart | WorldsPart | PythonPart, Discriminator("kind")
+]
