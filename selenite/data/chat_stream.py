@@ -9,10 +9,8 @@ and computed, once:
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
@@ -36,9 +34,6 @@ class ChatStream:
     ``together`` rows of one group, drawn anew in each epoch, are one piece of at most
     ``piece_tokens``: they get one list of tools, as many as few, and what they begin with alike is
     there once. Where that finds no room, unused tools go, and then rows.
-
-    ``learns``: ``assistant``, or ``all``: what users and tools say, too, but for turns without a
-    loss. A model that was trained on little text learns to copy from it.
     """
 
     def __init__(
@@ -52,7 +47,6 @@ class ChatStream:
         shuffle: bool = True,
         together: int = 1,
         piece_tokens: int = 0,
-        learns: Literal["assistant", "all"] = "assistant",
     ) -> None:
         assert rows
         assert together == 1 or (unused_tools is not None and piece_tokens >= seq_len)
@@ -61,7 +55,7 @@ class ChatStream:
         self._token_bytes_V = tokenizer.token_bytes()
         self._seq_len, self._seed = seq_len, seed
         self._unused_tools, self._shuffle = unused_tools, shuffle
-        self._together, self._learns = together, learns
+        self._together = together
         self._piece_tokens = piece_tokens if together > 1 else seq_len
         self._units = len(bundles(range(len(rows)), rows, together))
         self._order = lru_cache(maxsize=2)(self._make_order)
@@ -82,13 +76,13 @@ class ChatStream:
             if over <= 0 or len(rows) == 1 or not (needed and unused):
                 return self._piece(known)
             # As many as the excess is worth, where all tools are of one length.
-            fewer = -(-over * len(tools) // max(1, self._shared(known)))
+            fewer = -(-over * len(tools) // max(1, _shared(known)))
             unused = unused[: max(0, len(unused) - fewer)]
 
     def _excess(self, known: Sequence[Supervised]) -> int:
         """Ids by which the longest conversation, or all together, find no room."""
         lengths = [len(found.ids) for found in known]
-        together = sum(lengths) - (len(known) - 1) * self._shared(known)
+        together = sum(lengths) - (len(known) - 1) * _shared(known)
         return max(max(lengths) - self._seq_len, together - self._piece_tokens)
 
     def _piece(self, rows: Sequence[Supervised]) -> Piece | None:
@@ -96,7 +90,7 @@ class ChatStream:
         known = [found for found in rows if len(found.ids) <= self._seq_len]
         if not known:
             return None
-        shared = 0 if len(known) == 1 else self._shared(known)
+        shared = 0 if len(known) == 1 else _shared(known)
         room, kept = self._piece_tokens - shared, list[Supervised]()
         for found in known:
             own = len(found.ids) - shared
@@ -117,16 +111,9 @@ class ChatStream:
 
     def _supervised(self, row: ChatRow, tools: Sequence[ToolSpec]) -> Supervised:
         try:
-            found = supervise(self._tokenizer, row.messages, tools, row.untrained, self._profile)
+            return supervise(self._tokenizer, row.messages, tools, row.untrained, self._profile)
         except (TokenizerError, ConversationError) as error:
             raise DataError(f"{row.place}: {error}") from error
-        return found if self._learns == "assistant" else _all_of(found, row.untrained)
-
-    def _shared(self, known: Sequence[Supervised]) -> int:
-        ids = [found.ids for found in known]
-        if self._learns == "all":  # what is alike is learnt once; the last of it, by each row
-            return max(0, num_shared(ids, [len(own) for own in ids]) - 1)
-        return num_shared(ids, [found.is_trained.index(True) for found in known])
 
     def _make_order(self, epoch: int) -> list[tuple[int, ...]]:
         numbers = np.arange(len(self._rows))
@@ -173,13 +160,9 @@ def draw_tools(
     return needed, unused
 
 
-def _all_of(found: Supervised, untrained: Collection[int]) -> Supervised:
-    """With a loss on everything but turns that have none."""
-    is_trained = [True] * len(found.ids)
-    for start, stop, message in found.turns:
-        if message in untrained:
-            is_trained[start:stop] = [False] * (stop - start)
-    return replace(found, is_trained=tuple(is_trained))
+def _shared(known: Sequence[Supervised]) -> int:
+    firsts = [found.is_trained.index(True) for found in known]
+    return num_shared([found.ids for found in known], firsts)
 
 
 def _targets(ids: Sequence[int], is_trained: Sequence[bool]) -> np.ndarray:

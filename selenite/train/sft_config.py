@@ -54,9 +54,6 @@ class ChatPart(Config):
     order."""
     together: int = Field(default=1, ge=1)
     """Rows of one group that are read after one list of tools, whose tokens are computed once."""
-    learns: Literal["assistant", "all"] = "assistant"
-    """``all``: what users and tools say is learnt, too: for a model that was trained on little
-    text, which learns to copy from it. Held-out losses stay those of the assistant's words."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -197,7 +197,6 @@ def _add_rows(
             part.unused_tools,
             together=part.together,
             piece_tokens=train.micro_batch_tokens,
-            learns=part.learns,
         )
     )
     if other:
@@ -213,7 +212,6 @@ def _add_rows(
         **part.model_dump(mode="json", include={"held_out", "unused_tools", "together"}),
         "seq_len": train.seq_len,
         **({"piece_tokens": train.micro_batch_tokens} if part.together > 1 else {}),
-        **({"learns": part.learns} if part.learns != "assistant" else {}),
     }
 
 

@@ -309,42 +309,6 @@ def test_rows_that_are_read_together_are_the_rows_themselves(
     assert sum(len(piece.tokens_T) for piece in known) < sum(len(ids) for ids, _ in expected)
 
 
-def test_all_that_is_said_can_be_learnt_but_for_wrong_turns(
-    grouped: list[ChatRow], rows: list[ChatRow], tokenizer: Tokenizer
-) -> None:
-    everything = ChatStream(rows, tokenizer, K2, 4096, shuffle=False, learns="all").read(3)
-    assert everything is not None
-    text = tokenizer.decode([int(everything.tokens_T[0]), *everything.targets_T.clip(0).tolist()])
-    for said in ("get_weather", "Weather in city 3, please.", "No.", '{"city": "City 3"}'):
-        assert said in text
-    assert "WRONG" not in text
-    assert "WRONG" in tokenizer.decode(everything.tokens_T.tolist())
-    # Together: what is alike is learnt once, and each row goes on from it as it does alone.
-    alone = ChatStream(grouped, tokenizer, K2, 4096, unused_tools=0, learns="all")
-    expected = {}
-    for position in range(12):
-        piece = alone.read(position)
-        assert piece is not None
-        expected[tuple(piece.tokens_T.tolist())] = piece.targets_T
-    stream = ChatStream(
-        *(grouped, tokenizer, K2, 4096),
-        unused_tools=0,
-        together=3,
-        piece_tokens=100_000,
-        learns="all",
-    )
-    for place in range(6):
-        piece = stream.read(place)
-        assert piece is not None
-        first = piece.document_T == 0
-        for document in range(1 if piece.document_T[-1] else 0, piece.document_T[-1] + 1):
-            own = piece.document_T == document
-            begins = int(piece.positions_T[own][0])
-            ids = [*piece.tokens_T[first][:begins], *piece.tokens_T[own]]
-            targets = [*piece.targets_T[first][:begins], *piece.targets_T[own]]
-            assert targets == expected[tuple(map(int, ids))].tolist()
-
-
 def test_rows_together_get_tools_of_each_other(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "rows.jsonl"
     lines = [
