@@ -128,10 +128,17 @@ class Setup:
 def setup(task: Task) -> Setup:
     """The same for the same task."""
     rng = stream(task.setting.seed, "episode", task.number)
-    world = task.setting.open()
-    style, who = agent_style(rng.randrange(AGENTS)), rng.randrange(PERSONAS)
+    world, who = task.setting.open(), rng.randrange(PERSONAS)
     user = CardUser(task, persona(who), world, stream(rng.getrandbits(32), "user"))
-    return Setup(world, user, style, who, stream(rng.getrandbits(32), "agent"))
+    return Setup(world, user, agent_of(task), who, stream(rng.getrandbits(32), "agent"))
+
+
+def agent_of(task: Task) -> AgentStyle:
+    """Who has a task. Tasks that begin in the same records have one agent: what it is told is then
+    the same, and is computed once where they are learnt together."""
+    place = task.setting
+    rng = stream(place.seed, "agent of", place.domain, place.world, place.extension)
+    return agent_style(rng.randrange(AGENTS))
 
 
 def play_script(task: Task, defect: Defect | None = None) -> Trajectory | None:

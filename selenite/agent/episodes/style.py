@@ -30,12 +30,14 @@ class AgentStyle:
         names = {"title": title, "name": rng.choice(_FILE["names"]), "today": world.today}
         parts = [rng.choice(_FILE["intro"]), rng.choice(_FILE["today"])]
         rules = [rng.choice(_FILE[kind]) for kind in ("tone", "ask", "escalate", "retry")]
-        rules += [rng.choice(_FILE["confirm"])] if task.confirms else []
         rng.shuffle(rules)
+        policies = rng.choice(_FILE["policies"])
+        # Last, since not all of an agent's tasks have it.
+        rules += [rng.choice(_FILE["confirm"])] if task.confirms else []
         text = " ".join(part for part in [*parts, *rules] if part).format(**names)
         if domain.policies:
             sentences = [policy.sentence() for policy in domain.policies]
-            text = "\n".join([text, rng.choice(_FILE["policies"]), *sentences])
+            text = "\n".join([text, policies, *sentences])
         return text
 
 

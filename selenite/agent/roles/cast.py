@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from functools import cached_property
 
-from selenite.agent.episodes.episode import AGENTS, PERSONAS, Agent, play
+from selenite.agent.episodes.episode import PERSONAS, Agent, agent_of, play
 from selenite.agent.episodes.scripted import ScriptedAgent
-from selenite.agent.episodes.style import AgentStyle, agent_style
+from selenite.agent.episodes.style import AgentStyle
 from selenite.agent.episodes.trajectory import Trajectory
 from selenite.agent.randomness import stream
 from selenite.agent.roles.agent import LeavingUser, LlmAgent
@@ -45,9 +45,8 @@ class Cast:
         """The episode. Random numbers are drawn as ``play_script`` draws them."""
         task = self._task
         rng = stream(task.setting.seed, "episode", task.number)
-        style, who = agent_style(rng.randrange(AGENTS)), rng.randrange(PERSONAS)
-        users, spoil = rng.getrandbits(32), rng.getrandbits(32)
-        style = self._agent_author().introduced(style, task, self._world)
+        who, users, spoil = rng.randrange(PERSONAS), rng.getrandbits(32), rng.getrandbits(32)
+        style = self._agent_author().introduced(agent_of(task), task, self._world)
         user = self._user(who, users)
         world = self._played_world()
         agent = self._agent(world, style, spoil)

@@ -73,7 +73,7 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
     synthesize(config.worlds, watch)
     corpus, seed = config.worlds.out_dir, config.seed
     parts: dict[str, Callable[[], Iterable[Mapping[str, Any]]]] = {
-        "agentic": lambda: _agentic(corpus)
+        "agentic": lambda: _agentic(corpus, config.worlds.states)
     }
     if config.functions:
         parts["functions"] = lambda: (make_sample(seed, n).row() for n in range(config.functions))
@@ -95,12 +95,14 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
     return manifest
 
 
-def _agentic(corpus: Path) -> Iterator[dict[str, Any]]:
+def _agentic(corpus: Path, states: int) -> Iterator[dict[str, Any]]:
     for row in trajectories(corpus, "train"):
         task = row["task"]
         # Tasks of one domain may have each other's tools, but for those about a missing tool.
         place = task["setting"]
         group = "" if task["forbidden"] else f"{place['seed']}-{place['domain']}"
+        if group and states:  # then also who the agent is, and the day
+            group += f"-{place['world']}"
         yield chat_row(row) | {"group": group}
 
 

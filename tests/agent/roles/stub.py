@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from selenite.agent.episodes.episode import AGENTS
+from selenite.agent.episodes.episode import agent_of
 from selenite.agent.episodes.scripted import ScriptedAgent
-from selenite.agent.episodes.style import agent_style
 from selenite.agent.models.config import EndpointConfig
 from selenite.agent.randomness import stream
 from selenite.agent.roles.config import JudgeConfig, PartConfig, RolesConfig
@@ -144,10 +143,8 @@ class GoodEndpoint:
 
     def __init__(self, task: Task) -> None:
         seed, number = task.setting.seed, task.number
-        rng = stream(seed, "episode", number)
-        style = agent_style(rng.randrange(AGENTS))
         world = task.setting.open()
-        self._agent = ScriptedAgent(task, style, world, stream(seed, "stub", number))
+        self._agent = ScriptedAgent(task, agent_of(task), world, stream(seed, "stub", number))
         self._truth = replace(task.setting, faults=NO_FAULTS).open()
 
     def __call__(self, body: dict[str, Any]) -> Answer:
