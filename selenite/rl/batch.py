@@ -92,7 +92,7 @@ def counts(groups: Sequence[Group]) -> Counts:
 def rollout_batches(groups: Sequence[Group], num_tokens: int) -> list[RolloutBatch]:
     """Micro-batches of at most ``num_tokens`` tokens, or of one rollout that is longer."""
     parts = [part for group in groups for part in _split(group, num_tokens)]
-    lengths = [len(_piece(part.rollouts).tokens_T) for part in parts]
+    lengths = [part.num_tokens for part in parts]
     batches = list[list[_Part]]()
     rooms = list[int]()
     # The longest first, each into the first micro-batch that has room.
@@ -113,35 +113,42 @@ class _Part:
     rollouts: Sequence[Rollout]
     advantages: Sequence[float]
     group_size: int
+    shared: int  # ids that they begin with alike, and that are there once
+
+    @property
+    def num_tokens(self) -> int:
+        return self.shared + sum(len(r.token_ids_T) - self.shared for r in self.rollouts)
 
 
 def _split(group: Group, num_tokens: int) -> list[_Part]:
     """As few parts as have room, in order."""
-    parts = list[list[int]]([[]])
-    for i in range(len(group.rollouts)):
-        tried = [group.rollouts[j] for j in (*parts[-1], i)]
-        if parts[-1] and len(_piece(tried).tokens_T) > num_tokens:
+    shared = _shared(group.rollouts)
+    parts, room = list[list[int]](), 0
+    for i, rollout in enumerate(group.rollouts):
+        own = len(rollout.token_ids_T) - shared
+        if own > room:
             parts.append([])
+            room = num_tokens - shared
         parts[-1].append(i)
+        room -= own
     return [
         _Part(
             [group.rollouts[i] for i in numbers],
             [float(group.advantages_R[i]) for i in numbers],
             len(group.rollouts),
+            shared if len(numbers) > 1 else 0,
         )
         for numbers in parts
     ]
 
 
 def _shared(rollouts: Sequence[Rollout]) -> int:
-    if len(rollouts) == 1:
-        return 0
     firsts = [int(rollout.is_sampled_T.argmax()) for rollout in rollouts]
     return num_shared([rollout.token_ids_T.tolist() for rollout in rollouts], firsts)
 
 
-def _piece(rollouts: Sequence[Rollout]) -> Piece:
-    shared = _shared(rollouts)
+def _piece(part: _Part) -> Piece:
+    rollouts, shared = part.rollouts, part.shared
     positions_T, document_T = branched_places([len(r.token_ids_T) for r in rollouts], shared)
     targets = [
         _of_next(np.where(r.is_sampled_T, r.token_ids_T, IGNORED), IGNORED) for r in rollouts
@@ -156,10 +163,10 @@ def _piece(rollouts: Sequence[Rollout]) -> Piece:
 
 
 def _batch(parts: Sequence[_Part], num_groups: int) -> RolloutBatch:
-    packed = pack([_piece(part.rollouts) for part in parts], _MULTIPLE)
+    packed = pack([_piece(part) for part in parts], _MULTIPLE)
     logprobs, numbers, first = list[np.ndarray](), list[np.ndarray](), 0
     for part in parts:
-        shared = _shared(part.rollouts)
+        shared = part.shared
         logprobs.append(
             branched([_of_next(r.engine_logprobs_T, np.nan) for r in part.rollouts], shared)
         )

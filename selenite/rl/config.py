@@ -17,24 +17,16 @@ from selenite.rl.actor import ActorConfig
 from selenite.rl.gym.config import EnvironmentPart
 from selenite.rl.objective import K2Config, Objective
 from selenite.train.pretrain_config import expanding
-from selenite.train.run_config import RunConfig
+from selenite.train.run_config import FromModelConfig
 from selenite.train.sft_config import Part
 
 
-class RlTrainConfig(RunConfig):
+class RlTrainConfig(FromModelConfig):
     """A run that goes on from a model. ``batch_tokens`` is not read: a step has ``groups`` groups,
     in micro-batches of at most ``micro_batch_tokens``."""
 
-    init_from: Path
-    """The directory of the model that acts and learns."""
-
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.init_from.resolve() == self.out_dir.resolve():
-            raise ValueError(
-                f"init_from={self.init_from} is out_dir: the finished model would replace the one "
-                "that the run begins with; choose another out_dir"
-            )
+    def _check_steps(self) -> Self:
         if self.steps is None:
             raise ValueError("train.steps: give the number of updates")
         return self

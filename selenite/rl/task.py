@@ -109,16 +109,17 @@ class RlTask(LanguageModelTask):
         return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
     def next_batch(self) -> list[Any]:
-        if self._step % self._config.rollouts.updates == 0:
+        # A run that was stopped in the middle of an iteration begins another one.
+        if self._step % self._config.rollouts.updates == 0 or not self._groups:
             self._act()
         self._start_sums()
-        self._sums = defaultdict[str, float](float)
         self._counts = counts(self._groups)
         ptx = [next(iter(self._loader))] if self._ptx is not None else []
         self._batch = [*(batch.packed for batch in self._micro_batches), *ptx]
         batch = [*enumerate(self._micro_batches), *((None, one) for one in ptx)]
         if ptx and self._ptx_weight is None:
             self._ptx_weight = self._measured_weight(batch)
+            self._old.clear()  # what was measured is no part of the step
             self._start_sums()
         return batch
 
@@ -186,13 +187,18 @@ class RlTask(LanguageModelTask):
             super().load_state_dict(state)
         self._step, self._ptx_weight = state["step"], state["ptx_weight"]
         self._producer.load_state_dict(state["tasks"])
-        if state["version"]:
-            self._version = self._bus.publish(self.model, state["version"]).version
+        if self._step:
+            is_within = self._step % self._config.rollouts.updates > 0  # weights nobody has served
+            self._version = self._bus.publish(self.model, state["version"] + is_within).version
 
     def close(self) -> None:
         """Ends rollouts, and the worker that reads what must not be forgotten."""
         self._producer.close()
         super().close()
+
+    def _start_sums(self) -> None:
+        super()._start_sums()
+        self._sums = defaultdict[str, float](float)
 
     def _act(self) -> None:
         """The rollouts of an iteration."""

@@ -99,3 +99,19 @@ class RunConfig(LoopConfig):
                 "a sequence lies within one micro-batch; lower seq_len or raise the other"
             )
         return self
+
+
+class FromModelConfig(RunConfig):
+    """A run that goes on from a model directory."""
+
+    init_from: Path
+    """The directory of the model that is taught."""
+
+    @model_validator(mode="after")
+    def _check_apart(self) -> Self:
+        if self.init_from.resolve() == self.out_dir.resolve():
+            raise ValueError(
+                f"init_from={self.init_from} is out_dir: the finished model would replace the one "
+                "that the run begins with; choose another out_dir"
+            )
+        return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, model_validator
@@ -15,30 +14,19 @@ from selenite.optim.build import OptimConfig
 from selenite.optim.schedule import Schedule, ScheduleConfig
 from selenite.optim.schedule import preset as schedule_preset
 from selenite.train.pretrain_config import expanding
-from selenite.train.run_config import RunConfig
+from selenite.train.run_config import FromModelConfig
 
 
-class SftTrainConfig(RunConfig):
+class SftTrainConfig(FromModelConfig):
     """A run that goes on from a model. Conversations longer than ``seq_len`` are left out and
     counted; ``micro_batch_tokens`` are filled with whole ones."""
 
-    init_from: Path
-    """The directory of the model that is taught."""
     template: Literal["own", "compact"] = "own"
     """The chat template: the model's own, or ``compact``, whose tool declarations take about half
     of the tokens. It is saved with the model, which is served with it."""
     samples: int = Field(default=2, ge=0)
     """Held-out conversations whose first turn of the assistant is shown at each
     ``sample_every``."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.init_from.resolve() == self.out_dir.resolve():
-            raise ValueError(
-                f"init_from={self.init_from} is out_dir: the finished model would replace the one "
-                "that the run begins with; choose another out_dir"
-            )
-        return self
 
 
 class ChatPart(Config):
