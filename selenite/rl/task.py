@@ -92,6 +92,7 @@ class RlTask(LanguageModelTask):
         self._old = dict[int, Tensor]()  # log-probabilities before the iteration's first update
         self._ptx_weight: float | None = None  # None: not measured yet
         self._metrics = dict[str, float]()
+        self._seconds = dict[str, float]()  # that acting took, until a step has told them
         self._shown = list[Rollout]()
 
     @property
@@ -138,7 +139,13 @@ class RlTask(LanguageModelTask):
         return loss
 
     def after_update(self, phase: Phase, step: int) -> Mapping[str, float]:
-        metrics = {**super().after_update(phase, step), **self._metrics, **self._sums}
+        metrics = {
+            **super().after_update(phase, step),
+            **self._metrics,
+            **self._seconds,
+            **self._sums,
+        }
+        self._seconds = {}  # the iteration's other updates took none of them
         self._step += 1
         if self._step % self._config.rollouts.updates == 0:
             handed = self._bus.publish(self.model, self._version + 1)
@@ -224,11 +231,11 @@ class RlTask(LanguageModelTask):
         flat = [rollout for group in found for rollout in group]
         self._shown = flat[:2]
         self._metrics = {
-            "rollout_seconds": self._clock.now() - start,
             "temperature": temperature,
             **_usage_metrics(usages),
             **_rollout_metrics(flat, self._version),
         }
+        self._seconds = {"rollout_seconds": self._clock.now() - start, **_seconds(flat)}
 
     def _scored(self, place: int, data: RolloutBatch) -> Scored:
         inputs = to_inputs(data.packed, self._device, self._stats)
@@ -319,24 +326,36 @@ def _usage_metrics(usages: Sequence[Usage]) -> dict[str, float]:
 
 
 def _rollout_metrics(rollouts: Sequence[Rollout], version: int) -> dict[str, float]:
-    """Of an iteration's last rollouts; rewards by environment."""
+    """Of an iteration's last rollouts; rewards, lengths and entropies by environment, too."""
     taught = [rollout for rollout in rollouts if rollout.status in TAUGHT]
-    found = {
-        f"reward.{name}": float(np.mean([r.reward for r in taught if r.environment == name]))
-        for name in dict.fromkeys(rollout.environment for rollout in taught)
-    }
-    sampled = [rollout.engine_logprobs_T[rollout.is_sampled_T] for rollout in taught]
+    found = dict[str, float]()
+    for name in dict.fromkeys(rollout.environment for rollout in taught):
+        own = [rollout for rollout in taught if rollout.environment == name]
+        found[f"reward.{name}"] = float(np.mean([rollout.reward for rollout in own]))
+        found |= {f"{metric}.{name}": value for metric, value in _written(own).items()}
     stale = [version - rollout.oldest_version for rollout in taught if rollout.num_sampled]
-    seconds = {
-        f"seconds.{kind}": sum(rollout.seconds.get(kind, 0.0) for rollout in rollouts)
-        for kind in ("generating", "tools", "scoring")
-    }
     return {
         **found,
+        **_written(taught),
         "truncated": float(np.mean([r.status is Status.TRUNCATED for r in taught])),
-        "length": float(np.mean([len(own) for own in sampled])),
-        # An estimate without bias: minus the mean log-probability of what was drawn.
-        "entropy": -float(np.mean(np.concatenate(sampled))),
         "stale": float(max(stale, default=0)),
-        **seconds,
+    }
+
+
+def _written(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How long and how sure what the model wrote is."""
+    sampled = [rollout.engine_logprobs_T[rollout.is_sampled_T] for rollout in rollouts]
+    logprobs = np.concatenate(sampled)
+    found = {"length": len(logprobs) / len(sampled)}
+    if len(logprobs):
+        # An estimate without bias: minus the mean log-probability of what was drawn.
+        found["entropy"] = -float(np.mean(logprobs))
+    return found
+
+
+def _seconds(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What the attempts spent, each by itself: many run at once."""
+    return {
+        f"seconds.{kind}": sum(rollout.seconds.get(kind, 0.0) for rollout in rollouts)
+        for kind in ("generating", "tools", "scoring")
     }

@@ -100,7 +100,7 @@ def test_every_objective_makes_updates(root: Path, tmp_path: Path, kind: str) ->
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(np.isfinite(row["loss"]) for row in rows)
     # Two updates with the same rollouts, then new weights for the engine.
-    assert rows[0]["rollout_seconds"] == rows[1]["rollout_seconds"]
+    assert ["rollout_seconds" in row for row in rows] == [True, False, True, False]
     assert ["sync_seconds" in row for row in rows] == [False, True, False, True]
     if kind == "k2":
         assert rows[0]["rho"] == 0
