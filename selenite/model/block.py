@@ -24,6 +24,7 @@ class BlockOutput(NamedTuple):
     max_logit_N: Tensor | None  # None unless the context asks for it
     expert_ids_TK: Tensor | None  # None in a dense layer
     load_E: Tensor | None  # None in a dense layer
+    num_other: Tensor | None  # None in a dense layer, and without replay (see ``Routing``)
 
 
 class Block(nn.Module):
@@ -57,5 +58,6 @@ class Block(nn.Module):
         normed_TD = self.ffn_norm(x_TD)
         if isinstance(self.ffn, MoE):
             out_TD, routing = self.ffn(normed_TD, replay_TK)
-            return BlockOutput(add(x_TD, out_TD), max_logit_N, routing.ids_TK, routing.load_E)
-        return BlockOutput(add(x_TD, self.ffn(normed_TD)), max_logit_N, None, None)
+            used = routing.ids_TK, routing.load_E, routing.num_other
+            return BlockOutput(add(x_TD, out_TD), max_logit_N, *used)
+        return BlockOutput(add(x_TD, self.ffn(normed_TD)), max_logit_N, None, None, None)

@@ -25,8 +25,11 @@ from selenite.ops.moe import expert_load, experts, gate_weights, select_experts
 class Routing:
     """What a layer's router did. Written by the layer; read by balancing and by replay."""
 
-    ids_TK: Tensor  # int64, ascending in each row
-    load_E: Tensor  # int64: tokens that chose each expert
+    ids_TK: Tensor  # int64, ascending in each row: the experts that were used
+    load_E: Tensor  # int64: tokens that each expert was used for
+    num_other: Tensor | None
+    """int64 scalar: tokens for which the router would have chosen others than those replayed; None
+    without replay."""
 
 
 class Router(nn.Module):
@@ -80,19 +83,22 @@ class MoE(nn.Module):
         Args:
             x_TD: rows in the compute dtype.
             replay_TK: expert ids to use instead of choosing, ascending in each row; the gate
-                weights are computed anew, so that they carry a gradient.
+                weights are computed anew, so that they carry a gradient. In a row of -1 the router
+                chooses.
         """
         config = self.config
         scores_TE = self.router(x_TD)
-        ids_TK = replay_TK
-        if ids_TK is None:
-            ids_TK = select_experts(
-                scores_TE,
-                self.router.bias,
-                config.experts_per_token,
-                config.num_groups,
-                config.topk_groups,
-            )
+        ids_TK = select_experts(
+            scores_TE,
+            self.router.bias,
+            config.experts_per_token,
+            config.num_groups,
+            config.topk_groups,
+        )
+        num_other = None
+        if replay_TK is not None:
+            chosen_TK, ids_TK = ids_TK, torch.where(replay_TK < 0, ids_TK, replay_TK)
+            num_other = (chosen_TK != ids_TK).any(-1).sum()
         weights_TK = gate_weights(
             scores_TE, ids_TK, config.normalize_weights, config.routed_scaling_factor
         )
@@ -101,4 +107,4 @@ class MoE(nn.Module):
         out_TD = experts(x_TD, ids_TK, weights_TK, own.gate, own.up, own.down, lora)
         if config.num_shared_experts:
             out_TD = out_TD + self.shared(x_TD)
-        return out_TD, Routing(ids_TK, expert_load(ids_TK, config.num_experts))
+        return out_TD, Routing(ids_TK, expert_load(ids_TK, config.num_experts), num_other)

@@ -43,6 +43,9 @@ class ModelOutput:
     max_logit_LN: Tensor | None  # float32; None unless the context's stats ask for it
     expert_ids_LTK: Tensor | None  # int16, for replay; None for a dense model
     load_LE: Tensor | None  # int64 tokens by expert; None for a dense model
+    num_other_L: Tensor | None
+    """int64: tokens for which a layer's router would have chosen others than those replayed; None
+    without replay."""
 
 
 class Embedding(nn.Module):
@@ -116,7 +119,8 @@ class Transformer(nn.Module):
             tokens_T: int64 token ids.
             positions_T: int64 position of each token in its sequence (the context's).
             context: what each row may see, where entries are stored, which statistics to return.
-            replay_LTK: expert ids of an earlier pass over the same tokens, to be used again.
+            replay_LTK: expert ids of another pass over the same tokens, to be used again, ascending
+                in each row; in a row of -1 the router chooses.
             checkpoint: keep only each layer's input and recompute the layer in the backward pass.
         """
         assert positions_T is context.positions_T or torch.equal(positions_T, context.positions_T)
@@ -179,11 +183,13 @@ def _model_output(hidden_TD: Tensor, outputs: Sequence[BlockOutput]) -> ModelOut
     maxima = [out.max_logit_N for out in outputs if out.max_logit_N is not None]
     ids = [out.expert_ids_TK for out in outputs if out.expert_ids_TK is not None]
     loads = [out.load_E for out in outputs if out.load_E is not None]
+    others = [out.num_other for out in outputs if out.num_other is not None]
     return ModelOutput(
         hidden_TD=hidden_TD,
         max_logit_LN=torch.stack(maxima) if maxima else None,
         expert_ids_LTK=torch.stack(ids).to(torch.int16) if ids else None,
         load_LE=torch.stack(loads) if loads else None,
+        num_other_L=torch.stack(others) if others else None,
     )
 
 

@@ -47,6 +47,7 @@ class EngineConfig:
         max_step_tokens: rows of a step at most; longer prompts are computed in chunks.
         max_running: sequences that run at once at most.
         layout: how entries of latent attention are cached.
+        records_routing: keep which experts computed each entry, for requests that want it.
     """
 
     num_pages: int
@@ -54,6 +55,7 @@ class EngineConfig:
     max_step_tokens: int = 512
     max_running: int = 64
     layout: Literal["latent", "expanded"] = "expanded"
+    records_routing: bool = False
 
 
 class Engine:
@@ -71,11 +73,15 @@ class Engine:
                 "layout=latent: absorbed attention rounds differently from training; "
                 "batch-invariant mode needs layout=expanded"
             )
+        if config.records_routing and model.config.moe is None:
+            raise ConfigError("records_routing: the model has no experts; leave it out")
         self.config = config
         self.clock = clock or SystemClock()
         self.pool = PagePool(config.num_pages, config.page_size)
         self.prefix = PrefixCache(self.pool)
-        self.runner = Runner(model, config.num_pages, config.page_size, config.layout)
+        self.runner = Runner(
+            *(model, config.num_pages, config.page_size, config.layout, config.records_routing)
+        )
         self.scheduler = Scheduler(
             self.pool,
             self.prefix,
@@ -117,6 +123,8 @@ class Engine:
             raise ConfigError(f"token id {wrong[0]} is not in the vocabulary of {vocabulary}")
         check_token_ids(request.params, vocabulary)
         self.runner.adapters.check(request.adapter)
+        if request.wants_routing and not self.config.records_routing:
+            raise ConfigError("wants_routing: the engine was made without records_routing; set it")
         request.is_queued, request.arrival = True, self.clock.now()
         self.scheduler.add(request)
 
@@ -137,6 +145,8 @@ class Engine:
                 self._sample(requests, logits_BV)
                 return requests
         hidden = self.runner.run(chunks)
+        if self.runner.routing is not None:
+            self.runner.routing.read(chunks)
         self.scheduler.advance(chunks)
         changed = [chunk.request for chunk in chunks if chunk.samples]
         rows: dict[Request, Tensor] = {}

@@ -71,6 +71,7 @@ class Request:
     """Told every sampled token; true ends the completion there (stop strings)."""
     leader: Request | None = None
     """A request with the same prompt, whose prompt this one waits for instead of computing it."""
+    wants_routing: bool = False  # of an engine that records it
     is_queued: bool = False  # an engine has taken it
     arrival: float = 0.0  # seconds of the engine's clock
 
@@ -87,6 +88,10 @@ class Request:
     completion: list[SampledToken] = field(default_factory=list)
     prompt_logprobs: list[SampledToken] = field(default_factory=list)
     """Of the prompt's tokens from the second on, where asked for."""
+    expert_ids: list[np.ndarray] = field(default_factory=list)
+    """Where asked for: of each token drawn, the experts ``[R, L, K]`` of the rows that it was the
+    first to need, in the pass that gave its log-probability. Joined, of prompt and completion but
+    for the last token."""
     finish_reason: FinishReason | None = None
     error: Exception | None = None
 

@@ -20,12 +20,16 @@ from selenite.ops.attention_context import AttentionContext, Pages
 from selenite.serve.engine.adapters import Adapters
 from selenite.serve.engine.recorded import RecordedDecode
 from selenite.serve.engine.request import Chunk
+from selenite.serve.engine.routing import RoutingRecord
 
 logger = logging.getLogger(__name__)
 
 
 class Runner:
-    """A model, its adapters, and the cached entries of all pages."""
+    """A model, its adapters, and the cached entries of all pages.
+
+    With ``records_routing``, for a model with experts, also which of them computed each entry.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Runner:
         num_pages: int,
         page_size: int,
         layout: Literal["latent", "expanded"],
+        records_routing: bool = False,
     ) -> None:
         self.model = model
         self.num_pages = num_pages
@@ -40,6 +45,9 @@ class Runner:
         self.layout: Literal["latent", "expanded"] = layout
         self.device = model.embed.weight.device
         self.adapters = Adapters(model)
+        self.routing: RoutingRecord | None = None
+        if records_routing:
+            self.routing = RoutingRecord(model.config, num_pages * page_size, page_size)
         self.allocate_entries()
 
     def allocate_entries(self) -> None:
@@ -65,13 +73,20 @@ class Runner:
         self.adapters.use(chunks[0].request.adapter)
         tokens_T = self._integers([t for c in chunks for t in c.request.tokens[c.start : c.stop]])
         context = self.context(chunks)
-        hidden_TD = self.model(tokens_T, context.positions_T, context).hidden_TD
-        return list(hidden_TD.split([chunk.stop - chunk.start for chunk in chunks]))
+        output = self.model(tokens_T, context.positions_T, context)
+        if self.routing is not None:
+            assert context.pages is not None
+            assert output.expert_ids_LTK is not None
+            self.routing.write(context.pages.write_T, output.expert_ids_LTK)
+        return list(output.hidden_TD.split([chunk.stop - chunk.start for chunk in chunks]))
 
     @torch.inference_mode()
     def decode(self, chunks: Sequence[Chunk]) -> Tensor | None:
         """Logits ``[B, V]`` of a step in which every sequence has one token, good until the next
         step; None: such steps cannot be played from a tape, and ``run`` computes them."""
+        if self.routing is not None:
+            log.once(logger, "decode steps are not recorded: routing is", logging.INFO)
+            return None
         if chunks[0].request.adapter is not None:
             log.once(logger, "decode steps with an adapter are not recorded", logging.INFO)
             return None
