@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from selenite.errors import DataError
 from selenite.log import CONSOLE
 from selenite.rl import journal
 from selenite.rl.rollout import Rollout
-from selenite.train.loop import METRICS
+from selenite.rl.run_metrics import TIMES, evenly, read_steps, time_split
 
 _COLUMNS = {
     "truncated": "cut",
@@ -34,10 +33,8 @@ _LONGEST = 1500  # characters of a message
 def show(run: Path, rows: int, rollouts: int) -> None:
     """Prints metrics of ``rows`` steps, and ``rollouts`` of the best and of the worst attempts of
     the last step. Raises ``DataError`` for a directory without them."""
-    steps = _read(run / METRICS)
+    steps = read_steps(run)
     trained = [step for step in steps if "rollouts" in step]
-    if not trained:
-        raise DataError(f"{run}: no steps of reinforcement learning; give the directory of a run")
     CONSOLE.print(_table(trained, rows))
     evaluated = [step for step in steps if any(name.startswith("val_") for name in step)]
     CONSOLE.print(_evaluations(evaluated, rows))
@@ -51,28 +48,11 @@ def show(run: Path, rows: int, rollouts: int) -> None:
             CONSOLE.print(_panel(rollout))
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: not the metrics of a run ({error}); give its directory"
-        ) from error
-
-
-def _evenly(steps: Sequence[Mapping[str, Any]], rows: int) -> list[Mapping[str, Any]]:
-    """The first, the last, and what lies evenly between."""
-    if len(steps) <= rows:
-        return list(steps)
-    places = sorted({round(i * (len(steps) - 1) / max(1, rows - 1)) for i in range(rows)})
-    return [steps[place] for place in places]
-
-
 def _table(steps: Sequence[Mapping[str, Any]], rows: int) -> Table:
     rewards = sorted({name for step in steps for name in step if name.startswith("reward.")})
-    table = Table("step", *(name.removeprefix("reward.") for name in rewards), *_COLUMNS.values())
-    for step in _evenly(steps, rows):
+    heads = ("step", *(name.removeprefix("reward.") for name in rewards), *_COLUMNS.values())
+    table = _narrow(heads)
+    for step in evenly(steps, rows):
         cells = [_number(step.get(name)) for name in (*rewards, *_COLUMNS)]
         table.add_row(str(step["step"]), *cells)
     return table
@@ -80,19 +60,25 @@ def _table(steps: Sequence[Mapping[str, Any]], rows: int) -> Table:
 
 def _evaluations(steps: Sequence[Mapping[str, Any]], rows: int) -> Table:
     names = sorted({name for step in steps for name in step if name.startswith("val_")})
-    table = Table("step", *(name.removeprefix("val_") for name in names), title="held out")
-    for step in _evenly(steps, rows):
+    table = _narrow(("step", *(name.removeprefix("val_") for name in names)), title="held out")
+    for step in evenly(steps, rows):
         table.add_row(str(step["step"]), *(_number(step.get(name)) for name in names))
+    return table
+
+
+def _narrow(heads: Sequence[str], title: str | None = None) -> Table:
+    """A table of numbers whose heads are folded before a number is cut."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, padding=0)
+    for head in heads:
+        table.add_column(head.replace(".", ".\n"), justify="right", overflow="fold", min_width=5)
     return table
 
 
 def _time(steps: Sequence[Mapping[str, Any]]) -> str:
     """What the clock went to, of all steps."""
-    acting = sum(step.get("rollout_seconds", 0.0) for step in steps)
-    handing = sum(step.get("sync_seconds", 0.0) for step in steps)
-    total = sum(step.get("seconds", 0.0) for step in steps)
-    training = max(0.0, total - acting - handing)
-    parts = {"acting": acting, "training": training, "handing over": handing}
+    splits = [time_split(step) for step in steps]
+    parts = {name: sum(split[name] for split in splits) for name in TIMES}
+    total = sum(parts.values())
     shares = ", ".join(
         f"{name} {seconds / max(total, 1e-9):.0%}" for name, seconds in parts.items()
     )
@@ -113,4 +99,4 @@ def _panel(rollout: Rollout) -> Panel:
 
 
 def _number(value: Any) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else f"{value:.2g}"
