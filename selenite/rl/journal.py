@@ -46,7 +46,9 @@ def steps(out_dir: Path) -> list[Path]:
 def read(path: Path) -> list[list[Rollout]]:
     """The groups of a file; raises ``DataError`` for one that holds something else."""
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # Not splitlines(): a message may hold a line separator that JSON does not escape.
+        lines = path.read_text(encoding="utf-8").split("\n")
+        records = [json.loads(line) for line in lines if line]
         return [
             [_rollout(record) for record in group]
             for _, group in groupby(records, key=lambda record: record["group"])
@@ -72,7 +74,7 @@ def _record(rollout: Rollout, group: int) -> dict[str, Any]:
         "seconds": dict(rollout.seconds),
         "messages": [wire_message(message) for message in rollout.messages],
         "token_ids": rollout.token_ids_T.tolist(),
-        "sampled": _runs(sampled),
+        "sampled": runs(sampled),
         "logprobs": [_shortest(value) for value in rollout.engine_logprobs_T[sampled]],
         "weight_versions": rollout.weight_version_T[sampled].tolist(),
     }
@@ -121,7 +123,7 @@ def _message(wire: Mapping[str, Any]) -> Message:
     )
 
 
-def _runs(is_sampled_T: np.ndarray) -> list[list[int]]:
+def runs(is_sampled_T: np.ndarray) -> list[list[int]]:
     """[start, stop) of what was sampled."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_sampled_T, [False]]).astype(int)))
     return [[int(start), int(stop)] for start, stop in edges.reshape(-1, 2)]

@@ -34,7 +34,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
         groups[0][0],
         messages=(
             Message("system", "You are a clerk."),
-            Message("user", "½ 🙂\n", name="Ada"),
+            Message("user", "½ 🙂\n\u2028\x85\r", name="Ada"),
             Message("assistant", "", tool_calls=(call,), reasoning="Hm."),
             Message("tool", "{}", tool_call_id=call.id),
         ),
