@@ -48,15 +48,19 @@ def log_softmax(logits_TV: Tensor) -> Tensor:
     return logits_TV.float() - logsumexp(logits_TV)[..., None]
 
 
-def token_logprobs(hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor) -> Tensor:
+def token_logprobs(
+    hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, temperature_T: Tensor | None = None
+) -> Tensor:
     """Log-probability of each row's target, float32 ``[T]``.
 
     Args:
         hidden_TD: final hidden states, in the compute dtype.
         head_VD: the output head's weight.
         targets_T: int64 token ids; ``IGNORED`` rows give 0, other ids outside the vocabulary raise.
+        temperature_T: float32 that each row's logits are divided by, in float32 as a sampler does;
+            None: 1.
     """
-    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, False)[0]
+    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, False, temperature_T)[0]
 
 
 def token_logprobs_and_hits(
@@ -64,7 +68,7 @@ def token_logprobs_and_hits(
 ) -> tuple[Tensor, Tensor]:
     """``token_logprobs``, and from the same logits whether each row's target is the greedy token;
     bool ``[T]``, false where ``IGNORED``."""
-    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, True)
+    return _TokenLogprobs.apply(hidden_TD, head_VD, targets_T, True, None)
 
 
 def _chunks(num_rows: int, elements: int, vocab_size: int) -> list[slice]:
@@ -75,7 +79,12 @@ def _chunks(num_rows: int, elements: int, vocab_size: int) -> list[slice]:
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_TD: Tensor, head_VD: Tensor, targets_T: Tensor, with_hits: bool
+        ctx: Any,
+        hidden_TD: Tensor,
+        head_VD: Tensor,
+        targets_T: Tensor,
+        with_hits: bool,
+        temperature_T: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         head = head_VD.to(hidden_TD.dtype)
         kept_T = targets_T != IGNORED
@@ -83,11 +92,11 @@ class _TokenLogprobs(torch.autograd.Function):
         lse_T = torch.empty(len(targets_T), device=hidden_TD.device)
         chosen_T = torch.empty_like(lse_T)
         hit_T = torch.empty_like(kept_T) if with_hits else None
-        ctx.by_kernel = native.serves(hidden_TD)
+        ctx.by_kernel = native.serves(hidden_TD) and temperature_T is None
         elements = _KERNEL_CHUNK_ELEMENTS if ctx.by_kernel else _CHUNK_ELEMENTS
         ctx.chunks = _chunks(len(targets_T), elements, len(head))
         for rows in ctx.chunks:
-            logits_TV = linear(hidden_TD[rows], head)
+            logits_TV = _tempered(linear(hidden_TD[rows], head), temperature_T, rows)
             # Before the kernel, because this refuses targets outside the vocabulary.
             chosen_T[rows] = logits_TV.gather(1, index_T1[rows])[:, 0].float()
             if ctx.by_kernel:
@@ -102,12 +111,16 @@ class _TokenLogprobs(torch.autograd.Function):
             hit_T &= kept_T
             ctx.mark_non_differentiable(hit_T)
         saved_TV = logits_TV if ctx.by_kernel and len(ctx.chunks) == 1 else None
-        ctx.save_for_backward(hidden_TD, head_VD, index_T1, kept_T, lse_T, saved_TV)
+        ctx.save_for_backward(
+            *(hidden_TD, head_VD, index_T1, kept_T, lse_T, saved_TV, temperature_T)
+        )
         return (chosen_T - lse_T) * kept_T, hit_T
 
     @staticmethod
-    def backward(ctx: Any, grad_T: Tensor, _: None) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden_TD, head_VD, index_T1, kept_T, lse_T, saved_TV = ctx.saved_tensors
+    def backward(
+        ctx: Any, grad_T: Tensor, _: None
+    ) -> tuple[Tensor, Tensor | None, None, None, None]:
+        hidden_TD, head_VD, index_T1, kept_T, lse_T, saved_TV, temperature_T = ctx.saved_tensors
         head = head_VD.to(hidden_TD.dtype)
         grad_T1 = (grad_T * kept_T)[:, None]
         dhidden_TD = torch.empty_like(hidden_TD)
@@ -116,13 +129,23 @@ class _TokenLogprobs(torch.autograd.Function):
         dhead_VD = None
         to_gradient = _to_gradient_by_kernel if ctx.by_kernel else _to_gradient
         for rows in ctx.chunks:
-            logits_TV = linear(hidden_TD[rows], head) if saved_TV is None else saved_TV
+            logits_TV = saved_TV
+            if logits_TV is None:
+                logits_TV = _tempered(linear(hidden_TD[rows], head), temperature_T, rows)
             low_TV = to_gradient(logits_TV, index_T1[rows], lse_T[rows], grad_T1[rows])
+            low_TV = _tempered(low_TV, temperature_T, rows).to(head.dtype)
             dhidden_TD[rows] = low_TV @ head
             if is_trained:
                 product_VD = low_TV.T @ hidden_TD[rows]
                 dhead_VD = product_VD.float() if dhead_VD is None else dhead_VD.add_(product_VD)
-        return dhidden_TD, None if dhead_VD is None else dhead_VD.to(head_VD.dtype), None, None
+        dhead_VD = None if dhead_VD is None else dhead_VD.to(head_VD.dtype)
+        return dhidden_TD, dhead_VD, None, None, None
+
+
+def _tempered(x_TV: Tensor, temperature_T: Tensor | None, rows: slice) -> Tensor:
+    """Logits of these rows over their temperatures; or the gradient by logits from that by these
+    quotients."""
+    return x_TV if temperature_T is None else x_TV.float() / temperature_T[rows, None]
 
 
 def _to_gradient(logits_TV: Tensor, index_T1: Tensor, lse_T: Tensor, grad_T1: Tensor) -> Tensor:

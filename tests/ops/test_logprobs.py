@@ -46,6 +46,29 @@ def test_value_and_gradients(rows_of_a_chunk: int, monkeypatch: pytest.MonkeyPat
     assert (mine[0][[0, 4, 11]] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows_of_a_chunk", [5, 100])
+def test_rows_of_a_temperature_of_their_own(
+    rows_of_a_chunk: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logprobs, "_CHUNK_ELEMENTS", rows_of_a_chunk * V)
+    hidden, head, targets = case(12, dtype)
+    targets[[0, 4, 11]] = IGNORED
+    temperature_T = torch.linspace(0.3, 2, 12)
+    logits_TV = (hidden @ head.to(dtype).T).float() / temperature_T[:, None]
+    chosen_T = logits_TV.log_softmax(-1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    expected = torch.where(targets == IGNORED, 0.0, chosen_T)
+    found = token_logprobs(hidden, head, targets, temperature_T)
+    assert_close(found, expected, atol=2e-5, rtol=1e-5)
+    mine = torch.autograd.grad(found.sum(), (hidden, head))
+    theirs = torch.autograd.grad(expected.sum(), (hidden, head))
+    # In bfloat16 gradients are rounded to 8 bits, here and there.
+    tolerance = 5e-5 if dtype == torch.float32 else 2e-2
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.dtype == b.dtype
+        assert_close(a, b, atol=tolerance * float(b.abs().max()), rtol=0)
+
+
 @pytest.mark.parametrize("rows_of_a_chunk", [5, 100])
 def test_hits_are_the_rows_whose_target_is_greedy(
     rows_of_a_chunk: int, monkeypatch: pytest.MonkeyPatch
