@@ -117,7 +117,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
     for command in (ROOT / "selenite" / "cli").glob("[a-z]*.py"):
         if command.stem != "main":
             assert command.stem.replace("_", "-") in helped.stdout
-    folders = ["chat/templates", "serve/http/page"]
+    folders = ["chat/templates", "serve/http/page", "rl/page/files"]
     code = (
         "import importlib.resources as r, json, selenite.model.config as c; "
         "print(json.dumps([c.preset('nano').hidden_size, "

@@ -1,4 +1,4 @@
-"""``selenite rl run CONFIG``, ``selenite rl show RUN``: learn from what is earned, and see how."""
+"""``selenite rl run CONFIG``: learn from what is earned; ``rl show``, ``rl page RUN``: see how."""
 
 from __future__ import annotations
 
@@ -53,3 +53,21 @@ def show(
     from selenite.rl.show import show as print_run
 
     print_run(run, rows, rollouts)
+
+
+@rl.command()
+def page(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; page.html in the run's directory.")
+    ] = None,
+) -> None:
+    """Write a page for a browser: how a run went, and its attempts side by side over training."""
+    from selenite.rl.page.write import write_page
+
+    file = run / "page.html" if out is None else out
+    attempts = write_page(run, file)
+    typer.echo(
+        f"{file}: {len(attempts.records):,} attempts of {len(attempts.steps):,} of "
+        f"{attempts.num_iterations:,} iterations, {file.stat().st_size / 1e6:.1f} MB"
+    )

@@ -1,0 +1,1 @@
+"""A run as one HTML file, ``selenite rl page RUN``: charts, and attempts side by side."""
