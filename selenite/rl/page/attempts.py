@@ -23,7 +23,7 @@ from selenite.types import Message
 _MOST_STEPS = 50  # where not all fit
 _LONGEST = 20_000  # characters of a message
 _LONGEST_GAP = 1_000  # characters between two turns, where tokens are shown
-_PLACE = 8  # characters of a message's place
+_PLACE = 8  # characters of a message's place, at most; five for what is around them
 _MOST_TOKENS = 8_000  # that the model wrote; beyond, they are not shown
 
 
@@ -67,7 +67,7 @@ class Attempts:
             texts = [to_json(_message(message)) for message in rollout.messages]
             prompt = [self._prompt(rollout)] if record["turns"] else []
             new = [it for it in dict.fromkeys([*prompt, *texts]) if it not in self._places]
-            size = len(to_json(record)) + sum(map(len, new)) + _PLACE * (1 + len(texts))
+            size = len(to_json(record)) + sum(map(len, new)) + _PLACE * (5 + len(texts))
             if size > room:  # it alone is too long; shorter ones may follow
                 continue
             if used + size > room:

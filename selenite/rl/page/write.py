@@ -102,4 +102,5 @@ def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
 
 
 def _value(row: Mapping[str, Any], name: str) -> float | None:
-    return number(row[name]) if name in row else None
+    value = row.get(name)
+    return None if value is None else number(value)
