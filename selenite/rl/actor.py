@@ -72,6 +72,8 @@ class _Attempt:
     conversation: Conversation
     episode: Episode | None = None
     turns: list[list[SampledToken]] = field(default_factory=list)
+    expert_ids: list[np.ndarray] = field(default_factory=list)
+    """Of each turn those of the rows that no turn before had; where they are recorded."""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @property
@@ -87,6 +89,7 @@ class Actor:
         tokenizer: the model's, with its template.
         profile: how the model talks.
         config: how rollouts are made.
+        wants_routing: rollouts say which experts computed them, which the engines record.
     """
 
     def __init__(
@@ -95,10 +98,11 @@ class Actor:
         tokenizer: Tokenizer,
         profile: ChatProfile,
         config: ActorConfig,
+        wants_routing: bool = False,
     ) -> None:
         self.thread = thread
         self._tokenizer, self._profile = tokenizer, profile
-        self._config = config
+        self._config, self._wants_routing = config, wants_routing
         self._ends = frozenset(profile.stop_ids(tokenizer))
         self._places = asyncio.Semaphore(config.calls_at_once)
 
@@ -185,6 +189,7 @@ class Actor:
             end_token_ids=self._ends,
             sample=attempt.number,
             leader=leader,
+            wants_routing=self._wants_routing,
         )
         if is_first and attempt.number == 0:
             attempt.leader.set_result(request)
@@ -193,6 +198,9 @@ class Actor:
             await self._finished(request)
         finally:
             attempt.turns.append(list(request.completion))
+            if request.expert_ids:
+                known = sum(map(len, attempt.expert_ids))
+                attempt.expert_ids.append(np.concatenate(request.expert_ids)[known:])
             attempt.seconds["generating"] += self._clock.now() - start
         assert request.finish_reason is not None
         return request.completion, request.finish_reason
@@ -265,6 +273,7 @@ class Actor:
             -self._config.truncated if status is Status.TRUNCATED else reward,
             conversation.messages,
             dict(attempt.seconds),
+            np.concatenate(attempt.expert_ids)[:length] if attempt.expert_ids else None,
         )
 
 

@@ -3,7 +3,8 @@
     prompt | one rollout | another | a third     each sees the prompt and itself
 
 A group that is larger than a micro-batch becomes several pieces, each with the prompt. Letters:
-``T`` rows of a micro-batch; a row predicts the token after its own. ``R`` its rollouts.
+``T`` rows of a micro-batch; a row predicts the token after its own. ``R`` its rollouts, ``L``
+layers with experts, ``K`` experts of a token.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from selenite.data.packing import MicroBatch
 from selenite.data.piece_loader import pack
 from selenite.data.pieces import Piece, branched, branched_places, num_shared
+from selenite.errors import DataError
 from selenite.rl.advantage import advantages, is_degenerate, standardised
 from selenite.rl.objective import Counts, Objective
 from selenite.rl.rollout import TAUGHT, Rollout
@@ -47,6 +49,14 @@ class RolloutBatch:
     advantages_R: np.ndarray  # float64
     weights_R: np.ndarray  # float64: 1 / (groups of the batch x rollouts of the group)
     temperature_R: np.ndarray  # float64, that they were drawn at
+    expert_ids_LTK: np.ndarray | None
+    """int16: the experts that the engine used, for the trainer to use; -1 in rows that no engine
+    computed, or None: the trainer chooses."""
+
+    @property
+    def num_routed(self) -> int:
+        """Choices of the engine's: rows times layers."""
+        return 0 if self.expert_ids_LTK is None else int((self.expert_ids_LTK[..., 0] >= 0).sum())
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,19 @@ def counts(groups: Sequence[Group]) -> Counts:
     )
 
 
-def rollout_batches(groups: Sequence[Group], num_tokens: int) -> list[RolloutBatch]:
-    """Micro-batches of at most ``num_tokens`` tokens, or of one rollout that is longer."""
-    parts = [part for group in groups for part in _split(group, num_tokens)]
+def rollout_batches(
+    groups: Sequence[Group], num_tokens: int, *, shares: bool = True, replays: bool = False
+) -> list[RolloutBatch]:
+    """Micro-batches of at most ``num_tokens`` tokens, or of one rollout that is longer.
+
+    Args:
+        groups: what is learnt.
+        num_tokens: of a micro-batch.
+        shares: compute a group's prompt once, which rounds otherwise than each by itself.
+        replays: have the trainer use the engine's experts. Raises ``DataError`` where they were not
+            recorded.
+    """
+    parts = [part for group in groups for part in _split(group, num_tokens, shares, replays)]
     lengths = [part.num_tokens for part in parts]
     batches = list[list[_Part]]()
     rooms = list[int]()
@@ -103,7 +123,7 @@ def rollout_batches(groups: Sequence[Group], num_tokens: int) -> list[RolloutBat
             rooms.append(num_tokens)
         batches[place].append(parts[i])
         rooms[place] -= lengths[i]
-    return [_batch(parts, len(groups)) for parts in batches]
+    return [_batch(parts, len(groups), replays) for parts in batches]
 
 
 @dataclass(frozen=True)
@@ -120,9 +140,9 @@ class _Part:
         return self.shared + sum(len(r.token_ids_T) - self.shared for r in self.rollouts)
 
 
-def _split(group: Group, num_tokens: int) -> list[_Part]:
+def _split(group: Group, num_tokens: int, shares: bool, replays: bool) -> list[_Part]:
     """As few parts as have room, in order."""
-    shared = _shared(group.rollouts)
+    shared = _shared(group.rollouts, replays) if shares else 0
     parts, room = list[list[int]](), 0
     for i, rollout in enumerate(group.rollouts):
         own = len(rollout.token_ids_T) - shared
@@ -142,9 +162,29 @@ def _split(group: Group, num_tokens: int) -> list[_Part]:
     ]
 
 
-def _shared(rollouts: Sequence[Rollout]) -> int:
+def _shared(rollouts: Sequence[Rollout], replays: bool) -> int:
+    """Ids that are there once; where experts are replayed, by the same ones in all rollouts."""
     firsts = [int(rollout.is_sampled_T.argmax()) for rollout in rollouts]
-    return num_shared([rollout.token_ids_T.tolist() for rollout in rollouts], firsts)
+    shared = num_shared([rollout.token_ids_T.tolist() for rollout in rollouts], firsts)
+    if not replays:
+        return shared
+    first, *others = (_expert_ids_TLK(rollout)[:shared] for rollout in rollouts)
+    differs_T = np.zeros(shared, dtype=bool)
+    for other in others:
+        differs_T |= (other != first).any(axis=(1, 2))
+    return int(differs_T.argmax()) if differs_T.any() else shared
+
+
+def _expert_ids_TLK(rollout: Rollout) -> np.ndarray:
+    """int16; -1 where no engine computed a token."""
+    ids_PLK = rollout.expert_ids_PLK
+    if ids_PLK is None:
+        raise DataError(
+            f"{rollout.environment} {rollout.task}: the rollout does not say which experts computed"
+            ' it; set rollouts.routing = "own", or take rollouts of a run with "replay"'
+        )
+    missing = len(rollout.token_ids_T) - len(ids_PLK)
+    return np.pad(ids_PLK.astype(np.int16), ((0, missing), (0, 0), (0, 0)), constant_values=-1)
 
 
 def _piece(part: _Part) -> Piece:
@@ -162,7 +202,7 @@ def _piece(part: _Part) -> Piece:
     )
 
 
-def _batch(parts: Sequence[_Part], num_groups: int) -> RolloutBatch:
+def _batch(parts: Sequence[_Part], num_groups: int, replays: bool) -> RolloutBatch:
     packed = pack([_piece(part) for part in parts], _MULTIPLE)
     logprobs, numbers, first = list[np.ndarray](), list[np.ndarray](), 0
     for part in parts:
@@ -184,7 +224,15 @@ def _batch(parts: Sequence[_Part], num_groups: int) -> RolloutBatch:
         np.array([advantage for part in parts for advantage in part.advantages]),
         np.array([1 / (num_groups * part.group_size) for part in parts for _ in part.rollouts]),
         np.array([rollout.temperature for part in parts for rollout in part.rollouts]),
+        _routing(parts, fill) if replays else None,
     )
+
+
+def _routing(parts: Sequence[_Part], fill: int) -> np.ndarray:
+    """int16 ``[L, T, K]`` of a micro-batch; its last ``fill`` rows are of no rollout."""
+    own = [branched([_expert_ids_TLK(r) for r in part.rollouts], part.shared) for part in parts]
+    ids_TLK = np.concatenate([*own, np.full((fill, *own[0].shape[1:]), -1, dtype=np.int16)])
+    return np.ascontiguousarray(ids_TLK.transpose(1, 0, 2))
 
 
 def _of_next(values_T: np.ndarray, fill: float) -> np.ndarray:

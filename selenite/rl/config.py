@@ -43,6 +43,9 @@ class RolloutConfig(Config):
     old: Literal["trainer", "engine"] = "trainer"
     """Whose log-probabilities are the old policy's: the trainer's own before the first update, so
     that what engine and trainer disagree on is no part of the ratio; or the engine's."""
+    routing: Literal["own", "replay"] = "own"
+    """Whose experts the trainer uses: those that its own routers choose; or those that computed the
+    token in the engine, weighed by the trainer's routers."""
     temperature: float = Field(default=1.0, gt=0)
     last_temperature: float | None = Field(default=None, gt=0)
     """Of the last iteration, to which the temperature falls by half a cosine; none: it stays."""

@@ -1,11 +1,13 @@
 """Rollouts on disk: what each iteration learnt from, for people and for training without an engine.
 
 ``rollouts/step_00000012.jsonl`` in the run's directory has the groups that the iteration before
-update 13 took, a rollout a line. Numbers are exact: float32 in their shortest decimal form.
+update 13 took, a rollout a line. Numbers are exact: float32 in their shortest decimal form, expert
+ids as the base64 of their bytes, low ones first.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -77,6 +79,7 @@ def _record(rollout: Rollout, group: int) -> dict[str, Any]:
         "sampled": runs(sampled),
         "logprobs": [_shortest(value) for value in rollout.engine_logprobs_T[sampled]],
         "weight_versions": rollout.weight_version_T[sampled].tolist(),
+        "expert_ids": _packed(rollout.expert_ids_PLK),
     }
 
 
@@ -105,6 +108,7 @@ def _rollout(record: Mapping[str, Any]) -> Rollout:
         reward=record["reward"],
         messages=tuple(map(_message, record["messages"])),
         seconds=record["seconds"],
+        expert_ids_PLK=_unpacked(record.get("expert_ids")),
     )
 
 
@@ -121,6 +125,25 @@ def _message(wire: Mapping[str, Any]) -> Message:
         tool_call_id=wire.get("tool_call_id"),
         reasoning=wire.get("reasoning_content"),
     )
+
+
+def _packed(ids_PLK: np.ndarray | None) -> dict[str, Any] | None:
+    if ids_PLK is None:
+        return None
+    little = ids_PLK.astype(ids_PLK.dtype.newbyteorder("<"))
+    return {
+        "dtype": ids_PLK.dtype.name,
+        "shape": ids_PLK.shape,
+        "bytes": base64.b64encode(little.tobytes()).decode(),
+    }
+
+
+def _unpacked(packed: Mapping[str, Any] | None) -> np.ndarray | None:
+    if packed is None:
+        return None
+    dtype = np.dtype(packed["dtype"])
+    flat = np.frombuffer(base64.b64decode(packed["bytes"]), dtype.newbyteorder("<"))
+    return flat.astype(dtype).reshape(packed["shape"])
 
 
 def runs(is_sampled_T: np.ndarray) -> list[list[int]]:

@@ -1,6 +1,8 @@
 """The record of one attempt at a task: ids as they were sampled, and what came of them.
 
-Letters: ``T`` tokens of the whole conversation.
+Letters: ``T`` tokens of the whole conversation, ``P`` the first of them that the engine computed
+(all but the last one at least, where nothing failed), ``L`` layers with experts, ``K`` experts of a
+token.
 """
 
 from __future__ import annotations
@@ -48,6 +50,9 @@ class Rollout:
     reward: float  # what is learnt from; the score's value, or less than 0 for TRUNCATED
     messages: tuple[Message, ...]
     seconds: Mapping[str, float]  # of the clock, in generating, tools and scoring
+    expert_ids_PLK: np.ndarray | None = None
+    """uint8 or uint16: the experts that computed a token, ascending, in the pass that gave the next
+    one's log-probability. None: not recorded."""
 
     @property
     def num_sampled(self) -> int:

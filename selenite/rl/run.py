@@ -17,7 +17,7 @@ from selenite.chat.profile import ChatProfile, detect_profile
 from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock
 from selenite.data.packing import MicroBatch
-from selenite.errors import OutOfMemoryError
+from selenite.errors import ConfigError, OutOfMemoryError
 from selenite.model.hf_adapter import check_tokenizer, load_pretrained, read_config
 from selenite.model.lora import add_lora
 from selenite.model.transformer import Transformer
@@ -114,6 +114,8 @@ def open_task(
     known = _read(config)
     seed_everything(train.seed)
     model = load_pretrained(train.init_from, dtype)
+    if rollouts.routing == "replay" and model.config.moe is None:
+        raise ConfigError('rollouts.routing = "replay": the model has no experts; leave it out')
     if config.lora is not None:
         model = add_lora(model, config.lora, train.seed)
     model = model.to(device)
@@ -123,7 +125,10 @@ def open_task(
     if rollouts.replay is None:
         thread = _engine(model, dtype, rollouts, clock)
         stack.callback(thread.stop)
-        actor = Actor(thread, known.tokenizer, known.profile, rollouts.actor)
+        actor = Actor(
+            *(thread, known.tokenizer, known.profile, rollouts.actor),
+            wants_routing=rollouts.routing == "replay",
+        )
         stream = TaskStream(environments, [part.weight for part in config.environments])
         producer = Producer(
             actor, stream, rollouts.size, train.seed, rollouts.ahead, rollouts.most_stale
@@ -156,6 +161,7 @@ def _engine(
         num_pages=-(-rollouts.cache_tokens // _PAGE),
         page_size=_PAGE,
         max_running=rollouts.at_once,
+        records_routing=rollouts.routing == "replay",
     )
     thread = EngineThread(Engine(served_copy(model, dtype), settings, clock=clock))
     thread.start()

@@ -33,6 +33,7 @@ from selenite.rl.producer import GroupSource
 from selenite.rl.rollout import TAUGHT, Rollout, Status
 from selenite.rl.tasks import Assigned
 from selenite.rl.weights import Bus
+from selenite.runtime import is_batch_invariant
 from selenite.train.evaluate import evaluate
 from selenite.train.inputs import to_inputs
 from selenite.train.language_model_task import BatchSource, LanguageModelTask
@@ -226,7 +227,12 @@ class RlTask(LanguageModelTask):
             )
         if self._config.rollouts.replay is None:
             journal.write(self._train.out_dir, self._step, found)
-        self._micro_batches = rollout_batches(self._groups, self._train.micro_batch_tokens)
+        self._micro_batches = rollout_batches(
+            self._groups,
+            self._train.micro_batch_tokens,
+            shares=not is_batch_invariant(),
+            replays=rollouts.routing == "replay",
+        )
         self._old.clear()
         flat = [rollout for group in found for rollout in group]
         self._shown = flat[:2]
@@ -239,25 +245,28 @@ class RlTask(LanguageModelTask):
 
     def _scored(self, place: int, data: RolloutBatch) -> Scored:
         inputs = to_inputs(data.packed, self._device, self._stats)
+        replay_LTK = None if data.expert_ids_LTK is None else self._there(data.expert_ids_LTK)
         output = self.model(
             inputs.tokens_T,
             inputs.context.positions_T,
             inputs.context,
+            replay_LTK,
             checkpoint=self._train.checkpoint_activations,
         )
         self._record_statistics([output])
         rows = torch.from_numpy(np.flatnonzero(data.rollout_T >= 0)).to(self._device)
         rollout_T = self._there(data.rollout_T)[rows]
-        temperature_T1 = self._there(data.temperature_R).float()[rollout_T, None]
+        is_plain = (data.temperature_R == 1).all()
         logprobs_T = token_logprobs(
-            (output.hidden_TD[rows] / temperature_T1).to(output.hidden_TD.dtype),
+            output.hidden_TD[rows],
             self.model.head_weight,
             inputs.targets_T[rows],
+            None if is_plain else self._there(data.temperature_R).float()[rollout_T],
         )
         engine_T = self._there(data.engine_logprobs_T)[rows]
         if place not in self._old:
             self._old[place] = logprobs_T.detach()
-            self._compare(logprobs_T.detach(), engine_T)
+            self._compare(logprobs_T.detach(), engine_T, output.num_other_L)
         return Scored(
             logprobs_T,
             engine_T if self._config.rollouts.old == "engine" else self._old[place],
@@ -267,11 +276,15 @@ class RlTask(LanguageModelTask):
             self._there(data.weights_R).float(),
         )
 
-    def _compare(self, trainer_T: Tensor, engine_T: Tensor) -> None:
-        """How far trainer and engine are apart on what the engine sampled."""
+    def _compare(self, trainer_T: Tensor, engine_T: Tensor, num_other_L: Tensor | None) -> None:
+        """How far trainer and engine are apart on what the engine sampled, and, where its routing
+        is replayed, in how many choices of experts."""
         gap_T = (trainer_T - engine_T).abs()
         self._sums["mismatch_mean"] += float(gap_T.sum()) / self._counts.num_tokens
         self._sums["mismatch_max"] = max(self._sums["mismatch_max"], float(gap_T.max()))
+        if num_other_L is not None:
+            num_routed = sum(batch.num_routed for batch in self._micro_batches)
+            self._sums["routing_differs"] += float(num_other_L.sum()) / num_routed
 
     def _measured_weight(self, batch: Sequence[Any]) -> float:
         """What PTX is multiplied by, so that its gradient has its share of the rollouts'."""
