@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
 from selenite.agent.randomness import stream
-from selenite.rl.gym.environment import Environment, Episode
+from selenite.rl.gym.environment import Environment, Episode, close
 from selenite.types import Message, ToolSpec
 
 Agent = Callable[[Sequence[Message], Sequence[ToolSpec], random.Random], Message]
@@ -24,15 +24,18 @@ _CONSTANTS = ("0", "1", "2", "3", "4", "5", "6", "8", "10", "12", "24", "yes", "
 def attempt(environment: Environment, number: int, agent: Agent) -> float:
     """What an agent earns in one task."""
     episode: Episode = environment.begin(number)
-    rng = stream(number, "audit")
-    messages = list(episode.opening)
-    for _ in range(environment.budget.turns):
-        turn = agent(messages, episode.tools, rng)
-        more = episode.reply(turn)
-        messages += [turn, *more]
-        if not more:
-            break
-    return episode.score().value
+    try:
+        rng = stream(number, "audit")
+        messages = list(episode.opening)
+        for _ in range(environment.budget.turns):
+            turn = agent(messages, episode.tools, rng)
+            more = episode.reply(turn)
+            messages += [turn, *more]
+            if not more:
+                break
+        return episode.score().value
+    finally:
+        close(episode)
 
 
 def audit(

@@ -4,13 +4,14 @@ episode = environment.begin(number)
 turn = the model's reply to episode.opening with episode.tools
 while more := episode.reply(turn): turn = its reply to these, too
 score = episode.score()
+close(episode)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from selenite.types import Message, ToolSpec
 
@@ -79,6 +80,22 @@ class Episode(Protocol):
     def score(self) -> Score:
         """Of what has happened so far."""
         ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """An episode that holds something, such as a process: it is closed after its last use, once,
+    maybe by another thread and in the middle of a ``reply`` for which nobody waits any more."""
+
+    def close(self) -> None:
+        """Lets go of it."""
+        ...
+
+
+def close(episode: Episode) -> None:
+    """Closes an episode that has something to close."""
+    if isinstance(episode, Closing):
+        episode.close()
 
 
 class Environment(Protocol):
