@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -48,14 +49,43 @@ def test_a_stream_goes_on_where_it_was() -> None:
 
     stream, other = make(), make()
     whole = [stream.take() for _ in range(23)]
-    before = [other.take() for _ in range(9)]
+    assert [other.take().number for _ in range(9)] == [task.number for task in whole[:9]]
+    state = json.loads(json.dumps(other.state_dict()))
     other = make()
-    other.resume([sum(t.environment.name == n for t in before) for n in ("math", "logic")])
+    other.load_state_dict(state)
     rest = [other.take() for _ in range(14)]
     assert [(t.environment.name, t.number) for t in whole[9:]] == [
         (t.environment.name, t.number) for t in rest
     ]
     assert len({(t.environment.name, t.number) for t in whole}) == 23
+
+
+def test_tasks_of_a_pool_come_again_by_how_hard_they_are() -> None:
+    rates = {0: 0.0, 1: 1.0, 2: 0.5, 3: 0.75, 4: 0.25}
+
+    def make() -> TaskStream:
+        return TaskStream([math_questions(1)], [1.0], pool=len(rates), seed=3)
+
+    stream = make()
+    first = [stream.take() for _ in range(5)]
+    assert [task.number for task in first] == list(rates)
+    assert stream.take().number == 0  # all are in flight: nothing is known
+    for task in first:
+        stream.tell(task, rates[task.number])
+    taken = [stream.take() for _ in range(2000)]
+    weights = {0: 0.05, 1: 0.05, 2: 0.5, 3: 0.25, 4: 0.75}
+    for number, weight in weights.items():
+        share = sum(task.number == number for task in taken) / len(taken)
+        expected = weight / sum(weights.values())
+        assert abs(share - expected) < 4 * (expected * (1 - expected) / len(taken)) ** 0.5
+    # Every visit has a number of its own, and with it seeds of its own.
+    visits = [task.visit for task in taken if task.number == 4]
+    assert visits == list(range(1, len(visits) + 1))
+    other = make()
+    other.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    for _ in range(50):
+        mine, its = stream.take(), other.take()
+        assert (mine.number, mine.visit) == (its.number, its.visit)
 
 
 def test_two_of_a_name_are_refused() -> None:
