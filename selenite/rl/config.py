@@ -14,6 +14,7 @@ from selenite.optim.build import OptimConfig
 from selenite.optim.schedule import Schedule, ScheduleConfig
 from selenite.optim.schedule import preset as schedule_preset
 from selenite.rl.actor import ActorConfig
+from selenite.rl.budget import BudgetConfig
 from selenite.rl.gym.config import EnvironmentPart
 from selenite.rl.objective import K2Config, Objective
 from selenite.train.pretrain_config import expanding
@@ -52,8 +53,16 @@ class RolloutConfig(Config):
     ahead: int = Field(default=0, ge=0)
     """Groups begun beyond those of the iteration, which go on in the next."""
     most_stale: int = Field(default=1, ge=1)  # updates of the weights that a group may outlive
-    cache_tokens: int = Field(default=16_384, ge=64)  # of the engine
-    at_once: int = Field(default=64, ge=1)  # sequences that the engine runs at once
+    pool: int = Field(default=0, ge=0)
+    """Tasks of each environment, which come again by how hard they are; 0: each task comes once."""
+    budget: BudgetConfig | None = None
+    """What attempts may take beyond the environments' own budgets; none: those alone cut."""
+    cache_tokens: int = Field(default=16_384, ge=64)  # of each engine
+    at_once: int = Field(default=64, ge=1)  # sequences that an engine runs at once
+    engines: int = Field(default=0, ge=0)
+    """Engines in processes of their own; 0: one in the trainer's process."""
+    ray: bool = False
+    """Those engines are actors of Ray's, on any of its machines; else children of the trainer."""
     actor: ActorConfig = ActorConfig()
     replay: Path | None = None
     """The directory of a run whose rollouts are learnt from again, without an engine; none: the

@@ -20,17 +20,15 @@ from selenite.data.packing import MicroBatch
 from selenite.errors import ConfigError, OutOfMemoryError
 from selenite.model.hf_adapter import check_tokenizer, load_pretrained, read_config
 from selenite.model.lora import add_lora
-from selenite.model.transformer import Transformer
 from selenite.rl.actor import Actor
-from selenite.rl.config import RlConfig, RolloutConfig
+from selenite.rl.config import RlConfig
 from selenite.rl.journal import Replay
 from selenite.rl.producer import GroupSource, Producer
+from selenite.rl.serving import serve
 from selenite.rl.task import RlTask
 from selenite.rl.tasks import TaskStream
-from selenite.rl.weights import Bus, Unserved, WeightBus, served_copy
+from selenite.rl.weights.bus import Bus, Unserved, WeightBus
 from selenite.runtime import Decision, is_out_of_memory, measure_peak, seed_everything, torch_dtype
-from selenite.serve.engine.engine import Engine, EngineConfig
-from selenite.serve.engine.loop import EngineThread
 from selenite.train.curves import check_matplotlib
 from selenite.train.initial_model import weight_hashes
 from selenite.train.language_model_task import BatchSource
@@ -45,7 +43,6 @@ from selenite.train.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 16  # tokens
 _PROBE = 64  # tokens that are scored after each hand-over, at most
 
 
@@ -123,18 +120,19 @@ def open_task(
     producer: GroupSource
     bus: Bus
     if rollouts.replay is None:
-        thread = _engine(model, dtype, rollouts, clock)
-        stack.callback(thread.stop)
+        engines, transport = serve(model, device, dtype, rollouts, clock, stack)
         actor = Actor(
-            *(thread, known.tokenizer, known.profile, rollouts.actor),
+            *(engines, known.tokenizer, known.profile, rollouts.actor),
             wants_routing=rollouts.routing == "replay",
         )
-        stream = TaskStream(environments, [part.weight for part in config.environments])
+        weights = [part.weight for part in config.environments]
+        stream = TaskStream(environments, weights, rollouts.pool, train.seed)
         producer = Producer(
             actor, stream, rollouts.size, train.seed, rollouts.ahead, rollouts.most_stale
         )
         probe = environments[0].begin(0).opening[0].content
-        bus = WeightBus(thread, tuple(known.tokenizer.encode(probe)[:_PROBE]), clock)
+        ids = tuple(known.tokenizer.encode(probe)[:_PROBE])
+        bus = WeightBus(engines, transport, dtype, ids, clock, rollouts.most_stale)
     else:
         producer, bus = Replay(rollouts.replay), Unserved()
     task = RlTask(
@@ -151,21 +149,6 @@ def open_task(
     )
     stack.callback(task.close)
     return task
-
-
-def _engine(
-    model: Transformer, dtype: torch.dtype, rollouts: RolloutConfig, clock: Clock
-) -> EngineThread:
-    """An engine that serves the model, running."""
-    settings = EngineConfig(
-        num_pages=-(-rollouts.cache_tokens // _PAGE),
-        page_size=_PAGE,
-        max_running=rollouts.at_once,
-        records_routing=rollouts.routing == "replay",
-    )
-    thread = EngineThread(Engine(served_copy(model, dtype), settings, clock=clock))
-    thread.start()
-    return thread
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from selenite.clock import Clock
 from selenite.errors import UnavailableError
 from selenite.model.transformer import Transformer
 from selenite.runtime import apply_threads
@@ -48,6 +49,17 @@ class EngineThread:
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
+
+    @property
+    def clock(self) -> Clock:
+        """The engine's."""
+        return self.engine.clock
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt and what follows it, at most."""
+        pool = self.engine.pool
+        return min(self.engine.runner.model.config.max_positions, pool.num_pages * pool.page_size)
 
     @property
     def is_alive(self) -> bool:
