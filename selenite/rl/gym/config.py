@@ -11,6 +11,7 @@ from selenite.agent.tasks.author import RECIPES
 from selenite.agent.tasks.task import TaskClass
 from selenite.config import Config
 from selenite.errors import ConfigError
+from selenite.rl.gym.code.environment import Functions
 from selenite.rl.gym.environment import Budget, Environment
 from selenite.rl.gym.instructions import Instructions
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
@@ -81,6 +82,18 @@ class WorldsPart(_Part):
         return Worlds(self.seed, self.domains, self.classes, self.states, self.unused_tools, budget)
 
 
+class CodePart(_Part):
+    """Python functions that hidden tests judge in a sandbox."""
+
+    kind: Literal["code"] = "code"
+    level: Literal[1, 2, 3] = 1
+    tokens: int = Field(default=512, ge=1)
+
+    def open(self) -> Environment:
+        """The environment. Raises ``ConfigError`` where this machine has no sandbox."""
+        return Functions(self.level, self.seed, self.tokens)
+
+
 class PythonPart(_Part):
     """An environment of your own: what a Python function returns."""
 
@@ -110,5 +123,5 @@ class PythonPart(_Part):
 
 
 EnvironmentPart = Annotated[
-    MathPart | LogicPart | InstructionsPart | WorldsPart | PythonPart, Discriminator("kind")
+    MathPart | LogicPart | InstructionsPart | WorldsPart | CodePart | PythonPart, Discriminator("kind")
 ]

@@ -1,0 +1,1 @@
+"""Functions to be written, and how code of a model is examined."""
