@@ -135,6 +135,10 @@ def test_the_time_is_stacked(page: Page) -> None:
     for lower, upper in pairwise(names):  # each stands on the one below
         top = boxes[upper]["y"] + boxes[upper]["height"]
         assert top == pytest.approx(boxes[lower]["y"], abs=0.5)
+    mark = page.locator('[data-chart="Time"] .tick').filter(has_text=re.compile("^10$"))
+    line = mark.locator("line").bounding_box()
+    assert line is not None
+    assert boxes["syncing"]["y"] == pytest.approx(line["y"], abs=1)  # a step took 10 s
     expect(legend(page, "Time", "training")).to_have_text("30 %")
 
 
