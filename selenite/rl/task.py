@@ -57,6 +57,9 @@ class RlTask(LanguageModelTask):
         held_out: held-out parts of that, by name.
         initial: hashes of the weights that the run begins with.
         clock: for the time that rollouts take.
+
+    ``gaps`` are the differences of the trainer's and the engine's log-probabilities of what was
+    sampled, without their sign, by micro-batch of an iteration's first update.
     """
 
     def __init__(
@@ -207,6 +210,7 @@ class RlTask(LanguageModelTask):
     def _start_sums(self) -> None:
         super()._start_sums()
         self._sums = defaultdict[str, float](float)
+        self.gaps = list[Tensor]()
 
     def _act(self) -> None:
         """The rollouts of an iteration."""
@@ -280,6 +284,7 @@ class RlTask(LanguageModelTask):
         """How far trainer and engine are apart on what the engine sampled, and, where its routing
         is replayed, in how many choices of experts."""
         gap_T = (trainer_T - engine_T).abs()
+        self.gaps.append(gap_T)
         self._sums["mismatch_mean"] += float(gap_T.sum()) / self._counts.num_tokens
         self._sums["mismatch_max"] = max(self._sums["mismatch_max"], float(gap_T.max()))
         if num_other_L is not None:
