@@ -11,12 +11,14 @@ weights drew it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
 import hashlib
+import logging
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -30,12 +32,22 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock
 from selenite.config import Config
 from selenite.errors import ConversationError, UnavailableError
-from selenite.rl.gym.environment import Budget, Environment, EnvironmentFailedError, Episode, Score
+from selenite.rl.critic.judge import Judge, Judged
+from selenite.rl.engines import RolloutEngine, finished
+from selenite.rl.gym.environment import (
+    Budget,
+    Environment,
+    EnvironmentFailedError,
+    Episode,
+    Score,
+    close,
+)
 from selenite.rl.rollout import Rollout, Status
-from selenite.serve.engine.loop import EngineThread
+from selenite.rl.tasks import Assigned
 from selenite.serve.engine.request import Request, SampledToken
 from selenite.types import FinishReason, SamplingParams
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -62,8 +74,10 @@ class _Ended(Exception):  # noqa: N818 - an end, not an error
 class _Attempt:
     """What is known of a rollout while it runs."""
 
+    engine: RolloutEngine
     environment: Environment
     task: int
+    budget: Budget
     number: int
     seed: int
     temperature: float
@@ -85,47 +99,87 @@ class Actor:
     """Makes rollouts. Its coroutines run in one asyncio loop.
 
     Args:
-        thread: runs the engine.
+        engines: with the same weights; a group is one engine's, which computes its beginning once.
         tokenizer: the model's, with its template.
         profile: how the model talks.
         config: how rollouts are made.
         wants_routing: rollouts say which experts computed them, which the engines record.
+        judge: gives the rewards of environments that are ``Judged``.
     """
 
     def __init__(
         self,
-        thread: EngineThread,
+        engines: Sequence[RolloutEngine],
         tokenizer: Tokenizer,
         profile: ChatProfile,
         config: ActorConfig,
         wants_routing: bool = False,
+        judge: Judge | None = None,
     ) -> None:
-        self.thread = thread
+        self._engines = engines
+        self._num_groups = dict.fromkeys(engines, 0)  # that each has now
         self._tokenizer, self._profile = tokenizer, profile
-        self._config, self._wants_routing = config, wants_routing
+        self._config, self._wants_routing, self._judge = config, wants_routing, judge
         self._ends = frozenset(profile.stop_ids(tokenizer))
         self._places = asyncio.Semaphore(config.calls_at_once)
 
     @property
     def _clock(self) -> Clock:
-        return self.thread.engine.clock
+        return self._engines[0].clock
+
+    def resume(self) -> None:
+        """All engines run steps again."""
+        for done in [engine.resume() for engine in self._engines]:
+            done.result()
+
+    def pause(self) -> None:
+        """No engine runs steps until ``resume``; rollouts stay where they are."""
+        for done in [engine.pause() for engine in self._engines]:
+            done.result()
 
     async def group(
-        self, environment: Environment, task: int, size: int, seed: int, temperature: float
+        self, task: Assigned, size: int, seed: int, temperature: float, limit: int | None = None
     ) -> list[Rollout]:
-        """``size`` attempts at one task; the same for the same seed and weights."""
+        """``size`` attempts at one task; the same for the same seed and weights.
+
+        An attempt is cut at ``limit`` tokens that the model wrote, where the environment's budget
+        allows more.
+        """
         leader: asyncio.Future[Request | None] = asyncio.get_running_loop().create_future()
         own_seed = int.from_bytes(
-            hashlib.sha256(f"{seed}/{environment.name}/{task}".encode()).digest()[:8]
+            hashlib.sha256(
+                f"{seed}/{task.environment.name}/{task.number}/{task.visit}".encode()
+            ).digest()[:8]
         )
-        attempts = [
-            _Attempt(
-                *(environment, task, number, own_seed, temperature, leader),
-                Conversation.start(self._tokenizer, (), self._profile),
-            )
-            for number in range(size)
-        ]
-        return list(await asyncio.gather(*map(self._rollout, attempts)))
+        budget = task.environment.budget
+        if limit is not None:
+            budget = dataclasses.replace(budget, tokens=min(limit, budget.tokens))
+        with self._engine() as engine:
+            attempts = [
+                _Attempt(
+                    *(engine, task.environment, task.number, budget, number, own_seed),
+                    *(temperature, leader, Conversation.start(self._tokenizer, (), self._profile)),
+                )
+                for number in range(size)
+            ]
+            rollouts = list(await asyncio.gather(*map(self._rollout, attempts)))
+        if self._judge is None:
+            return rollouts
+        is_judged = isinstance(task.environment, Judged)
+        return await self._judge.heard(rollouts, own_seed, is_judged)
+
+    @contextmanager
+    def _engine(self) -> Iterator[RolloutEngine]:
+        """The engine for a group: the one that has the fewest."""
+        alive = [engine for engine in self._engines if engine.is_alive]
+        if not alive:
+            raise UnavailableError("no engine is left to act; the log says why they ended")
+        engine = min(alive, key=self._num_groups.__getitem__)
+        self._num_groups[engine] += 1
+        try:
+            yield engine
+        finally:
+            self._num_groups[engine] -= 1
 
     async def _rollout(self, attempt: _Attempt) -> Rollout:
         status, reason, score = Status.DONE, "", None
@@ -138,18 +192,19 @@ class Actor:
         finally:
             if attempt.number == 0 and not attempt.leader.done():
                 attempt.leader.set_result(None)  # the others wait for nothing
+            await self._close(attempt)
         return self._record(attempt, status, reason, score)
 
     async def _play(self, attempt: _Attempt) -> None:
         """To the episode's end; raises ``_Ended`` for any other."""
-        begin = attempt.environment.begin
-        attempt.episode = await self._call(attempt, "tools", partial(begin, attempt.task))
+        begin = partial(attempt.environment.begin, attempt.task)
+        attempt.episode = await self._call(attempt, "tools", begin, unwanted=close)
         episode = attempt.episode
         start = Conversation.start(self._tokenizer, episode.tools, self._profile)
         attempt.conversation = _extended(start, episode)
-        budget = attempt.environment.budget
+        budget = attempt.budget
         for _ in range(budget.turns):
-            sampled, finish = await self._turn(attempt, budget)
+            sampled, finish = await self._turn(attempt)
             ids = [token.token_id for token in sampled]
             conversation = attempt.conversation.with_reply(ids)
             attempt.conversation = conversation
@@ -165,15 +220,11 @@ class Actor:
                 raise _Ended(Status.ENVIRONMENT, f"an answer makes no turn: {error}") from error
         raise _Ended(Status.TRUNCATED, f"over {budget.turns} turns")
 
-    async def _turn(
-        self, attempt: _Attempt, budget: Budget
-    ) -> tuple[list[SampledToken], FinishReason]:
+    async def _turn(self, attempt: _Attempt) -> tuple[list[SampledToken], FinishReason]:
         """One turn of the model, at most as long as budget and context allow."""
         prompt = tuple(attempt.conversation.prompt_ids())
-        engine = self.thread.engine
-        cached = engine.config.num_pages * engine.config.page_size
-        most = min(engine.runner.model.config.max_positions, cached) - len(prompt)
-        room = min(budget.tokens - attempt.num_sampled, most)
+        most = attempt.engine.longest - len(prompt)
+        room = min(attempt.budget.tokens - attempt.num_sampled, most)
         if room < 1:
             raise _Ended(Status.TRUNCATED, "no room for another turn")
         is_first = not attempt.turns
@@ -195,7 +246,9 @@ class Actor:
             attempt.leader.set_result(request)
         start = self._clock.now()
         try:
-            await self._finished(request)
+            await finished(attempt.engine, request)
+        except UnavailableError as error:
+            raise _Ended(Status.ENGINE, str(error)) from error
         finally:
             attempt.turns.append(list(request.completion))
             if request.expert_ids:
@@ -205,36 +258,29 @@ class Actor:
         assert request.finish_reason is not None
         return request.completion, request.finish_reason
 
-    async def _finished(self, request: Request) -> None:
-        """Waits for a request's end; raises ``_Ended`` where it is none of the model's."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-
-        def told(request: Request) -> None:
-            if request.finish_reason is not None:
-                loop.call_soon_threadsafe(ended.set)
-
+    async def _close(self, attempt: _Attempt) -> None:
+        """Ends what an episode holds. What goes wrong is told, and changes no rollout."""
+        if attempt.episode is None:
+            return
         try:
-            await asyncio.wrap_future(self.thread.submit(request, told))
-        except Exception as error:
-            if self.thread.is_alive and not isinstance(error, UnavailableError):
-                raise
-            raise _Ended(Status.ENGINE, str(error)) from error
-        try:
-            await ended.wait()
-        except asyncio.CancelledError:
-            self.thread.abort(request)
-            raise
-        if request.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
-            raise _Ended(Status.ENGINE, str(request.error or "the engine was stopped"))
+            async with asyncio.timeout(self._config.call_seconds):
+                await _in_thread(partial(close, attempt.episode))
+        except Exception:
+            logger.exception("%s %d was not closed", attempt.environment.name, attempt.task)
 
-    async def _call(self, attempt: _Attempt, kind: str, function: Callable[[], Result]) -> Result:
-        """An environment's answer, within its time."""
+    async def _call(
+        self,
+        attempt: _Attempt,
+        kind: str,
+        function: Callable[[], Result],
+        unwanted: Callable[[Result], None] | None = None,
+    ) -> Result:
+        """An environment's answer, within its time. ``unwanted`` gets one that comes later."""
         async with self._places:
             start = self._clock.now()
             try:
                 async with asyncio.timeout(self._config.call_seconds):
-                    return await _in_thread(function)
+                    return await _in_thread(function, unwanted)
             except TimeoutError as error:
                 seconds = self._config.call_seconds
                 raise _Ended(Status.TIMEOUT, f"no answer within {seconds:g} s") from error
@@ -284,13 +330,18 @@ def _extended(start: Conversation, episode: Episode) -> Conversation:
         raise _Ended(Status.ENVIRONMENT, f"its opening makes no conversation: {error}") from error
 
 
-async def _in_thread(function: Callable[[], Result]) -> Result:
-    """Runs it in a thread of its own, which a caller that gives up leaves behind."""
+async def _in_thread(
+    function: Callable[[], Result], unwanted: Callable[[Result], None] | None = None
+) -> Result:
+    """Runs it in a thread of its own, which a caller that gives up leaves behind: ``unwanted`` gets
+    its result then, in a thread of its own, too."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
     def tell(result: Sequence[Result], error: BaseException | None) -> None:
         if future.done():  # nobody waits any more
+            if unwanted is not None and error is None:
+                threading.Thread(target=unwanted, args=result, daemon=True).start()
             return
         if error is not None:
             future.set_exception(error)
@@ -303,8 +354,11 @@ async def _in_thread(function: Callable[[], Result]) -> Result:
             told = [function()], None
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             told = (), error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left
+        try:
             loop.call_soon_threadsafe(tell, *told)
+        except RuntimeError:  # the loop is closed: nobody is left
+            if unwanted is not None and told[1] is None:
+                unwanted(told[0][0])
 
     threading.Thread(target=run, daemon=True).start()
     return await future

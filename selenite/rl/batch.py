@@ -74,22 +74,26 @@ class Usage:
 
 
 def teachable(
-    groups: Sequence[Sequence[Rollout]], objective: Objective
+    groups: Sequence[Sequence[Rollout]], objective: Objective, keep_equal: bool = False
 ) -> tuple[list[Group], Usage]:
-    """The groups that something can be learnt of."""
-    found, failed, degenerate = list[Group](), 0, 0
+    """The groups that something can be learnt of. If there is none, ``keep_equal`` takes those
+    whose rewards are all the same, which have no advantages, so that a step is made at all."""
+    found, equal, failed, degenerate = list[Group](), list[Group](), 0, 0
     for rollouts in groups:
         kept = [r for r in rollouts if r.status in TAUGHT and r.num_sampled]
         failed += len(rollouts) - len(kept)
         rewards_G = np.array([rollout.reward for rollout in kept])
         if len(kept) < 2 or is_degenerate(rewards_G):
             degenerate += len(kept)
+            if kept:
+                equal.append(Group(tuple(kept), np.zeros(len(kept))))
             continue
         advantages_G = advantages(rewards_G, objective.baseline, objective.tau)
         if objective.standardise:
             advantages_G = standardised(advantages_G, rewards_G)
         found.append(Group(tuple(kept), advantages_G))
-    return found, Usage(sum(map(len, groups)), failed, degenerate)
+    usage = Usage(sum(map(len, groups)), failed, degenerate)
+    return (equal if keep_equal and not found else found), usage
 
 
 def counts(groups: Sequence[Group]) -> Counts:

@@ -15,6 +15,7 @@ from selenite.optim.schedule import Schedule, ScheduleConfig
 from selenite.optim.schedule import preset as schedule_preset
 from selenite.rl.actor import ActorConfig
 from selenite.rl.budget import BudgetConfig
+from selenite.rl.critic.config import CriticConfig
 from selenite.rl.gym.config import EnvironmentPart
 from selenite.rl.objective import K2Config, Objective
 from selenite.train.pretrain_config import expanding
@@ -68,6 +69,15 @@ class RolloutConfig(Config):
     """The directory of a run whose rollouts are learnt from again, without an engine; none: the
     model acts."""
 
+    @model_validator(mode="after")
+    def _check_engines(self) -> Self:
+        if self.ray and not self.engines:
+            raise ValueError(
+                "rollouts.ray: engines are actors of Ray's, but there is none outside of the "
+                "trainer's process; set rollouts.engines"
+            )
+        return self
+
 
 class EvaluationConfig(Config):
     """Held-out tasks, the same every time."""
@@ -95,8 +105,13 @@ class RlConfig(Config):
     ptx_share: float = Field(default=0.1, gt=0)
     """The norm of their gradient at the first step, relative to that of the rollouts."""
 
+    critic: CriticConfig | None = None
+    """Gives the rewards of environments that are ``judged``; none: there are none of those."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.critic is None and any(part.judged for part in self.environments):
+            raise ValueError("environments.judged: nobody judges; give a [critic]")
         try:
             Schedule(self.schedule, self.train.num_steps)
         except ConfigError as error:

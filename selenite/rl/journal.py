@@ -21,7 +21,7 @@ from selenite import atomic
 from selenite.chat.openai_form import wire_message
 from selenite.errors import DataError
 from selenite.rl.gym.environment import Check, Score
-from selenite.rl.rollout import Rollout, Status
+from selenite.rl.rollout import Judgement, Rollout, Status
 from selenite.rl.tasks import Assigned
 from selenite.types import Message, ToolCall
 
@@ -73,6 +73,7 @@ def _record(rollout: Rollout, group: int) -> dict[str, Any]:
         "reward": rollout.reward,
         "checks": None if rollout.score is None else [asdict(c) for c in rollout.score.checks],
         "temperature": rollout.temperature,
+        "judgement": None if rollout.judgement is None else asdict(rollout.judgement),
         "seconds": dict(rollout.seconds),
         "messages": [wire_message(message) for message in rollout.messages],
         "token_ids": rollout.token_ids_T.tolist(),
@@ -108,6 +109,7 @@ def _rollout(record: Mapping[str, Any]) -> Rollout:
         reward=record["reward"],
         messages=tuple(map(_message, record["messages"])),
         seconds=record["seconds"],
+        judgement=None if record["judgement"] is None else Judgement(**record["judgement"]),
         expert_ids_PLK=_unpacked(record.get("expert_ids")),
     )
 
@@ -167,7 +169,9 @@ class Replay:
         if not self._files:
             raise DataError(f"{run}: no rollouts are there; give the directory of a run")
 
-    def take(self, count: int, version: int, temperature: float) -> list[list[Rollout]]:
+    def take(
+        self, count: int, version: int, temperature: float, limits: Mapping[str, int]
+    ) -> list[list[Rollout]]:
         """The next iteration's groups, however many they were."""
         if self._next == len(self._files):
             raise DataError(

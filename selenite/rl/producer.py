@@ -17,10 +17,11 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Protocol, TypeVar
 
 from selenite.rl.actor import Actor
-from selenite.rl.rollout import Rollout
+from selenite.rl.rollout import TAUGHT, Rollout
 from selenite.rl.tasks import Assigned, TaskStream
 
 Result = TypeVar("Result")
@@ -29,7 +30,9 @@ Result = TypeVar("Result")
 class GroupSource(Protocol):
     """Where the trainer has its rollouts from: a ``Producer``, or ``journal.Replay``."""
 
-    def take(self, count: int, version: int, temperature: float) -> list[list[Rollout]]:
+    def take(
+        self, count: int, version: int, temperature: float, limits: Mapping[str, int]
+    ) -> list[list[Rollout]]:
         """``count`` complete groups for an iteration."""
         ...
 
@@ -91,25 +94,33 @@ class Producer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollouts", daemon=True)
         self._thread.start()
 
-    def take(self, count: int, version: int, temperature: float) -> list[list[Rollout]]:
+    def take(
+        self, count: int, version: int, temperature: float, limits: Mapping[str, int]
+    ) -> list[list[Rollout]]:
         """``count`` complete groups, the oldest ones; begins what is missing.
 
         Args:
             count: of groups.
             version: of the weights that serve now.
             temperature: of groups that begin now.
+            limits: tokens that their attempts may write, by environment, where that is less than
+                the environment's own budget.
         """
         while len(self._open) < count + self._ahead:
             task = self._again.pop(0) if self._again else self._stream.take()
-            group = self._actor.group(
-                task.environment, task.number, self._size, self._seed, temperature
-            )
+            limit = limits.get(task.environment.name)
+            group = self._actor.group(task, self._size, self._seed, temperature, limit)
             self._open.append(_Open(task, version, self._submit(group)))
         with self._running():
             complete = self._wait(count, version)
         taken = complete[:count]
         self._open = [one for one in self._open if one not in taken]
-        return [one.rollouts.result() for one in taken]
+        groups = [one.rollouts.result() for one in taken]
+        for one, rollouts in zip(taken, groups, strict=True):
+            rewards = [max(0.0, own.reward) for own in rollouts if own.status in TAUGHT]
+            if rewards:
+                self._stream.tell(one.task, mean(rewards))
+        return groups
 
     def _wait(self, count: int, version: int) -> list[_Open]:
         """The groups that are complete, once they are enough and none that is not is too old."""
@@ -125,10 +136,7 @@ class Producer:
         self, tasks: Sequence[Assigned], size: int, seed: int, temperature: float
     ) -> list[list[Rollout]]:
         """Groups of these tasks, now: for evaluation."""
-        groups = [
-            self._submit(self._actor.group(task.environment, task.number, size, seed, temperature))
-            for task in tasks
-        ]
+        groups = [self._submit(self._actor.group(task, size, seed, temperature)) for task in tasks]
         with self._running():
             return [group.result() for group in groups]
 
@@ -136,14 +144,14 @@ class Producer:
         """What a run needs that goes on: tasks that were given, and those that are in flight."""
         tasks = [one.task for one in self._open] + self._again
         return {
-            "given": self._stream.given,
-            "open": [[task.environment.name, task.number] for task in tasks],
+            "stream": self._stream.state_dict(),
+            "open": [[task.environment.name, task.number, task.visit] for task in tasks],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on; what was in flight begins again, before anything new."""
-        self._stream.resume(state["given"])
-        self._again = [self._stream.assigned(name, number) for name, number in state["open"]]
+        self._stream.load_state_dict(state["stream"])
+        self._again = [self._stream.assigned(*task) for task in state["open"]]
 
     def close(self) -> None:
         """Ends what runs, and the loop."""
@@ -154,11 +162,11 @@ class Producer:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        self._actor.thread.resume().result()
+        self._actor.resume()
         try:
             yield
         finally:
-            self._actor.thread.pause().result()
+            self._actor.pause()
 
     def _submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -31,6 +31,17 @@ TAUGHT = frozenset({Status.DONE, Status.TRUNCATED})
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """How often a critic compared an attempt with another one, in both orders."""
+
+    comparisons: int
+    consistent: int  # in which the order made no difference
+    correct: int | None
+    """In which the better one, which is known, was found in both orders; none: it is not known, and
+    the reward is what the critic says."""
+
+
+@dataclass(frozen=True)
 class Rollout:
     """One attempt. Written by the actor, read by the trainer and by people."""
 
@@ -53,6 +64,7 @@ class Rollout:
     expert_ids_PLK: np.ndarray | None = None
     """uint8 or uint16: the experts that computed a token, ascending, in the pass that gave the next
     one's log-probability. None: not recorded."""
+    judgement: Judgement | None = None  # None: no critic looked at it
 
     @property
     def num_sampled(self) -> int:

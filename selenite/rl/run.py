@@ -22,6 +22,8 @@ from selenite.model.hf_adapter import check_tokenizer, load_pretrained, read_con
 from selenite.model.lora import add_lora
 from selenite.rl.actor import Actor
 from selenite.rl.config import RlConfig
+from selenite.rl.critic.judge import Judge, Judged
+from selenite.rl.critic.open import open_critic
 from selenite.rl.journal import Replay
 from selenite.rl.producer import GroupSource, Producer
 from selenite.rl.serving import serve
@@ -116,14 +118,24 @@ def open_task(
     if config.lora is not None:
         model = add_lora(model, config.lora, train.seed)
     model = model.to(device)
-    environments = [part.open() for part in config.environments]
+    environments = [
+        Judged(part.open()) if part.judged else part.open() for part in config.environments
+    ]
     producer: GroupSource
     bus: Bus
     if rollouts.replay is None:
         engines, transport = serve(model, device, dtype, rollouts, clock, stack)
+        judge = None
+        if config.critic is not None:
+            critic = open_critic(
+                *(config.critic, engines, known.tokenizer, known.profile),
+                *(train.init_from, dtype, clock, stack),
+            )
+            judge = Judge(critic)
         actor = Actor(
             *(engines, known.tokenizer, known.profile, rollouts.actor),
             wants_routing=rollouts.routing == "replay",
+            judge=judge,
         )
         weights = [part.weight for part in config.environments]
         stream = TaskStream(environments, weights, rollouts.pool, train.seed)
@@ -139,6 +151,7 @@ def open_task(
         model,
         config,
         known.tokenizer,
+        known.profile,
         environments,
         producer,
         bus,

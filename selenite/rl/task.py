@@ -7,6 +7,7 @@ after_update  QK-Clip, balancing; the next version of the weights ─► the eng
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock
 from selenite.data.packing import MicroBatch
@@ -26,20 +28,27 @@ from selenite.ops.logprobs import token_logprobs
 from selenite.optim.schedule import Schedule
 from selenite.rl import journal
 from selenite.rl.batch import Group, RolloutBatch, Usage, counts, rollout_batches, teachable
+from selenite.rl.budget import Budgets
 from selenite.rl.config import RlConfig
+from selenite.rl.critic.judge import Judged
+from selenite.rl.critic.lessons import LessonBatch, lesson_batches
+from selenite.rl.critic.rewards import judged_metrics, without_length
 from selenite.rl.gym.environment import HELD_OUT, Environment
 from selenite.rl.objective import Scored
 from selenite.rl.producer import GroupSource
 from selenite.rl.rollout import TAUGHT, Rollout, Status
 from selenite.rl.tasks import Assigned
-from selenite.rl.weights import Bus
+from selenite.rl.weights.bus import Bus
 from selenite.runtime import is_batch_invariant
 from selenite.train.evaluate import evaluate
 from selenite.train.inputs import to_inputs
 from selenite.train.language_model_task import BatchSource, LanguageModelTask
 from selenite.train.task import Phase, Sample
 
-_MOST_EMPTY = 16  # iterations in a row of which nothing can be learnt
+logger = logging.getLogger(__name__)
+
+_PTX = "ptx"
+_MOST_EMPTY = 4  # times that an iteration begins anew because nothing can be learnt of it
 _EVALUATION_SEED = 1 << 32  # beyond every run's
 
 
@@ -50,6 +59,7 @@ class RlTask(LanguageModelTask):
         model: the trainer's.
         config: of the run.
         tokenizer: the model's.
+        profile: how the model talks.
         environments: in the order of ``config.environments``.
         producer: acts by the engine, or did.
         bus: hands weights to the engine, which serves those of ``model`` already.
@@ -67,6 +77,7 @@ class RlTask(LanguageModelTask):
         model: Transformer,
         config: RlConfig,
         tokenizer: Tokenizer,
+        profile: ChatProfile,
         environments: Sequence[Environment],
         producer: GroupSource,
         bus: Bus,
@@ -85,16 +96,21 @@ class RlTask(LanguageModelTask):
             config.lora,
             {"train.init_from": dict(initial), "environments": _identity(config)},
         )
-        self._config, self._tokenizer = config, tokenizer
+        self._config, self._tokenizer, self._profile = config, tokenizer, profile
         self._environments, self._producer = environments, producer
         self._bus, self._ptx, self._held_out = bus, ptx, held_out
         self._clock = clock
-        self._version = 0  # of the weights that serve
+        self._budgets = Budgets(config.rollouts.budget)
+        self._version = 0  # handed over last; engines that could not take it are behind
         self._step = 0  # updates so far
         self._groups = list[Group]()
         self._micro_batches = list[RolloutBatch]()
         self._old = dict[int, Tensor]()  # log-probabilities before the iteration's first update
-        self._ptx_weight: float | None = None  # None: not measured yet
+        self._weights = dict[str, float]()  # of what is learnt beside rollouts, once measured
+        self._shares = {_PTX: config.ptx_share}
+        if config.critic is not None:
+            self._shares["critic"] = config.critic.share
+        self._lessons = list[LessonBatch]()
         self._metrics = dict[str, float]()
         self._seconds = dict[str, float]()  # that acting took, until a step has told them
         self._shown = list[Rollout]()
@@ -119,23 +135,25 @@ class RlTask(LanguageModelTask):
             self._act()
         self._start_sums()
         self._counts = counts(self._groups)
-        ptx = [next(iter(self._loader))] if self._ptx is not None else []
-        self._batch = [*(batch.packed for batch in self._micro_batches), *ptx]
-        batch = [*enumerate(self._micro_batches), *((None, one) for one in ptx)]
-        if ptx and self._ptx_weight is None:
-            self._ptx_weight = self._measured_weight(batch)
-            self._old.clear()  # what was measured is no part of the step
-            self._start_sums()
+        extra: list[tuple[str, Any]] = [("critic", lesson) for lesson in self._lessons]
+        if self._ptx is not None:
+            extra.append((_PTX, next(iter(self._loader))))
+        batch = [*enumerate(self._micro_batches), *extra]
+        self._batch = [data if kind == _PTX else data.packed for kind, data in batch]
+        for kind, share in self._shares.items():
+            if kind not in self._weights and any(own == kind for own, _ in extra):
+                self._weights[kind] = self._measured_weight(batch, kind, share)
+                self._old.clear()  # what was measured is no part of the step
+                self._start_sums()
         return batch
 
     def loss(self, phase: Phase, micro_batch: Any, batch: Sequence[Any]) -> Tensor:
         place, data = micro_batch
-        if place is None:
-            ptx = [one for number, one in batch if number is None]
-            weight = 1.0 if self._ptx_weight is None else self._ptx_weight
-            loss = super().loss(phase, data, ptx)
-            self._sums["ptx_loss"] += float(loss.detach())
-            return weight * loss
+        if isinstance(place, str):
+            same = [one for kind, one in batch if kind == place]
+            loss = super().loss(phase, data, same) if place == _PTX else self._lesson(data, same)
+            self._sums[f"{place}_loss"] += float(loss.detach())
+            return self._weights.get(place, 1.0) * loss
         scored = self._scored(place, data)
         loss, metrics = self._config.objective.loss(scored, self._counts)
         for name, value in metrics.items():
@@ -152,11 +170,12 @@ class RlTask(LanguageModelTask):
         self._seconds = {}  # the iteration's other updates took none of them
         self._step += 1
         if self._step % self._config.rollouts.updates == 0:
-            handed = self._bus.publish(self.model, self._version + 1)
-            self._version = handed.version
+            self._version += 1
+            handed = self._bus.publish(self.model, self._version)
             metrics |= {
                 "sync_seconds": handed.seconds,
                 "sync_gap": handed.max_gap,
+                "sync_failed": float(handed.failures),
             }
         return metrics
 
@@ -172,6 +191,8 @@ class RlTask(LanguageModelTask):
             rewards = [r.score.value if r.score is not None else 0.0 for r in taught]
             if rewards:
                 found[f"val_reward.{environment.name}"] = float(np.mean(rewards))
+                lengths = [rollout.num_sampled for rollout in taught]
+                found[f"val_length.{environment.name}"] = float(np.mean(lengths))
             found[f"val_failed.{environment.name}"] = float(sum(map(len, groups)) - len(taught))
         for name, batches in self._held_out.items():
             found[f"val_loss.{name}"] = evaluate(self.model, batches).loss
@@ -190,17 +211,20 @@ class RlTask(LanguageModelTask):
             "step": self._step,
             "version": self._version,
             "tasks": self._producer.state_dict(),
-            "ptx_weight": self._ptx_weight,
+            "budgets": self._budgets.state_dict(),
+            "weights": dict(self._weights),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._ptx is not None:
             super().load_state_dict(state)
-        self._step, self._ptx_weight = state["step"], state["ptx_weight"]
+        self._step, self._weights = state["step"], dict(state["weights"])
         self._producer.load_state_dict(state["tasks"])
+        self._budgets.load_state_dict(state["budgets"])
         if self._step:
             is_within = self._step % self._config.rollouts.updates > 0  # weights nobody has served
-            self._version = self._bus.publish(self.model, state["version"] + is_within).version
+            self._version = state["version"] + is_within
+            self._bus.publish(self.model, self._version)
 
     def close(self) -> None:
         """Ends rollouts, and the worker that reads what must not be forgotten."""
@@ -217,17 +241,32 @@ class RlTask(LanguageModelTask):
         rollouts = self._config.rollouts
         start = self._clock.now()
         usages = list[Usage]()
-        for _ in range(_MOST_EMPTY):
+        for tried in range(1, _MOST_EMPTY + 1):
             temperature = self.temperature
-            found = self._producer.take(rollouts.groups, self._version, temperature)
-            self._groups, usage = teachable(found, self._config.objective)
+            found = self._producer.take(
+                rollouts.groups, self._version, temperature, self._budgets.limits
+            )
+            self._budgets.learn(found)
+            earned = self._budgets.rewards(found, self._step // rollouts.updates)
+            earned, bias = without_length(earned, self._removes_length)
+            is_last = tried == _MOST_EMPTY
+            self._groups, usage = teachable(earned, self._config.objective, keep_equal=is_last)
             usages.append(usage)
             if self._groups:
                 break
         else:
+            reason = next(r.reason for group in found for r in group if r.status not in TAUGHT)
             raise DataError(
-                f"of {_MOST_EMPTY} iterations nothing can be learnt: all attempts at a task earn "
-                "the same; choose easier or harder tasks, or raise rollouts.size"
+                f"in {_MOST_EMPTY} iterations no attempt came to an end (the last one: {reason}); "
+                "mend the environment"
+            )
+        if usage.num_taught == 0:
+            logger.warning(
+                "step %d: all attempts at each of %d tasks earn the same (%.2f in the mean), so "
+                "that nothing pulls; choose harder or easier tasks, or raise rollouts.size",
+                self._step + 1,
+                len(usages) * rollouts.groups,
+                np.mean([r.reward for group in self._groups for r in group.rollouts]),
             )
         if self._config.rollouts.replay is None:
             journal.write(self._train.out_dir, self._step, found)
@@ -237,6 +276,7 @@ class RlTask(LanguageModelTask):
             shares=not is_batch_invariant(),
             replays=rollouts.routing == "replay",
         )
+        self._lessons = self._made_lessons(found)
         self._old.clear()
         flat = [rollout for group in found for rollout in group]
         self._shown = flat[:2]
@@ -244,8 +284,30 @@ class RlTask(LanguageModelTask):
             "temperature": temperature,
             **_usage_metrics(usages),
             **_rollout_metrics(flat, self._version),
+            **judged_metrics(flat),
+            **bias,
+            **{f"limit.{name}": float(most) for name, most in self._budgets.limits.items()},
         }
         self._seconds = {"rollout_seconds": self._clock.now() - start, **_seconds(flat)}
+
+    @property
+    def _removes_length(self) -> bool:
+        return self._config.critic is not None and self._config.critic.removes_length
+
+    def _made_lessons(self, groups: Sequence[Sequence[Rollout]]) -> list[LessonBatch]:
+        """What the critic learns of an iteration's attempts."""
+        critic = self._config.critic
+        if critic is None or not critic.learns:
+            return []
+        judged = {one.name for one in self._environments if isinstance(one, Judged)}
+        known = [group for group in groups if group[0].environment not in judged]
+        return lesson_batches(
+            known,
+            self._tokenizer,
+            self._profile,
+            critic.sentences,
+            self._train.micro_batch_tokens,
+        )
 
     def _scored(self, place: int, data: RolloutBatch) -> Scored:
         inputs = to_inputs(data.packed, self._device, self._stats)
@@ -291,19 +353,43 @@ class RlTask(LanguageModelTask):
             num_routed = sum(batch.num_routed for batch in self._micro_batches)
             self._sums["routing_differs"] += float(num_other_L.sum()) / num_routed
 
-    def _measured_weight(self, batch: Sequence[Any]) -> float:
-        """What PTX is multiplied by, so that its gradient has its share of the rollouts'."""
+    def _lesson(self, data: LessonBatch, batch: Sequence[LessonBatch]) -> Tensor:
+        """Cross-entropy of the right letter against the other one, the mean over all lessons."""
+        inputs = to_inputs(data.packed, self._device, self._stats)
+        output = self.model(
+            inputs.tokens_T,
+            inputs.context.positions_T,
+            inputs.context,
+            checkpoint=self._train.checkpoint_activations,
+        )
+        self._record_statistics([output])
+        hidden_ND = output.hidden_TD[self._there(data.rows_N)]
+        head_VD = self.model.head_weight
+        logits_N2 = torch.stack(
+            [
+                (hidden_ND.float() * head_VD[self._there(letters_N)].float()).sum(-1)
+                for letters_N in (data.right_N, data.wrong_N)
+            ],
+            dim=-1,
+        )
+        total = sum(len(one.rows_N) for one in batch)
+        self._sums["critic_sure"] += float(logits_N2.detach().softmax(-1)[:, 0].sum()) / total
+        return -logits_N2.log_softmax(-1)[:, 0].sum() / total
+
+    def _measured_weight(self, batch: Sequence[Any], kind: str, share: float) -> float:
+        """What the micro-batches of a kind are multiplied by, so that their gradient has its share
+        of the rollouts'."""
         phase = self.phases[0]
         norms = []
-        for is_ptx in (False, True):
+        for is_kind in (False, True):
             phase.optimizer.zero_grad(set_to_none=True)
             for micro_batch in batch:
-                if (micro_batch[0] is None) == is_ptx:
+                if micro_batch[0] == kind if is_kind else isinstance(micro_batch[0], int):
                     self.loss(phase, micro_batch, batch).backward()
             grads = [p.grad for p in phase.parameters() if p.grad is not None]
             norms.append(float(get_total_norm(grads)))
         phase.optimizer.zero_grad(set_to_none=True)
-        return self._config.ptx_share * norms[0] / norms[1]
+        return share * norms[0] / norms[1]
 
     def _there(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)

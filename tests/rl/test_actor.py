@@ -21,6 +21,7 @@ from selenite.ops.logprobs import log_softmax
 from selenite.rl.actor import Actor, ActorConfig
 from selenite.rl.gym.environment import Budget, Check, Environment, EnvironmentFailedError, Score
 from selenite.rl.rollout import Rollout, Status
+from selenite.rl.tasks import Assigned
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.loop import EngineThread
 from selenite.types import Message, ToolSpec
@@ -99,7 +100,7 @@ def thread(model: Transformer) -> Iterator[EngineThread]:
 def make_actor(thread: EngineThread, directory: Path, **settings: float) -> Actor:
     tokenizer = Tokenizer.load(directory)
     profile, _ = detect_profile(tokenizer)
-    return Actor(thread, tokenizer, profile, ActorConfig.model_validate(settings))
+    return Actor([thread], tokenizer, profile, ActorConfig.model_validate(settings))
 
 
 def rollouts(
@@ -111,7 +112,9 @@ def rollouts(
     temperature: float = 1.0,
 ) -> list[Rollout]:
     async def all_of_them() -> list[Rollout]:
-        groups = [actor.group(environment, task, size, seed, temperature) for task in tasks]
+        groups = [
+            actor.group(Assigned(environment, task), size, seed, temperature) for task in tasks
+        ]
         return [rollout for group in await asyncio.gather(*groups) for rollout in group]
 
     return asyncio.run(all_of_them())
@@ -208,7 +211,7 @@ def test_weights_that_change_beneath_are_named_token_by_token(
 
     async def with_a_swap() -> list[Rollout]:
         groups = [
-            asyncio.ensure_future(actor.group(Talks(4, budget), task, 2, 0, 1.0))
+            asyncio.ensure_future(actor.group(Assigned(Talks(4, budget), task), 2, 0, 1.0))
             for task in range(4)
         ]
         while not any(len(request.completion) > 5 for request in thread.engine.scheduler.running):
@@ -232,7 +235,9 @@ def test_a_stopped_engine_ends_what_runs(directory: Path, model: Transformer) ->
     actor = make_actor(thread, directory)
 
     async def stopped() -> list[Rollout]:
-        group = asyncio.ensure_future(actor.group(Talks(9, Budget(3000, 9)), 1, 3, 0, 1.0))
+        group = asyncio.ensure_future(
+            actor.group(Assigned(Talks(9, Budget(3000, 9)), 1), 3, 0, 1.0)
+        )
         while not thread.engine.scheduler.running:
             await asyncio.sleep(0.001)
         await asyncio.to_thread(thread.stop)

@@ -17,6 +17,9 @@ from selenite.clock import SystemClock
 from selenite.config import validate
 from selenite.errors import CheckpointError, DataError, SeleniteError
 from selenite.rl.config import RlConfig
+from selenite.rl.gym.environment import Budget, Check
+from selenite.rl.gym.questions import Question, Questions
+from selenite.rl.rollout import Status
 from selenite.rl.run import open_task, rl
 from selenite.rl.task import RlTask
 from selenite.train.loop import run
@@ -25,6 +28,16 @@ from selenite.train.step import train_step
 from tests.fixtures.server import make_model
 
 PEAK = 1e11
+
+BROKEN = """
+from selenite.rl.gym.environment import Budget, EnvironmentFailedError
+
+class Broken:
+    name, budget = "broken", Budget(tokens=10)
+
+    def begin(self, number):
+        raise EnvironmentFailedError("out of order")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +168,7 @@ def test_groups_that_go_on_under_new_weights(root: Path, tmp_path: Path) -> None
         rows = [train_step(task, step) for step in range(6)]
         state = task.state_dict()["tasks"]
         assert len(state["open"]) == 3
-        assert state["given"] == [int(sum(row["rollouts"] for row in rows)) // 6 + 3]
+        assert state["stream"]["given"] == [int(sum(row["rollouts"] for row in rows)) // 6 + 3]
     assert max(row["stale"] for row in rows) >= 1
     assert max(row["stale"] for row in rows) <= 2
 
@@ -207,10 +220,57 @@ def test_weights_that_are_not_what_was_trained_are_noticed(root: Path, tmp_path:
             train_step(task, 0)
 
 
-def test_tasks_of_which_nothing_can_be_learnt_are_told(root: Path, tmp_path: Path) -> None:
+def test_tasks_of_which_nothing_can_be_learnt_move_nothing(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rollouts = {"groups": 1, "size": 2, "actor": {"truncated": 0.0}}  # right is nobody
     config = config_of(root, tmp_path / "none", rollouts=rollouts)
     with ExitStack() as stack:
         task = opened(config, stack)
-        with pytest.raises(DataError, match="nothing can be learnt"):
+        before = [parameter.detach().clone() for parameter in task.model.parameters()]
+        row = train_step(task, 0)
+        after = list(task.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert row["degenerate"] == 1
+    assert row["loss"] == 0
+    assert "nothing pulls" in caplog.text
+
+
+def test_attempts_that_never_end_are_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_environment.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    environments = [{"kind": "python", "factory": "broken_environment:Broken"}]
+    config = config_of(root, tmp_path / "broken", environments=environments)
+    with ExitStack() as stack:
+        task = opened(config, stack)
+        with pytest.raises(DataError, match=r"no attempt came to an end .*out of order"):
             task.next_batch()
+
+
+def test_attempts_are_cut_at_what_right_ones_took(root: Path, tmp_path: Path) -> None:
+    budget = {"rule": "limit", "right": 3, "quantile": 1.0, "factor": 1.0}
+    environments = [{"kind": "python", "factory": "tests.rl.test_run:brief", "weight": 1.0}]
+    config = config_of(root, tmp_path / "cut", environments=environments, rollouts__budget=budget)
+    with ExitStack() as stack:
+        task = opened(config, stack)
+        limits = [train_step(task, step).get("limit.brief") for step in range(3)]
+        state = json.loads(json.dumps(task.state_dict()["budgets"]))
+        groups = task._producer.take(2, 3, 1.0, {"brief": 7})
+    assert len(state["lengths"]["brief"]) == 3
+    assert limits[-1] == round(max(state["lengths"]["brief"]) + 64)
+    lengths = [rollout.num_sampled for group in groups for rollout in group]
+    assert max(lengths) == 7
+    assert all(
+        rollout.status is Status.TRUNCATED
+        for group in groups
+        for rollout in group
+        if rollout.num_sampled == 7 and rollout.reward < 0
+    )
+
+
+def brief() -> Questions:
+    """Whatever is said is right, if it ends."""
+    question = Question("Say something.", lambda text: Check("said", 1.0))
+    return Questions("brief", Budget(tokens=300), lambda number: question)

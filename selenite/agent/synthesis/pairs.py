@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from selenite.agent.episodes.defects import Defect
+from selenite.agent.judges.comparison import LETTERS, comparison, transcript
 from selenite.agent.randomness import stream
 from selenite.agent.synthesis.pipeline import contrasts, trajectories
 
-_SYSTEM = (
-    "You compare two conversations of an assistant with the same user and tools. Answer with the "
-    "letter of the better one, then say what is wrong with the other."
-)
 REASONS: Mapping[Defect, str] = {
     Defect.UNNEEDED_CALL: "changes something that nobody asked for",
     Defect.WRONG_TOOL: "uses another tool than the one that was due",
@@ -53,16 +50,12 @@ def pair_rows(corpus: Path, seed: int, most: int) -> Iterator[dict[str, Any]]:
 def pair_row(good: Mapping[str, Any], bad: Mapping[str, Any], good_first: bool) -> dict[str, Any]:
     """The chat row of a pair."""
     first, second = (good, bad) if good_first else (bad, good)
-    best, other = ("A", "B") if good_first else ("B", "A")
-    question = (
-        f"{_told(good)}\n\nConversation A:\n{transcript(first)}\n\n"
-        f"Conversation B:\n{transcript(second)}\n\nWhich is better?"
-    )
+    best, other = LETTERS if good_first else reversed(LETTERS)
+    asked = comparison(_told(good), _transcript(first), _transcript(second))
     verdict = f"{best}. {other} {REASONS[Defect(bad['defect'])]}."
     return {
         "messages": [
-            {"role": "system", "content": _SYSTEM},
-            {"role": "user", "content": question},
+            *({"role": message.role, "content": message.content} for message in asked),
             {"role": "assistant", "content": verdict},
         ]
     }
@@ -74,13 +67,6 @@ def _told(row: Mapping[str, Any]) -> str:
     return f"The assistant was told:\n{first['content']}"
 
 
-def transcript(row: Mapping[str, Any]) -> str:
-    """A conversation without what the assistant was told, a line for each turn, call and result."""
-    lines = list[str]()
-    for message in row["messages"][1:]:
-        if message.get("content"):
-            lines.append(f"{message['role']}: {message['content']}")
-        for call in message.get("tool_calls", ()):
-            function = call["function"]
-            lines.append(f"call: {function['name']} {function['arguments']}")
-    return "\n".join(lines)
+def _transcript(row: Mapping[str, Any]) -> str:
+    """A conversation without what the assistant was told."""
+    return transcript(row["messages"][1:])

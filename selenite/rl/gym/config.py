@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field
+from pydantic import Discriminator, Field, field_validator
 
 from selenite.agent.tasks.author import RECIPES
 from selenite.agent.tasks.task import TaskClass
@@ -13,9 +12,11 @@ from selenite.config import Config
 from selenite.errors import ConfigError
 from selenite.rl.gym.code.environment import Functions
 from selenite.rl.gym.environment import Budget, Environment
+from selenite.rl.gym.factory import from_python
 from selenite.rl.gym.instructions import Instructions
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
+from selenite.rl.gym.verifiers.environment import Verifiers
 from selenite.rl.gym.worlds import Worlds
 
 Puzzle = Literal["countdown", "cryptarithm", "knights", "morse", "sudoku", "tables"]
@@ -27,6 +28,8 @@ class _Part(Config):
     weight: float = Field(default=1.0, gt=0)  # share of the groups, relative to the others
     seed: int = Field(default=0, ge=0)  # of the tasks
     tokens: int = Field(default=256, ge=1)  # that an attempt may write
+    judged: bool = False
+    """Its rewards are what a critic says; its own scores are only told."""
 
 
 class MathPart(_Part):
@@ -103,14 +106,7 @@ class PythonPart(_Part):
 
     def open(self) -> Environment:
         """The environment. Raises ``ConfigError`` where there is none."""
-        module, _, name = self.factory.partition(":")
-        try:
-            make = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(
-                f"environments.factory={self.factory}: {error}; give package.module:function of "
-                "something that Python can import here"
-            ) from error
+        make = from_python("environments.factory", self.factory)
         environment = make(**self.settings)
         lacking = [part for part in ("name", "budget", "begin") if not hasattr(environment, part)]
         if lacking:
@@ -122,6 +118,30 @@ class PythonPart(_Part):
         return found
 
 
+class VerifiersPart(_Part):
+    """An environment of PrimeIntellect's ``verifiers``, in the interpreter that has it."""
+
+    kind: Literal["verifiers"] = "verifiers"
+    python: str = Field(min_length=1)  # the interpreter
+    environment: str = Field(min_length=1)  # as verifiers.load_environment takes it
+    arguments: dict[str, Any] = Field(default_factory=dict)  # its keyword arguments
+    rewards: tuple[float, float] = (0.0, 1.0)  # the least and the most that its rubric gives
+    turns: int = Field(default=16, ge=1)
+
+    @field_validator("rewards")
+    @classmethod
+    def _in_order(cls, rewards: tuple[float, float]) -> tuple[float, float]:
+        if not rewards[0] < rewards[1]:
+            raise ValueError("the least must be below the most")
+        return rewards
+
+    def open(self) -> Environment:
+        """The environment; starts its process. Raises ``ConfigError`` where it is not there."""
+        budget = Budget(self.tokens, self.turns)
+        return Verifiers(self.python, self.environment, self.arguments, self.rewards, budget)
+
+
 EnvironmentPart = Annotated[
-    MathPart | LogicPart | InstructionsPart | WorldsPart | CodePart | PythonPart, Discriminator("kind")
+    MathPart | LogicPart | InstructionsPart | WorldsPart | CodePart | PythonPart | VerifiersPart,
+    Discriminator("kind"),
 ]
