@@ -1,0 +1,1 @@
+"""Work through the tools of real MCP servers, judged by what is there afterwards."""
