@@ -103,6 +103,7 @@ def values_of(page: Page, chart: str, line: str) -> list[float]:
         ("Reward", "sums", "reward.sums"),
         ("Length", "sums", "length.sums"),
         ("Length", "all", "length"),
+        ("Length", "locks, at most", "limit.locks"),
         ("Entropy", "all", "entropy"),
         ("Not learnt, or cut", "degenerate", "degenerate"),
         ("Staleness", "stale", "stale"),

@@ -27,7 +27,7 @@ _ROOM = 16_000_000  # characters of attempts; with all else the page has less th
 _MOST_ROWS = 1_000  # steps of a chart
 _METRICS = (
     *("reward", "val_reward", "length", "entropy", "truncated", "degenerate", "failed", "stale"),
-    *("mismatch_mean", "mismatch_max"),
+    *("mismatch_mean", "mismatch_max", "limit"),
 )
 _SCRIPTS = ("dom.js", "charts.js", "conversation.js", "reader.js", "main.js")
 

@@ -18,8 +18,8 @@ function unique(values) {
   return [...new Set(values)];
 }
 
-// The lines of a metric: in all, and by environment; held-out values dashed.
-function linesOf(name, heldOut = null) {
+// The lines of a metric, by environment and in all; dashed those of another metric beside it.
+function linesOf(name, other = null, otherLabel = "") {
   const lines = [];
   const add = (metric, label, look) => {
     const values = DATA.series[metric];
@@ -27,7 +27,7 @@ function linesOf(name, heldOut = null) {
   };
   environments.forEach((environment, i) => {
     add(`${name}.${environment}`, environment, colour(i));
-    if (heldOut) add(`${heldOut}.${environment}`, `${environment}, held out`, `${colour(i)} dashed`);
+    if (other) add(`${other}.${environment}`, `${environment}, ${otherLabel}`, `${colour(i)} dashed`);
   });
   if (environments.length > 1 || !lines.length) add(name, "all", "all");
   return lines;
@@ -39,8 +39,8 @@ function named(...pairs) {
 }
 
 const CHARTS = [
-  { title: "Reward", lines: linesOf("reward", "val_reward") },
-  { title: "Length", unit: "tokens of an attempt", lines: linesOf("length") },
+  { title: "Reward", lines: linesOf("reward", "val_reward", "held out") },
+  { title: "Length", unit: "tokens of an attempt", lines: linesOf("length", "limit", "at most") },
   { title: "Entropy", unit: "nats a token", lines: linesOf("entropy") },
   { title: "Not learnt, or cut", unit: "share of attempts", lines: named(
     ["truncated", "truncated", "c0"],
