@@ -1,0 +1,61 @@
+"""Trainer and engine on what was sampled: equal to the bit in batch-invariant mode, on every step.
+
+Each test runs ``tests/fixtures/rl_mismatch.py`` in a process of its own, because MKL reads its
+switch once, at a process's first product.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.model.test_batch_invariance import ROOT, needs_mkl
+
+
+def runs(mode: str, folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Of each run the metrics of its updates."""
+    inherited = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    done = subprocess.run(
+        [sys.executable, "tests/fixtures/rl_mismatch.py", mode, str(folder)],
+        cwd=ROOT,
+        env=inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, float]]] = json.loads(done.stdout)
+    return found
+
+
+@needs_mkl
+@pytest.mark.slow
+def test_engine_and_trainer_agree_to_the_bit_on_every_step(tmp_path: Path) -> None:
+    """Over updates of the weights, turns, prompts computed once, and temperatures."""
+    found = runs("invariant", tmp_path)
+    assert len(found) == 3
+    for name, updates in found.items():
+        compared = [update for update in updates if "mismatch_max" in update]
+        assert len(compared) >= 2, name
+        for update in compared:
+            assert update["mismatch_max"] == update["mismatch_mean"] == 0.0, name
+        assert all(update.get("sync_gap", 0.0) == 0.0 for update in updates), name
+        assert len({update["loss"] for update in updates}) == len(updates), name
+    assert all(update["routing_differs"] == 0.0 for update in found["mla, experts"])
+
+
+@needs_mkl
+@pytest.mark.slow
+def test_without_the_mode_they_do_not(tmp_path: Path) -> None:
+    """The control. Of the log-probabilities' rounding: a few bits of float32, or of bfloat16."""
+    found = runs("fast", tmp_path)
+    for name, updates in found.items():
+        bound = 2.0 if "bfloat16" in name else 1e-3
+        for update in updates:
+            assert 0 < update.get("mismatch_max", 1e-6) < bound, name
