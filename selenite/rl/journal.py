@@ -29,9 +29,8 @@ FOLDER = "rollouts"
 
 
 def write(out_dir: Path, step: int, groups: Sequence[Sequence[Rollout]]) -> None:
-    """Leaves an iteration's groups; raises ``OSError`` where there is no room."""
+    """Leaves an iteration's groups; raises ``StorageError`` where there is no room."""
     folder = out_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps(_record(rollout, number), ensure_ascii=False)
         for number, group in enumerate(groups)

@@ -207,7 +207,7 @@ def test_what_must_not_be_forgotten_has_its_share(root: Path, tmp_path: Path) ->
 def test_weights_that_are_not_what_was_trained_are_noticed(root: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         task = opened(config_of(root, tmp_path / "bad"), stack)
-        engine = task._bus._thread.engine
+        engine = task._bus._engines[0].engine
         swap = engine.swap_weights
 
         def wrong(model: Any, version: int, running: Any) -> Any:
@@ -215,7 +215,7 @@ def test_weights_that_are_not_what_was_trained_are_noticed(root: Path, tmp_path:
                 model.embed.weight.copy_(model.embed.weight.flip(0))
             return swap(model, version, running)
 
-        engine.swap_weights = wrong  # type: ignore[method-assign]
+        engine.swap_weights = wrong
         with pytest.raises(SeleniteError, match="does not serve what was trained"):
             train_step(task, 0)
 

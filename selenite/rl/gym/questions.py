@@ -34,11 +34,11 @@ class Questions:
     def __init__(self, name: str, budget: Budget, make: Callable[[int], Question]) -> None:
         self.name = name
         self.budget = budget
-        self._make = make
+        self.question = make  # of a number
 
     def begin(self, number: int) -> Answered:
         """See ``Environment``."""
-        return Answered(self._make(number))
+        return Answered(self.question(number))
 
 
 class Answered:
