@@ -34,9 +34,10 @@ from selenite.rl.critic.judge import Judged
 from selenite.rl.critic.lessons import LessonBatch, lesson_batches
 from selenite.rl.critic.rewards import judged_metrics, without_length
 from selenite.rl.gym.environment import HELD_OUT, Environment
+from selenite.rl.metrics import rollout_metrics, spent, usage_metrics
 from selenite.rl.objective import Scored
 from selenite.rl.producer import GroupSource
-from selenite.rl.rollout import TAUGHT, Rollout, Status
+from selenite.rl.rollout import TAUGHT, Rollout
 from selenite.rl.tasks import Assigned
 from selenite.rl.weights.bus import Bus
 from selenite.runtime import is_batch_invariant
@@ -282,13 +283,13 @@ class RlTask(LanguageModelTask):
         self._shown = flat[:2]
         self._metrics = {
             "temperature": temperature,
-            **_usage_metrics(usages),
-            **_rollout_metrics(flat, self._version),
+            **usage_metrics(usages),
+            **rollout_metrics(flat, self._version),
             **judged_metrics(flat),
             **bias,
             **{f"limit.{name}": float(most) for name, most in self._budgets.limits.items()},
         }
-        self._seconds = {"rollout_seconds": self._clock.now() - start, **_seconds(flat)}
+        self._seconds = {"rollout_seconds": self._clock.now() - start, **spent(flat)}
 
     @property
     def _removes_length(self) -> bool:
@@ -417,49 +418,4 @@ def _identity(config: RlConfig) -> dict[str, Any]:
         "environments": [part.model_dump(mode="json") for part in config.environments],
         "groups": config.rollouts.groups,
         "size": config.rollouts.size,
-    }
-
-
-def _usage_metrics(usages: Sequence[Usage]) -> dict[str, float]:
-    started = sum(usage.num_started for usage in usages)
-    return {
-        "rollouts": float(started),
-        "failed": sum(usage.num_failed for usage in usages) / started,
-        "degenerate": sum(usage.num_degenerate for usage in usages) / started,
-    }
-
-
-def _rollout_metrics(rollouts: Sequence[Rollout], version: int) -> dict[str, float]:
-    """Of an iteration's last rollouts; rewards, lengths and entropies by environment, too."""
-    taught = [rollout for rollout in rollouts if rollout.status in TAUGHT]
-    found = dict[str, float]()
-    for name in dict.fromkeys(rollout.environment for rollout in taught):
-        own = [rollout for rollout in taught if rollout.environment == name]
-        found[f"reward.{name}"] = float(np.mean([rollout.reward for rollout in own]))
-        found |= {f"{metric}.{name}": value for metric, value in _written(own).items()}
-    stale = [version - rollout.oldest_version for rollout in taught if rollout.num_sampled]
-    return {
-        **found,
-        **_written(taught),
-        "truncated": float(np.mean([r.status is Status.TRUNCATED for r in taught])),
-        "stale": float(max(stale, default=0)),
-    }
-
-
-def _written(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """How long and how sure what the model wrote is."""
-    sampled = [rollout.engine_logprobs_T[rollout.is_sampled_T] for rollout in rollouts]
-    logprobs = np.concatenate(sampled)
-    found = {"length": len(logprobs) / len(sampled)}
-    if len(logprobs):
-        # An estimate without bias: minus the mean log-probability of what was drawn.
-        found["entropy"] = -float(np.mean(logprobs))
-    return found
-
-
-def _seconds(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """What the attempts spent, each by itself: many run at once."""
-    return {
-        f"seconds.{kind}": sum(rollout.seconds.get(kind, 0.0) for rollout in rollouts)
-        for kind in ("generating", "tools", "scoring")
     }
