@@ -50,6 +50,9 @@ PEERS: dict[str, Peer] = {
         from_source=("llama-cpp-python",),
         environment={"CMAKE_ARGS": _llamacpp_flags(), "CMAKE_BUILD_PARALLEL_LEVEL": "2"},
     ),
+    "trl": Peer(("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0")),
+    # The last release that loads environments by name and arguments; tests play them.
+    "verifiers": Peer(("verifiers==0.3.1",)),
 }
 
 

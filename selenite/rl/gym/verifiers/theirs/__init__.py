@@ -1,0 +1,1 @@
+"""Files that run in the interpreter that has ``verifiers``, by path or from ``PYTHONPATH``."""
