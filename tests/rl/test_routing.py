@@ -177,9 +177,11 @@ def by_model(model: Transformer, rollout: Rollout) -> np.ndarray:
     return ids_LTK.transpose(0, 1).numpy()
 
 
-def test_turns_and_groups_are_recorded_whole(root: Path, tmp_path: Path) -> None:
-    """Three turns; prompts computed once for a group; later turns on top of what is cached."""
-    config = talking(root, tmp_path / "run")
+@pytest.mark.parametrize("engines", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_turns_and_groups_are_recorded_whole(root: Path, tmp_path: Path, engines: int) -> None:
+    """Three turns; prompts computed once for a group; later turns on top of what is cached; in this
+    process and in another one."""
+    config = talking(root, tmp_path / "run", rollouts__engines=engines)
     with ExitStack() as stack:
         task = opened(config, stack)
         task.next_batch()
