@@ -1,0 +1,1 @@
+"""Requests that a policy forbids, and twins of them that it allows."""
