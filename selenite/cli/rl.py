@@ -16,6 +16,10 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings on top: objective.tau=0.3 train.steps=50")
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="The engines (rollouts.engines) are actors of Ray's."),
+    ] = False,
 ) -> None:
     """Teach a model by reinforcement, or go on where an earlier call was interrupted."""
     from selenite.clock import SystemClock
@@ -24,7 +28,8 @@ def run(
     from selenite.rl.run import rl as learn
     from selenite.train.run import finished_summary, summary_lines
 
-    settings = load(RlConfig, config, overrides or [])
+    extra = ["rollouts.ray=true"] if ray else []
+    settings = load(RlConfig, config, [*(overrides or []), *extra])
     out_dir = settings.train.out_dir
     summary = finished_summary(settings, settings.train)
     if summary is not None:

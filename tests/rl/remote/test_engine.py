@@ -71,8 +71,8 @@ class Told:
         return [token.token_id for token in self.wait().completion]
 
     @property
-    def logprobs(self) -> list[float | None]:
-        return [token.sampled_logprob for token in self.wait().completion]
+    def logprobs(self) -> np.ndarray:
+        return np.array([token.sampled_logprob for token in self.wait().completion])
 
 
 def opened(
@@ -221,6 +221,7 @@ def test_where_one_engine_cannot_take_a_version_none_does(model: Transformer) ->
             engines[0].stage(weights).result(DEADLINE)
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_killed_begins_anew_with_the_version_that_serves(
     model: Transformer,
 ) -> None:
@@ -297,6 +298,7 @@ def is_running(process: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_children_end_with_the_trainer(how: signal.Signals) -> None:
