@@ -16,6 +16,7 @@ from selenite.rl.gym.factory import from_python
 from selenite.rl.gym.instructions import Instructions
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
+from selenite.rl.gym.repositories.environment import Repositories
 from selenite.rl.gym.verifiers.environment import Verifiers
 from selenite.rl.gym.worlds import Worlds
 
@@ -97,6 +98,19 @@ class CodePart(_Part):
         return Functions(self.level, self.seed, self.tokens)
 
 
+class RepositoriesPart(_Part):
+    """Small repositories with mistakes. Held-out tasks are of libraries that training never has."""
+
+    kind: Literal["repositories"] = "repositories"
+    level: Literal[1, 2, 3] = 1
+    tokens: int = Field(default=1024, ge=1)
+    turns: int = Field(default=16, ge=1)
+
+    def open(self) -> Environment:
+        """The environment. Raises ``ConfigError`` where this machine has no sandbox."""
+        return Repositories(self.level, self.seed, Budget(self.tokens, self.turns))
+
+
 class PythonPart(_Part):
     """An environment of your own: what a Python function returns."""
 
@@ -142,6 +156,6 @@ class VerifiersPart(_Part):
 
 
 EnvironmentPart = Annotated[
-    MathPart | LogicPart | InstructionsPart | WorldsPart | CodePart | PythonPart | VerifiersPart,
+    MathPart | LogicPart | InstructionsPart | WorldsPart | CodePart | RepositoriesPart | PythonPart | VerifiersPart,
     Discriminator("kind"),
 ]

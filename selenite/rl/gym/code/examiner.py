@@ -34,6 +34,9 @@ LIMITS = Limits(
 """Processor time is what code may use; the clock bounds code that waits, and leaves room for a
 machine that is busy."""
 
+STOPPED = "stopped"
+"""How the fault of a case begins that had to be stopped, or that came after such a one."""
+
 _LONGEST = 200  # characters of a value or an error that are told
 _COMMAND = ("python3", "-I", "-S", "inside.py")
 _INSIDE = resources(__package__).joinpath("inside.py").read_text(encoding="utf-8")
@@ -112,7 +115,7 @@ def _fault(case: Case, line: bytes) -> str:
 def _ended(outcome: Outcome) -> str:
     """Why a case has no line."""
     if outcome.was_killed_by is not None:
-        return f"stopped: over the limit on {outcome.was_killed_by}"
+        return f"{STOPPED}: over the limit on {outcome.was_killed_by}"
     said = outcome.stderr_text.strip().splitlines()
     return _short(f"it ended early, with exit code {outcome.exit_code}: {said[-1] if said else ''}")
 

@@ -1,0 +1,1 @@
+"""Small repositories with a bug to be mended."""

@@ -1,0 +1,1 @@
+"""Sets of whole numbers as spans [start, end), where the end is not included."""

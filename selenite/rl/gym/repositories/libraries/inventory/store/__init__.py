@@ -1,0 +1,1 @@
+"""A store: what is in stock, and orders that take from it."""

@@ -1,0 +1,1 @@
+"""Settings from text: sections, values of several kinds, and one text over another."""

@@ -1,0 +1,1 @@
+"""Texts in lines of a width."""
