@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.results import ROOT, Reference, record
 from selenite.errors import ConfigError
 
-UPDATES = 4
+UPDATES = 3
 RUNS = (("fast", "own"), ("fast", "replay"), ("invariant", "own"))
 Found = Mapping[str, float]
 Key = tuple[str, str, str]  # dtype, mode, routing
@@ -59,7 +59,7 @@ def child(model: Path, dtype: str, mode: str, routing: str, out_dir: Path) -> Fo
         },
         # Its rewards are a hash of what was said: every group has something to learn.
         "environments": [{"kind": "python", "factory": "tests.fixtures.talks:Talks"}],
-        "rollouts": {"groups": 4, "size": 4, "routing": routing},
+        "rollouts": {"groups": 3, "size": 4, "routing": routing},
         "optim": {"lr": 1e-3},
         "schedule": {"kind": "constant", "warmup_fraction": 0.0},
     }
