@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from textwrap import dedent
 
@@ -90,6 +91,14 @@ def test_what_fails_is_counted_and_told(environment: Functions) -> None:
     broken = scored(environment, 0, written(f"def {name}(x:"))
     assert broken.checks[1].name == "runs"
     assert "SyntaxError" in broken.checks[1].reason
+
+
+def test_many_attempts_at_once_are_each_judged_by_their_own(environment: Functions) -> None:
+    right = [written(environment.task(number).problem.reference) for number in range(6)]
+    pairs = [(number, reply) for number in range(6) for reply in right]
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        values = list(pool.map(lambda pair: scored(environment, *pair).value, pairs))
+    assert values == [float(reply == right[number]) for number, reply in pairs]
 
 
 def test_one_block_of_python_counts() -> None:

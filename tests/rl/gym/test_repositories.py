@@ -57,7 +57,6 @@ def inverse(task: Repair) -> Iterator[tuple[str, str, str]]:
     for bug in sorted(task.bugs, key=lambda bug: -bug.mutant.start):
         right = task.library.modules[bug.path]
         wrong = bug.mutant.applied(right)
-        # Of another bug above it in the same file nothing is known here, so it stays out.
         first = right[: bug.mutant.start].count("\n")
         after = right[bug.mutant.end :].count("\n")
         old, new = wrong.splitlines(keepends=True), right.splitlines(keepends=True)
@@ -69,7 +68,7 @@ def inverse(task: Repair) -> Iterator[tuple[str, str, str]]:
                 yield bug.path, text, "".join(new[low : len(new) - end])
                 break
         else:
-            # Both bugs are within these lines: the whole file is put back.
+            # Another bug is always within such lines: the whole file is put back.
             yield bug.path, broken, right
             return
 

@@ -91,7 +91,7 @@ class Examiner:
         ]
 
 
-def same(one: Any, other: Any) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether two values of JSON are the same; unlike in Python, 1 is neither 1.0 nor true."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
@@ -103,7 +103,7 @@ def _fault(case: Case, line: bytes) -> str:
         seen = [json.loads(text) for text in told["seen"]]
         fault = str(told["fault"])
         for (expression, expected), value in zip(case.seen, seen, strict=False):
-            if not same(value, expected):
+            if not _same(value, expected):
                 return _short(f"{expression} is {value!r} instead of {expected!r}")
     except (ValueError, TypeError, KeyError, RecursionError):
         return "its result cannot be read"
