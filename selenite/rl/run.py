@@ -24,6 +24,7 @@ from selenite.rl.actor import Actor
 from selenite.rl.config import RlConfig
 from selenite.rl.critic.judge import Judge, Judged
 from selenite.rl.critic.open import open_critic
+from selenite.rl.gym.environment import close
 from selenite.rl.journal import Replay
 from selenite.rl.producer import GroupSource, Producer
 from selenite.rl.serving import serve
@@ -142,7 +143,9 @@ def open_task(
         producer = Producer(
             actor, stream, rollouts.size, train.seed, rollouts.ahead, rollouts.most_stale
         )
-        probe = environments[0].begin(0).opening[0].content
+        first = environments[0].begin(0)
+        probe = first.opening[0].content
+        close(first)
         ids = tuple(known.tokenizer.encode(probe)[:_PROBE])
         bus = WeightBus(engines, transport, dtype, ids, clock, rollouts.most_stale)
     else:

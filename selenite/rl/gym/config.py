@@ -13,10 +13,13 @@ from selenite.errors import ConfigError
 from selenite.rl.gym.code.environment import Functions
 from selenite.rl.gym.environment import Budget, Environment
 from selenite.rl.gym.factory import from_python
+from selenite.rl.gym.faithfulness.environment import Faithfulness
 from selenite.rl.gym.instructions import Instructions
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
+from selenite.rl.gym.mcp.job import SERVERS, ServerName
 from selenite.rl.gym.repositories.environment import Repositories
+from selenite.rl.gym.safety.environment import Safety
 from selenite.rl.gym.verifiers.environment import Verifiers
 from selenite.rl.gym.worlds import Worlds
 
@@ -111,6 +114,44 @@ class RepositoriesPart(_Part):
         return Repositories(self.level, self.seed, Budget(self.tokens, self.turns))
 
 
+class FaithfulnessPart(_Part):
+    """Answers from a text, looked at sentence by sentence."""
+
+    kind: Literal["faithfulness"] = "faithfulness"
+    level: Literal[1, 2, 3] = 1
+
+    def open(self) -> Environment:
+        """The environment."""
+        return Faithfulness(self.level, self.seed, self.tokens)
+
+
+class SafetyPart(_Part):
+    """Requests that a policy forbids, and twins of them that it allows."""
+
+    kind: Literal["safety"] = "safety"
+    level: Literal[1, 2, 3] = 1  # of what the requests are wrapped in
+
+    def open(self) -> Environment:
+        """The environment."""
+        return Safety(self.level, self.seed, self.tokens)
+
+
+class McpPart(_Part):
+    """Work through the tools of real MCP servers."""
+
+    kind: Literal["mcp"] = "mcp"
+    servers: tuple[ServerName, ...] = Field(default=SERVERS, min_length=1)
+    tokens: int = Field(default=1024, ge=1)
+    turns: int = Field(default=16, ge=1)
+
+    def open(self) -> Environment:
+        """The environment; installs servers that are not there yet. Raises ``UnsupportedError``
+        where that is not possible."""
+        from selenite.rl.gym.mcp.environment import Mcp  # its SDK belongs to an extra
+
+        return Mcp(self.servers, self.seed, Budget(self.tokens, self.turns))
+
+
 class PythonPart(_Part):
     """An environment of your own: what a Python function returns."""
 
@@ -156,6 +197,16 @@ class VerifiersPart(_Part):
 
 
 EnvironmentPart = Annotated[
-    MathPart | LogicPart | InstructionsPart | WorldsPart | CodePart | RepositoriesPart | PythonPart | VerifiersPart,
+    MathPart
+    | LogicPart
+    | InstructionsPart
+    | WorldsPart
+    | CodePart
+    | RepositoriesPart
+    | FaithfulnessPart
+    | SafetyPart
+    | McpPart
+    | PythonPart
+    | VerifiersPart,
     Discriminator("kind"),
 ]

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from statistics import mean
 
 import pytest
+from pydantic import TypeAdapter
 
 from selenite.rl.gym.audit import SPEAKERS, attempt, audit
+from selenite.rl.gym.config import EnvironmentPart
 from selenite.rl.gym.environment import HELD_OUT, Score
 from selenite.rl.gym.faithfulness.claims import sentences
 from selenite.rl.gym.faithfulness.environment import Faithfulness, Told, copied
@@ -439,3 +441,9 @@ def test_the_same_number_is_the_same_task_in_every_process() -> None:
     own = [Faithfulness(3).begin(number).opening[0].content for number in NUMBERS]
     assert json.loads(told.stdout) == own
     assert len(set(own)) == len(own)
+
+
+def test_a_config_opens_it() -> None:
+    adapter: TypeAdapter[EnvironmentPart] = TypeAdapter(EnvironmentPart)
+    opened = adapter.validate_python({"kind": "faithfulness", "level": 2, "seed": 4}).open()
+    assert opened.begin(7).opening == Faithfulness(2, 4).begin(7).opening

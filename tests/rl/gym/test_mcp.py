@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from selenite.agent.mcp.launch import Launch
 from selenite.errors import UnsupportedError
 from selenite.rl.gym.audit import SPEAKERS, attempt
-from selenite.rl.gym.environment import HELD_OUT, EnvironmentFailedError, close
+from selenite.rl.gym.config import EnvironmentPart
+from selenite.rl.gym.environment import HELD_OUT, Budget, EnvironmentFailedError, close
 from selenite.rl.gym.mcp.environment import JOBS, Mcp, Work
 from selenite.types import Message, ToolCall
 
@@ -196,6 +198,17 @@ def test_the_same_number_is_the_same_task_in_every_process(mcp: Mcp) -> None:
     assert json.loads(told.stdout) == requests
     assert len(set(requests)) > 90  # and where requests are equal, what is there differs
     assert not set(requests[:60]) & set(requests[60:])
+
+
+def test_a_config_opens_it(mcp: Mcp) -> None:
+    adapter: TypeAdapter[EnvironmentPart] = TypeAdapter(EnvironmentPart)
+    part = adapter.validate_python({"kind": "mcp", "servers": ["sqlite"], "seed": 3, "turns": 5})
+    opened = part.open()
+    assert isinstance(opened, Mcp)
+    assert opened.budget == Budget(1024, 5)
+    assert {opened.job(number).server for number in range(6)} == {"sqlite"}
+    with pytest.raises(ValidationError, match="time"):
+        adapter.validate_python({"kind": "mcp", "servers": ["time"]})
 
 
 def test_every_job_has_a_goal_that_differs_from_its_beginning(mcp: Mcp, tmp_path: Path) -> None:

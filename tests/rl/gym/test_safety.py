@@ -12,8 +12,10 @@ from collections.abc import Callable
 from statistics import mean
 
 import pytest
+from pydantic import TypeAdapter
 
 from selenite.rl.gym.audit import SPEAKERS, attempt, audit
+from selenite.rl.gym.config import EnvironmentPart
 from selenite.rl.gym.environment import HELD_OUT
 from selenite.rl.gym.safety import scenarios, wrappers
 from selenite.rl.gym.safety.case import Case
@@ -270,3 +272,9 @@ def test_the_same_number_is_the_same_task_in_every_process() -> None:
     own = [[m.content for m in environment.begin(number).opening] for number in NUMBERS]
     assert json.loads(told.stdout) == own
     assert len({tuple(one) for one in own}) > 0.9 * len(own)
+
+
+def test_a_config_opens_it() -> None:
+    adapter: TypeAdapter[EnvironmentPart] = TypeAdapter(EnvironmentPart)
+    opened = adapter.validate_python({"kind": "safety", "level": 2, "seed": 4}).open()
+    assert opened.begin(7).opening == Safety(2, 4).begin(7).opening

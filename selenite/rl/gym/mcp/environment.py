@@ -12,7 +12,6 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from selenite.agent.mcp.catalogue import read_catalogue
 from selenite.agent.mcp.install import launch_of
@@ -24,17 +23,17 @@ from selenite.errors import EndpointError, StorageError
 from selenite.rl.gym.environment import HELD_OUT, Budget, Check, EnvironmentFailedError, Score
 from selenite.rl.gym.mcp.database import remove, ship, totals
 from selenite.rl.gym.mcp.files import archive, setting, total
-from selenite.rl.gym.mcp.job import EVALUATION, TRAINING, Job, State, Words
+from selenite.rl.gym.mcp.job import EVALUATION, SERVERS, TRAINING, Job, ServerName, State, Words
 from selenite.rl.gym.mcp.repository import commit_but, commit_some, on_a_branch
 from selenite.types import Message, ToolSpec
 
-ServerName = Literal["filesystem", "git", "sqlite"]
 JOBS: Mapping[ServerName, Sequence[Callable[[random.Random, Words], Job]]] = {
     "filesystem": (total, archive, setting),
     "git": (commit_some, commit_but, on_a_branch),
     "sqlite": (ship, remove, totals),
 }
 """What there is to do with each server."""
+assert set(JOBS) == set(SERVERS), "each server has its jobs"
 
 _CALL_SECONDS = 20.0  # of the clock, for one answer of a server
 _REPLY_CHARS = 4000
@@ -120,7 +119,7 @@ class Mcp:
 
     def __init__(
         self,
-        servers: Sequence[ServerName] = tuple(JOBS),
+        servers: Sequence[ServerName] = SERVERS,
         seed: int = 0,
         budget: Budget | None = None,
     ) -> None:

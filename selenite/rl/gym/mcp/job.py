@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
+
+ServerName = Literal["filesystem", "git", "sqlite"]
+SERVERS: tuple[ServerName, ...] = get_args(ServerName)
+"""Servers of the catalogue for which there are jobs."""
 
 State = Mapping[str, object]
 """What counts of a folder, part by part: a file's text, a table's rows, a branch's commits."""
@@ -15,7 +19,7 @@ State = Mapping[str, object]
 class Job:
     """Paths are those of an episode's folder, with ``workspace/`` and ``private/`` in it."""
 
-    server: str  # of the catalogue
+    server: ServerName
     request: str
     prepare: Callable[[Path], None]  # writes the beginning into an empty folder
     finish: Callable[[Path], None]  # makes the end of a beginning, without the server
