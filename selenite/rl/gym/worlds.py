@@ -111,7 +111,7 @@ class Worlds:
                 continue
             script = play_script(task)
             assert script is not None
-            if split_of(script) in splits:
+            if split_of(script) in splits and not _pays_for_silence(task):
                 return task
         raise ConfigError(
             f"worlds: no task of {', '.join(sorted(splits))} in {len(self._domains)} domains; "
@@ -126,3 +126,10 @@ class Worlds:
         except ConfigError:  # the domain of this number has none of these
             return None
         return task if self._unused_tools is None else task.with_fewer_tools(self._unused_tools)
+
+
+def _pays_for_silence(task: Task) -> bool:
+    """Whether nothing need be done or said, as in small talk: any reply would be as good."""
+    silent = WorldTask(task)
+    silent.reply(Message("assistant", ""))
+    return silent.score().value == 1
