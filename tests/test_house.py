@@ -38,12 +38,13 @@ def config_class(path: Path) -> type[Config]:
     from selenite.agent.rephrasing.config import RephrasingConfig
     from selenite.agent.synthesis.config import SynthesisConfig
     from selenite.agent.synthesis.dataset import DatasetConfig
+    from selenite.rl.config import RlConfig
     from selenite.train.pretrain import PretrainConfig
     from selenite.train.sft_config import SftConfig
 
     assert path.parent == ROOT / "configs", f"{path}: say here which config class it is for"
     others = {"agentic.toml": SynthesisConfig, "rephrase.toml": RephrasingConfig}
-    endings = {"-data": DatasetConfig, "-sft": SftConfig}
+    endings = {"-data": DatasetConfig, "-sft": SftConfig, "-rl": RlConfig}
     by_ending = next((cls for end, cls in endings.items() if path.stem.endswith(end)), None)
     return others.get(path.name, by_ending or PretrainConfig)
 
