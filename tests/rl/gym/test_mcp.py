@@ -72,14 +72,14 @@ def opened(mcp: Mcp) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_the_oracle_earns_everything_and_half_of_it_nothing(mcp: Mcp) -> None:
+def test_the_oracle_earns_everything_and_a_part_of_its_way_nothing(mcp: Mcp) -> None:
     kinds = set()
     for number in [*range(18), *range(HELD_OUT, HELD_OUT + 6)]:
         work = mcp.begin(number)
         try:
             kinds.add(work.job.request.split(",")[0][-20:])
-            assert work.score().value == 0
             for call in work.job.calls:
+                assert work.score().value == 0
                 (result,) = work.reply(calls(call))
                 assert "error" not in json.loads(result.content), result
             assert not work.reply(Message("assistant", "Done."))
@@ -120,9 +120,9 @@ def anything(messages, tools, rng):  # type: ignore[no-untyped-def]
 
 @pytest.mark.slow
 def test_who_does_not_do_it_earns_nothing(mcp: Mcp) -> None:
-    agents = {"silent": SPEAKERS["silent"], "echoing": SPEAKERS["echoing"]}
-    for name, agent in {**agents, "reading": reading, "anything": anything}.items():
-        assert [attempt(mcp, number, agent) for number in range(6)] == [0] * 6, name
+    for name, agent in {**SPEAKERS, "reading": reading, "anything": anything}.items():
+        numbers = range(6 if name in ("reading", "anything") else 3)
+        assert [attempt(mcp, number, agent) for number in numbers] == [0] * len(numbers), name
 
 
 def test_doing_too_much_is_wrong(mcp: Mcp, opened: Any) -> None:
