@@ -7,6 +7,7 @@ one in another.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -68,7 +69,8 @@ async def finished(engine: RolloutEngine, request: Request) -> None:
 
     def told(request: Request) -> None:
         if request.finish_reason is not None:
-            loop.call_soon_threadsafe(ended.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(ended.set)
 
     try:
         await asyncio.wrap_future(engine.submit(request, told))
