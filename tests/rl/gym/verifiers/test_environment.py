@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 def opened(python: str, **arguments: Any) -> Iterator[Verifiers]:
     rewards = arguments.pop("rewards", (0, 1))
     part = VerifiersPart(
-        python=python, environment="vf-toys", arguments=arguments, rewards=rewards, tokens=40
+        python=python, environment="vf-toys", arguments=arguments, rewards=rewards, tokens=3000
     )
     environment = part.open()
     assert isinstance(environment, Verifiers)
@@ -189,26 +189,28 @@ def test_the_actor_drops_what_fails_and_times_out_what_hangs(
     python: str, tmp_path: Path, words: str
 ) -> None:
     directory = make_model(tmp_path)
-    thread = EngineThread(Engine(load_pretrained(directory), EngineConfig(num_pages=200)))
+    thread = EngineThread(Engine(load_pretrained(directory), EngineConfig(num_pages=500)))
     thread.start()
     tokenizer = Tokenizer.load(directory)
     profile, _ = detect_profile(tokenizer)
-    actor = Actor(thread, tokenizer, profile, ActorConfig(call_seconds=15))
-    with opened(python, kind="guess") as environment:
-        begin = environment.begin
+    actor = Actor([thread], tokenizer, profile, ActorConfig(call_seconds=8))
+    try:
+        with opened(python, kind="guess") as environment:
+            begin = environment.begin
 
-        def trapped(number: int) -> Any:
-            attempt = begin(number)
-            reply = attempt.reply
-            attempt.reply = lambda turn: reply(said(words))  # type: ignore[method-assign]
-            return attempt
+            def trapped(number: int) -> Any:
+                attempt = begin(number)
+                reply = attempt.reply
+                attempt.reply = lambda turn: reply(said(words))  # type: ignore[method-assign]
+                return attempt
 
-        environment.begin = trapped  # type: ignore[method-assign]
-        rollouts = asyncio.run(actor.group(Assigned(environment, 0, 0), 2, 0, 1.0))
-        environment.begin = begin  # type: ignore[method-assign]
-        expected = Status.TIMEOUT if "hang" in words else Status.ENVIRONMENT
-        assert [rollout.status for rollout in rollouts] == [expected] * 2
-        attempt = environment.begin(4)  # whatever happened, the next one is played
-        assert attempt.reply(said("5")) == ()
-        assert attempt.score().value == 1
-    thread.stop()
+            environment.begin = trapped  # type: ignore[method-assign]
+            rollouts = asyncio.run(actor.group(Assigned(environment, 0, 0), 2, 0, 1.0))
+            environment.begin = begin  # type: ignore[method-assign]
+            expected = Status.TIMEOUT if "hang" in words else Status.ENVIRONMENT
+            assert [rollout.status for rollout in rollouts] == [expected] * 2
+            attempt = environment.begin(4)  # whatever happened, the next one is played
+            assert attempt.reply(said("5")) == ()
+            assert attempt.score().value == 1
+    finally:
+        thread.stop()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from tests.fixtures.server import KEY, ServerProcess, make_model
 THEIRS = Path(selenite_lines.__file__).parent
 TASKS = 4
 TABLES: dict[str, dict[str, Any]] = {
-    "math": {"kind": "math", "level": 1, "tokens": 40},
-    "letters": {"kind": "python", "factory": "letters:Letters", "settings": {"tokens": 80}},
+    "math": {"kind": "math", "level": 1, "tokens": 1000},
+    "letters": {"kind": "python", "factory": "letters:Letters", "settings": {"tokens": 2000}},
     "cut": {"kind": "python", "factory": "letters:Letters", "settings": {"tokens": 20}},
     "worlds": {"kind": "worlds", "domains": 3, "tokens": 30, "unused_tools": 2},
 }
@@ -40,16 +41,17 @@ TABLES: dict[str, dict[str, Any]] = {
 EVALUATE = """
 import json, sys, verifiers as vf
 from verifiers.types import ClientConfig
-python, table, url, tasks = sys.argv[1:]
+python, table, url, tasks, temperature = sys.argv[1:]
 env = vf.load_environment("selenite-gym", python=python, table=json.loads(table), tasks=int(tasks))
 client = ClientConfig(api_base_url=url, api_key_var="KEY_OF_TEST")
 found = env.evaluate_sync(
-    client, "tiny", {"temperature": 0}, num_examples=-1, rollouts_per_example=1,
+    client, "tiny", {"temperature": float(temperature)}, num_examples=-1, rollouts_per_example=1,
     state_columns=["checks", "value"],
 )
 outputs = found["outputs"]
-keys = ("prompt", "completion", "reward", "is_truncated", "error", "info")
-print(json.dumps([{key: output[key] for key in keys} for output in outputs]))
+keys = ("completion", "reward", "is_truncated", "error", "info")
+plain = [{key: output[key] for key in keys} for output in outputs]
+print(json.dumps(plain, default=lambda message: message.model_dump()))
 """
 
 
@@ -85,7 +87,7 @@ def our_rollouts(directory: Path, environment: Environment) -> list[Rollout]:
     thread.start()
     tokenizer = Tokenizer.load(directory)
     profile, _ = detect_profile(tokenizer)
-    actor = Actor(thread, tokenizer, profile, ActorConfig())
+    actor = Actor([thread], tokenizer, profile, ActorConfig())
 
     async def all_of_them() -> list[Rollout]:
         numbers = range(HELD_OUT, HELD_OUT + TASKS)
@@ -98,35 +100,71 @@ def our_rollouts(directory: Path, environment: Environment) -> list[Rollout]:
         thread.stop()
 
 
-@pytest.mark.slow
-def test_their_evaluation_gives_the_scores_of_our_actor(
-    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a real server, greedily: equal replies, and equal scores."""
-    directory = make_model(tmp_path)
+def replayed(environment: Environment, output: dict[str, Any]) -> float:
+    """What the replies of an evaluation earn here."""
+    episode = environment.begin(output["info"]["number"])
+    replies = [m["content"] for m in output["completion"] if m["role"] == "assistant"]
+    if output["is_truncated"]:
+        return 0.0
+    answers = [episode.reply(Message("assistant", text)) for text in replies]
+    assert [bool(more) for more in answers] == [True] * (len(replies) - 1) + [False]
+    return episode.score().value
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A random model's directory, and its server's address."""
+    directory = make_model(tmp_path_factory.mktemp("ours"))
     server = ServerProcess(directory)
+    yield directory, f"{server.url}/v1"
+    assert server.stop() == 0
+
+
+Evaluate = Callable[[str, float], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def evaluate(python: str, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Evaluate:
+    """``verifiers``' own evaluation of a table at a temperature, by task."""
     monkeypatch.setenv("KEY_OF_TEST", KEY)
     toys = Path(__file__).with_name("toys")
     monkeypatch.setenv("PYTHONPATH", f"{THEIRS}:{toys}:{Path.cwd()}")
-    try:
-        scores: dict[str, list[float]] = {}
-        for name in ("math", "letters", "cut"):
-            environment = opened(name, monkeypatch)
-            command = [python, "-c", EVALUATE, sys.executable, json.dumps(TABLES[name])]
-            command += [f"{server.url}/v1", str(TASKS)]
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-            assert ran.returncode == 0, ran.stderr
-            found = json.loads(ran.stdout.splitlines()[-1])
-            found.sort(key=lambda output: output["info"]["number"])
-            for output, ours in zip(found, our_rollouts(directory, environment), strict=True):
-                assert output["error"] is None
-                replies = [m["content"] for m in output["completion"] if m["role"] == "assistant"]
-                expected = [m.content for m in ours.messages if m.role == "assistant"]
-                assert replies == expected
-                is_cut = ours.status is Status.TRUNCATED
-                assert output["is_truncated"] == is_cut
-                assert output["reward"] == (0 if is_cut else ours.reward)
-            scores[name] = [output["reward"] for output in found]
-    finally:
-        server.stop()
-    assert len(set(scores["letters"])) > 1
+
+    def run(name: str, temperature: float) -> list[dict[str, Any]]:
+        command = [python, "-c", EVALUATE, sys.executable, json.dumps(TABLES[name])]
+        command += [served[1], str(TASKS), str(temperature)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert ran.returncode == 0, ran.stderr
+        found: list[dict[str, Any]] = json.loads(ran.stdout.splitlines()[-1])
+        assert [output["error"] for output in found] == [None] * TASKS
+        return sorted(found, key=lambda output: int(output["info"]["number"]))
+
+    return run
+
+
+@pytest.mark.slow
+def test_their_evaluation_earns_what_its_replies_earn_here(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = []
+    for name in ("math", "letters"):
+        environment = opened(name, monkeypatch)
+        for output in evaluate(name, 1.0):
+            assert output["reward"] == replayed(environment, output)
+            rewards.append(output["reward"])
+    assert len(set(rewards)) > 2
+
+
+@pytest.mark.slow
+def test_their_greedy_evaluation_is_our_actor_s_rollouts(
+    evaluate: Evaluate, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token for token, cut at the same budget; a random model seldom ends a greedy reply."""
+    for name in ("math", "cut"):
+        ours = our_rollouts(served[0], opened(name, monkeypatch))
+        for output, rollout in zip(evaluate(name, 0.0), ours, strict=True):
+            replies = [m["content"] for m in output["completion"] if m["role"] == "assistant"]
+            assert replies == [m.content for m in rollout.messages if m.role == "assistant"]
+            is_cut = rollout.status is Status.TRUNCATED
+            assert output["is_truncated"] == is_cut
+            assert output["reward"] == (0 if is_cut else rollout.reward)
