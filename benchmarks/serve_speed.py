@@ -81,10 +81,13 @@ class Engine:
 
     def seconds(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> float:
         """What it takes to continue the prompts."""
+        return float(self.ask({"prompts": prompts, "max_tokens": max_tokens})["seconds"])
+
+    def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What it says to a job. Raises ``ConfigError`` with its last words where it ended."""
         assert self._process.stdin is not None
-        job = {"prompts": prompts, "max_tokens": max_tokens}
         print(json.dumps(job), file=self._process.stdin, flush=True)
-        return float(self._answer()["seconds"])
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
