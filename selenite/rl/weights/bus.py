@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from selenite.clock import Clock
-from selenite.errors import SeleniteError, UnavailableError
+from selenite.errors import SeleniteError, UnavailableError, UnavailableError
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import packed_context
 from selenite.ops.logprobs import token_logprobs
@@ -35,7 +35,7 @@ _MEAN_GAP = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """The mean difference of the probe's log-probabilities that rounding may make."""
 
 
-class StagingError(SeleniteError, RuntimeError):
+class StagingError(UnavailableError):
     """An engine could not take the next version; all go on with the one that they have."""
 
 
