@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from selenite.clock import Clock
-from selenite.errors import SeleniteError, UnavailableError, UnavailableError
+from selenite.errors import SeleniteError, UnavailableError
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import packed_context
 from selenite.ops.logprobs import token_logprobs
