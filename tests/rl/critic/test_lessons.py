@@ -204,6 +204,7 @@ def coins(name: str) -> Any:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_with_a_judge_that_learns(root: Path, tmp_path: Path) -> None:
     config = run_config(root, tmp_path / "run")
     with ExitStack() as stack:

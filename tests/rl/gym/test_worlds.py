@@ -100,13 +100,11 @@ def test_who_does_not_try_earns_next_to_nothing(worlds: Worlds) -> None:
         assert earned <= 0.04, name
 
 
-def test_silence_earns_nothing_in_any_class() -> None:
-    all_of_them = Worlds(seed=7, domains=30)
-    seen = {all_of_them.task(number).cls for number in range(60)}
-    assert {TaskClass.NO_TOOL, TaskClass.FORBIDDEN} <= seen
-    for number in range(60):
+def test_silence_earns_nothing_where_doing_nothing_can_be_right() -> None:
+    idle = Worlds(seed=7, domains=12, classes=sorted(IDLE))
+    for number in range(20):
         for name in ("silent", "longest", "guessing", "listing"):
-            assert attempt(all_of_them, number, SPEAKERS[name]) == 0, (number, name)
+            assert attempt(idle, number, SPEAKERS[name]) == 0, (number, name)
 
 
 def test_a_task_has_no_more_tools_than_asked_for() -> None:
