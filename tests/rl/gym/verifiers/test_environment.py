@@ -28,7 +28,7 @@ from selenite.serve.engine.loop import EngineThread
 from selenite.types import Message, ToolCall
 from tests.fixtures.server import make_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.network]  # an environment of its own is installed
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def evaluate(python: str, served: tuple[Path, str], monkeypatch: pytest.MonkeyPa
     return run
 
 
+@pytest.mark.network  # an environment of its own is installed
 @pytest.mark.slow
 def test_their_evaluation_earns_what_its_replies_earn_here(
     evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +156,7 @@ def test_their_evaluation_earns_what_its_replies_earn_here(
     assert len(set(rewards)) > 2
 
 
+@pytest.mark.network  # an environment of its own is installed
 @pytest.mark.slow
 def test_their_greedy_evaluation_is_our_actor_s_rollouts(
     evaluate: Evaluate, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
