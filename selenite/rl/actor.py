@@ -166,7 +166,7 @@ class Actor:
         if self._judge is None:
             return rollouts
         is_judged = isinstance(task.environment, Judged)
-        return await self._judge.heard(rollouts, own_seed, is_judged)
+        return await self._judge.assess(rollouts, own_seed, is_judged)
 
     @contextmanager
     def _engine(self) -> Iterator[RolloutEngine]:

@@ -108,9 +108,13 @@ def _rollout(record: Mapping[str, Any]) -> Rollout:
         reward=record["reward"],
         messages=tuple(map(_message, record["messages"])),
         seconds=record["seconds"],
-        judgement=None if record["judgement"] is None else Judgement(**record["judgement"]),
+        judgement=_judgement(record.get("judgement")),
         expert_ids_PLK=_unpacked(record.get("expert_ids")),
     )
+
+
+def _judgement(record: Mapping[str, Any] | None) -> Judgement | None:
+    return None if record is None else Judgement(**record)
 
 
 def _message(wire: Mapping[str, Any]) -> Message:

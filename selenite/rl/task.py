@@ -31,7 +31,7 @@ from selenite.rl.batch import Group, RolloutBatch, Usage, counts, rollout_batche
 from selenite.rl.budget import Budgets
 from selenite.rl.config import RlConfig
 from selenite.rl.critic.judge import Judged
-from selenite.rl.critic.lessons import LessonBatch, lesson_batches
+from selenite.rl.critic.lessons import LessonBatch, lesson_batches, right_logprobs
 from selenite.rl.critic.rewards import judged_metrics, without_length
 from selenite.rl.gym.environment import HELD_OUT, Environment
 from selenite.rl.metrics import rollout_metrics, spent, usage_metrics
@@ -48,7 +48,7 @@ from selenite.train.task import Phase, Sample
 
 logger = logging.getLogger(__name__)
 
-_PTX = "ptx"
+_PTX, _CRITIC = "ptx", "critic"  # what is learnt beside rollouts
 _MOST_EMPTY = 4  # times that an iteration begins anew because nothing can be learnt of it
 _EVALUATION_SEED = 1 << 32  # beyond every run's
 
@@ -110,7 +110,7 @@ class RlTask(LanguageModelTask):
         self._weights = dict[str, float]()  # of what is learnt beside rollouts, once measured
         self._shares = {_PTX: config.ptx_share}
         if config.critic is not None:
-            self._shares["critic"] = config.critic.share
+            self._shares[_CRITIC] = config.critic.share
         self._lessons = list[LessonBatch]()
         self._metrics = dict[str, float]()
         self._seconds = dict[str, float]()  # that acting took, until a step has told them
@@ -136,7 +136,7 @@ class RlTask(LanguageModelTask):
             self._act()
         self._start_sums()
         self._counts = counts(self._groups)
-        extra: list[tuple[str, Any]] = [("critic", lesson) for lesson in self._lessons]
+        extra: list[tuple[str, Any]] = [(_CRITIC, lesson) for lesson in self._lessons]
         if self._ptx is not None:
             extra.append((_PTX, next(iter(self._loader))))
         batch = [*enumerate(self._micro_batches), *extra]
@@ -247,7 +247,6 @@ class RlTask(LanguageModelTask):
             found = self._producer.take(
                 rollouts.groups, self._version, temperature, self._budgets.limits
             )
-            self._budgets.learn(found)
             earned = self._budgets.rewards(found, self._step // rollouts.updates)
             earned, bias = without_length(earned, self._removes_length)
             is_last = tried == _MOST_EMPTY
@@ -269,6 +268,7 @@ class RlTask(LanguageModelTask):
                 len(usages) * rollouts.groups,
                 np.mean([r.reward for group in self._groups for r in group.rollouts]),
             )
+        self._budgets.learn(found)  # of what the journal has: a replay knows the same
         if self._config.rollouts.replay is None:
             journal.write(self._train.out_dir, self._step, found)
         self._micro_batches = rollout_batches(
@@ -364,18 +364,10 @@ class RlTask(LanguageModelTask):
             checkpoint=self._train.checkpoint_activations,
         )
         self._record_statistics([output])
-        hidden_ND = output.hidden_TD[self._there(data.rows_N)]
-        head_VD = self.model.head_weight
-        logits_N2 = torch.stack(
-            [
-                (hidden_ND.float() * head_VD[self._there(letters_N)].float()).sum(-1)
-                for letters_N in (data.right_N, data.wrong_N)
-            ],
-            dim=-1,
-        )
+        logprobs_N = right_logprobs(output.hidden_TD, self.model.head_weight, data)
         total = sum(len(one.rows_N) for one in batch)
-        self._sums["critic_sure"] += float(logits_N2.detach().softmax(-1)[:, 0].sum()) / total
-        return -logits_N2.log_softmax(-1)[:, 0].sum() / total
+        self._sums["critic_sure"] += float(logprobs_N.detach().exp().sum()) / total
+        return -logprobs_N.sum() / total
 
     def _measured_weight(self, batch: Sequence[Any], kind: str, share: float) -> float:
         """What the micro-batches of a kind are multiplied by, so that their gradient has its share

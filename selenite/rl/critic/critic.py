@@ -16,7 +16,7 @@ from selenite.agent.models.model import Model
 from selenite.chat.conversation import Conversation
 from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
-from selenite.errors import TokenizerError
+from selenite.errors import TokenizerError, UnavailableError
 from selenite.rl.engines import RolloutEngine, finished
 from selenite.serve.engine.request import Request
 from selenite.types import SamplingParams
@@ -105,8 +105,7 @@ class EndpointCritic:
     async def prefers(self, told: str, first: str, second: str) -> float:
         """See ``Critic``; 1 or 0."""
         asked = comparison(told, first, second, self._rubrics)
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(None, lambda: self._model.json(asked, _SCHEMA))
+        answer = await asyncio.to_thread(self._model.json, asked, _SCHEMA)
         return float(answer["better"] == LETTERS[0])
 
 
@@ -117,5 +116,8 @@ class CodeCritic:
         self._function = function
 
     async def prefers(self, told: str, first: str, second: str) -> float:
-        """See ``Critic``."""
-        return self._function(told, first, second)
+        """See ``Critic``; what the function raises is told as ``UnavailableError``."""
+        try:
+            return await asyncio.to_thread(self._function, told, first, second)
+        except Exception as error:  # a fault of somebody's code is told and counted, ends no run
+            raise UnavailableError(f"the critic failed: {type(error).__name__}: {error}") from error

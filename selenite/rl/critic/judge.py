@@ -98,7 +98,9 @@ class Judge:
     def __init__(self, critic: Critic) -> None:
         self._critic = critic
 
-    async def heard(self, rollouts: Sequence[Rollout], seed: int, is_judged: bool) -> list[Rollout]:
+    async def assess(
+        self, rollouts: Sequence[Rollout], seed: int, is_judged: bool
+    ) -> list[Rollout]:
         """The rollouts of a group with what the critic says of them: their rewards, if the
         environment is judged. A critic that fails is no fault of the model's: what it should have
         judged is dropped."""

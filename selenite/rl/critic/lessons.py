@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from selenite.chat.profile import ChatProfile
 from selenite.chat.tokenizer import Tokenizer
@@ -72,6 +74,20 @@ def lesson_batches(
         batches[-1].append(lesson)
         held += len(lesson[0])
     return [_batch(batch, letters) for batch in batches]
+
+
+def right_logprobs(hidden_TD: Tensor, head_VD: Tensor, batch: LessonBatch) -> Tensor:
+    """Float32 ``[N]``: of the right letter, where there are no other tokens than the two.
+
+    Args:
+        hidden_TD: of the micro-batch's rows, after the final norm.
+        head_VD: the output matrix.
+        batch: the lessons.
+    """
+    letters_N2 = torch.from_numpy(np.stack([batch.right_N, batch.wrong_N], 1)).to(head_VD.device)
+    hidden_ND = hidden_TD[torch.from_numpy(batch.rows_N).to(hidden_TD.device)].float()
+    logits_N2 = (head_VD[letters_N2].float() * hidden_ND[:, None]).sum(-1)
+    return logits_N2.log_softmax(-1)[:, 0]
 
 
 def _batch(lessons: Sequence[tuple[tuple[int, ...], int]], letters: tuple[int, int]) -> LessonBatch:

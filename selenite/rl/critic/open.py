@@ -15,11 +15,11 @@ from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import Clock
 from selenite.errors import ConfigError
 from selenite.model.hf_adapter import check_tokenizer, load_pretrained
-from selenite.model.pack import pack_weights
 from selenite.rl.critic.config import CriticConfig
 from selenite.rl.critic.critic import CodeCritic, Critic, EndpointCritic, ModelCritic
 from selenite.rl.engines import RolloutEngine
 from selenite.rl.gym.factory import from_python
+from selenite.rl.weights.in_process import served_copy
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.loop import EngineThread
 
@@ -68,10 +68,9 @@ def open_critic(
     path = config.path or init_from
     known = Tokenizer.load(path)
     check_tokenizer(path, known)
-    served = load_pretrained(path, dtype)
-    served.requires_grad_(False)
+    served = served_copy(load_pretrained(path, dtype), dtype)
     settings = EngineConfig(num_pages=_PAGES, page_size=_PAGE)
-    thread = EngineThread(Engine(pack_weights(served.cast(dtype).eval()), settings, clock=clock))
+    thread = EngineThread(Engine(served, settings, clock=clock))
     thread.start()
     stack.callback(thread.stop)
     return ModelCritic([thread], known, detect_profile(known)[0], config.sentences)

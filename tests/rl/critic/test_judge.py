@@ -51,7 +51,7 @@ def rollout(text: str, reward: float = 0.0, number: int = 0, length: int | None 
 def heard(
     judge: Judge, rollouts: Sequence[Rollout], seed: int = 0, is_judged: bool = True
 ) -> list[Rollout]:
-    return asyncio.run(judge.heard(rollouts, seed, is_judged))
+    return asyncio.run(judge.assess(rollouts, seed, is_judged))
 
 
 def longest_wins(told: str, first: str, second: str) -> float:
@@ -86,9 +86,10 @@ def test_the_same_text_is_never_asked_about() -> None:
     assert [one.reward for one in found] == [0.5, 0.5]
 
 
-def test_a_critic_that_fails_drops_what_it_should_have_judged() -> None:
+@pytest.mark.parametrize("error", [UnavailableError, ZeroDivisionError])
+def test_a_critic_that_fails_drops_what_it_should_have_judged(error: type[Exception]) -> None:
     def gone(told: str, first: str, second: str) -> float:
-        raise UnavailableError("it is loading")
+        raise error("it is loading")
 
     group = [rollout("a"), rollout("b", reward=1.0)]
     for one in heard(Judge(CodeCritic(gone)), group):

@@ -26,12 +26,14 @@ from selenite.ops.attention_context import packed_context
 from selenite.rl.config import RlConfig
 from selenite.rl.critic.critic import ModelCritic, letter_ids, verdict_ids
 from selenite.rl.critic.lessons import LessonBatch, lesson_batches
+from selenite.rl.gym.environment import Budget, Check, Score
 from selenite.rl.rollout import Rollout
 from selenite.rl.run import open_task
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.loop import EngineThread
 from selenite.train.inputs import to_inputs
 from selenite.train.step import train_step
+from selenite.types import Message, ToolSpec
 from tests.fixtures.server import make_model
 from tests.rl.critic.test_judge import rollout
 
@@ -155,7 +157,7 @@ def run_config(root: Path, out_dir: Path, **critic: Any) -> RlConfig:
             "environments": [
                 {
                     "kind": "python",
-                    "factory": "tests.rl.critic.test_lessons:coins",
+                    "factory": "tests.rl.critic.test_lessons:Coins",
                     "settings": {"name": name},
                     "judged": name == "open",
                 }
@@ -173,35 +175,26 @@ class Coin:
     """Right by the first letter that is said, so that an untrained model is right now and then."""
 
     def __init__(self, number: int) -> None:
-        from selenite.types import Message
-
         self.opening = [Message("user", f"Say something, {number}.")]
-        self.tools: list[Any] = []
+        self.tools: tuple[ToolSpec, ...] = ()
         self._said = ""
 
-    def reply(self, turn: Any) -> list[Any]:
+    def reply(self, turn: Message) -> tuple[()]:
         self._said = turn.content
-        return []
+        return ()
 
-    def score(self) -> Any:
-        from selenite.rl.gym.environment import Check, Score
-
+    def score(self) -> Score:
         return Score((Check("coin", float(len(self._said) % 2)),))
 
 
-def coins(name: str) -> Any:
+class Coins:
     """An environment."""
-    from selenite.rl.gym.environment import Budget
 
-    class Coins:
-        budget = Budget(tokens=300)
+    def __init__(self, name: str) -> None:
+        self.name, self.budget = name, Budget(tokens=300)
 
-        def begin(self, number: int) -> Coin:
-            return Coin(number)
-
-    found = Coins()
-    found.name = name  # type: ignore[attr-defined]
-    return found
+    def begin(self, number: int) -> Coin:
+        return Coin(number)
 
 
 @pytest.mark.slow
