@@ -85,7 +85,7 @@ class LatentAttention(nn.Module):
             attended = self._attend_latent(q_TNH, entry, context, layer)
         else:
             k_SMH, v_SMW = cached(self.expand(entry), context, layer)
-            attended = attend(q_TNH, k_SMH, v_SMW, context, self.scale)
+            attended = attend(q_TNH, k_SMH, v_SMW, context, self.scale, layer)
         return self.o(attended.out_TNW.flatten(1)), attended.max_logit_N
 
     def _attend_latent(
@@ -94,7 +94,7 @@ class LatentAttention(nn.Module):
         latent_TR, key_T1H = entry
         (k_S1H,) = cached((torch.cat((latent_TR[:, None], key_T1H), -1),), context, layer)
         v_S1R = k_S1H[..., : self.config.kv_lora_rank]
-        latent = attend(self.absorb(q_TNH), k_S1H, v_S1R, context, self.scale)
+        latent = attend(self.absorb(q_TNH), k_S1H, v_S1R, context, self.scale, layer)
         v_NRW = self._kv_b_by_head()[:, self.config.qk_nope_head_dim :].transpose(1, 2)
         return replace(latent, out_TNW=head_linear(latent.out_TNW, v_NRW))
 
@@ -125,7 +125,7 @@ class GroupedQueryAttention(nn.Module):
         q_TNH = rope.rotate(q_TNH, context.positions_T)
         entry = self.entry(x_TD, rope, context.positions_T)
         k_SMH, v_SMW = cached(entry, context, layer)
-        attended = attend(q_TNH, k_SMH, v_SMW, context, self.scale)
+        attended = attend(q_TNH, k_SMH, v_SMW, context, self.scale, layer)
         return self.o(attended.out_TNW.flatten(1)), attended.max_logit_N
 
 
@@ -134,6 +134,8 @@ def cached(entry: Entry, context: AttentionContext, layer: int) -> Entry:
     if context.pages is None:
         return entry
     context.pages.store.write(layer, entry, context.pages.write_T)
+    if context.filled_X is not None:
+        context.pages.store.pool(layer, context.filled_X)
     return context.pages.store.read(layer)
 
 

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from selenite.config import Config
+from selenite.ops.attention_context import BlockRouting
 
 
 class YarnConfig(Config):
@@ -23,6 +24,31 @@ class YarnConfig(Config):
     beta_slow: float = 1.0
     mscale: float = 1.0
     mscale_all_dim: float = 1.0
+
+
+class MobaConfig(Config):
+    """Rows read some blocks of keys (mixture of block attention, arXiv 2502.13189)."""
+
+    block_size: int = Field(gt=0)
+    """Keys of a block. To be served it must be a multiple of the cache's page size (16)."""
+    top_k: int = Field(gt=0)
+    """Blocks that a row reads; its own is one of them, as in the paper."""
+    sink: bool = False
+    """The sequence's first block is always one of them."""
+    share: Literal["head", "group"] = "head"
+    """What chooses: each query head, as in the paper, or all that read the same cached keys (of a
+    key/value head; with ``attention='mla'``, of the layer), so that these are read once."""
+    full_layers: tuple[int, ...] = ()
+    """Layers that read everything; -1 is the last one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sink and self.top_k < 2:
+            raise ValueError(
+                f"top_k={self.top_k}: the row's own block and the sink are two; take at least 2, "
+                "or sink=false"
+            )
+        return self
 
 
 class MoEConfig(Config):
@@ -90,6 +116,10 @@ class ModelConfig(Config):
     head_dim: int | None = Field(default=None, gt=0)
     """GQA: width of a head; none means hidden_size / num_heads."""
 
+    moba: MobaConfig | None = None
+    """None: full attention. Any model can be trained and served in both modes, since both have the
+    same weights."""
+
     moe: MoEConfig | None = None
     num_nextn_predict_layers: int = Field(default=0, ge=0, le=16)
     """Extra layers with experts behind the model, each predicting one token further
@@ -134,6 +164,12 @@ class ModelConfig(Config):
                         f"{name}={width}: grouped products need rows of whole 16 bytes, which in "
                         f"bfloat16 are 8 values; take {width + -width % 8}"
                     )
+        for layer in self.moba.full_layers if self.moba else ():
+            if not -self.num_layers <= layer < self.num_layers:
+                raise ValueError(
+                    f"moba.full_layers has {layer}, of {self.num_layers} layers; they are counted "
+                    "from 0, or from -1 backwards"
+                )
         if self.num_nextn_predict_layers:
             self._check_nextn(self.num_nextn_predict_layers)
         if self.attention == "gqa" and self.rope_interleaved:
@@ -183,6 +219,20 @@ class ModelConfig(Config):
     def is_rope_interleaved(self) -> bool:
         """``rope_interleaved``, or what it is where it is none."""
         return self.attention == "mla" if self.rope_interleaved is None else self.rope_interleaved
+
+    def routing(self, moba: MobaConfig | None = None) -> BlockRouting | None:
+        """How rows choose blocks, by ``moba`` or else by the model's own; None: not at all."""
+        moba = moba or self.moba
+        if moba is None:
+            return None
+        sharing = self.num_heads if self.attention == "mla" else self.num_heads // self.kv_heads
+        return BlockRouting(
+            block_size=moba.block_size,
+            top_k=moba.top_k,
+            has_sink=moba.sink,
+            heads_together=sharing if moba.share == "group" else 1,
+            full_layers=frozenset(layer % self.num_layers for layer in moba.full_layers),
+        )
 
     def is_moe_layer(self, layer: int) -> bool:
         """Whether layer ``layer`` (from 0) has experts."""

@@ -60,7 +60,7 @@ class CachedModel:
         self.device = model.embed.weight.device
         self.lengths = [0] * num_sequences
         self.cache = EntryCache(
-            model.config, num_sequences * max_len, model.compute_dtype, layout, self.device
+            model.config, num_sequences * max_len, model.compute_dtype, layout, self.device, max_len
         )
 
     @torch.no_grad()

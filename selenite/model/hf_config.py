@@ -56,6 +56,8 @@ def to_hf_config(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": False,
         "torch_dtype": "float32",
     }
+    if config.moba is not None:  # a key of our own: others read the model with full attention
+        common["moba"] = config.moba.model_dump(mode="json")
     if config.yarn is not None:
         common["rope_scaling"] = {
             "type": "yarn",
@@ -180,6 +182,7 @@ def _common(hf: dict[str, Any]) -> dict[str, Any]:
         "norm_eps": hf["rms_norm_eps"],
         "rope_theta": hf.get("rope_theta") or rope["rope_theta"],
         "yarn": yarn,
+        "moba": hf.get("moba"),
         "num_nextn_predict_layers": hf.get("num_nextn_predict_layers") or 0,
         "tie_embeddings": hf.get("tie_word_embeddings", False),
         "init_std": hf.get("initializer_range", 0.02),

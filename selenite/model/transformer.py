@@ -10,7 +10,7 @@ layers with experts), ``N`` heads, ``E`` experts, ``K`` experts of a token.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -119,11 +119,14 @@ class Transformer(nn.Module):
             tokens_T: int64 token ids.
             positions_T: int64 position of each token in its sequence (the context's).
             context: what each row may see, where entries are stored, which statistics to return.
+                Where it does not say how rows choose blocks, they do as in the model's config.
             replay_LTK: expert ids of another pass over the same tokens, to be used again, ascending
                 in each row; in a row of -1 the router chooses.
             checkpoint: keep only each layer's input and recompute the layer in the backward pass.
         """
         assert positions_T is context.positions_T or torch.equal(positions_T, context.positions_T)
+        if context.routing is None and (routing := self.config.routing()) is not None:
+            context = replace(context, routing=(routing,) * len(context.segments))
         x_TD = self.embed(tokens_T).to(self.compute_dtype)
         rope = self.rope
         outputs: list[BlockOutput] = []

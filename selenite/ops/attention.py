@@ -17,8 +17,10 @@ from torch import Tensor
 
 from selenite import log
 from selenite.ops import (
+    block_attention,
     causal_attention,
     paged_attention,
+    paged_blocks,
     prefix_attention,
     segment_attention,
     tiled_attention,
@@ -26,7 +28,9 @@ from selenite.ops import (
 from selenite.ops.attention_context import (
     Attended,
     AttentionContext,
+    BlockRouting,
     reduce_max,
+    select_sequences,
     visible_keys,
 )
 from selenite.runtime import is_batch_invariant
@@ -35,40 +39,70 @@ from selenite.types import Decision
 logger = logging.getLogger(__name__)
 
 AttendFunction = Callable[[Tensor, Tensor, Tensor, AttentionContext, float], Attended]
+RoutedFunction = Callable[
+    [Tensor, Tensor, Tensor, AttentionContext, float, int, BlockRouting], Attended
+]
 
 _PATHS: dict[str, tuple[AttendFunction, frozenset[str]]] = {
     "causal": (causal_attention.attend_causal, causal_attention.SUPPORTS),
     "paged": (paged_attention.attend_paged, paged_attention.SUPPORTS),
     "prefix": (prefix_attention.attend_after_prefix, prefix_attention.SUPPORTS),
     "segment": (segment_attention.attend_segments, segment_attention.SUPPORTS),
-    "tiled": (tiled_attention.attend_tiled, tiled_attention.SUPPORTS),
+}
+_ROUTED_PATHS: dict[str, tuple[RoutedFunction, frozenset[str]]] = {
+    "blocks": (block_attention.attend_blocks, block_attention.SUPPORTS),
+    "paged_blocks": (paged_blocks.attend_paged_blocks, paged_blocks.SUPPORTS),
+}
+_SUPPORTS = {
+    **{name: supports for name, (_, supports) in (*_PATHS.items(), *_ROUTED_PATHS.items())},
+    "tiled": tiled_attention.SUPPORTS,
+    "apart": frozenset[str](),
 }
 
 
 def choose_attention(
-    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext
+    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, layer: int = 0
 ) -> Decision:
-    """The path for a step: ``causal``, ``prefix``, ``paged``, ``segment``, ``tiled`` or
-    ``reference``."""
-    if is_batch_invariant():
-        fast = Decision("tiled", "batch-invariant mode")
-    elif context.pages is None and context.shared_prefix is not None:
-        fast = Decision("prefix", "packed documents, some of which go on from a shared prefix")
-    elif context.pages is None:
-        fast = Decision("causal", "packed documents without a cache")
-    elif paged_attention.serves(q_TNH, k_SMH, v_SMW, context):
-        fast = Decision("paged", "rows over cached entries, by our kernel")
-    else:
-        fast = Decision("segment", "rows over cached entries, without our kernel")
-    unsupported = context.extras() - _PATHS[fast.value][1]
+    """The path for a step: ``causal``, ``prefix``, ``paged``, ``segment``, ``blocks``,
+    ``paged_blocks``, ``tiled``, ``apart`` or ``reference``."""
+    fast = _choose_fast(q_TNH, k_SMH, v_SMW, context, layer)
+    unsupported = context.extras() - _SUPPORTS[fast.value]
     if unsupported:
         names = ", ".join(sorted(unsupported))
         return Decision("reference", f"the {fast.value} path does not support: {names}")
     return fast
 
 
+def _choose_fast(
+    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, layer: int
+) -> Decision:
+    ways = context.ways(layer)
+    if is_batch_invariant():
+        return Decision("tiled", "batch-invariant mode")
+    if len(ways) > 1:
+        return Decision("apart", "some sequences choose blocks and others do not, or otherwise")
+    has_kernel = paged_attention.serves(q_TNH, k_SMH, v_SMW, context)
+    routing = ways[0][0]
+    if routing is not None and has_kernel and paged_blocks.serves(context, routing):
+        return Decision("paged_blocks", "rows over chosen blocks of cached entries, by our kernel")
+    if routing is not None:
+        return Decision("blocks", "rows over chosen blocks, without our kernel for pages")
+    if context.pages is None and context.shared_prefix is not None:
+        return Decision("prefix", "packed documents, some of which go on from a shared prefix")
+    if context.pages is None:
+        return Decision("causal", "packed documents without a cache")
+    if has_kernel:
+        return Decision("paged", "rows over cached entries, by our kernel")
+    return Decision("segment", "rows over cached entries, without our kernel")
+
+
 def attend(
-    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, scale: float
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    layer: int = 0,
 ) -> Attended:
     """Softmax attention of a step's rows over what they may see.
 
@@ -78,17 +112,56 @@ def attend(
         v_SMW: values, likewise.
         context: what each row may see, and which statistics to return.
         scale: multiplies the logits.
+        layer: of the model: some may read everything where others choose blocks.
     """
-    choice = choose_attention(q_TNH, k_SMH, v_SMW, context)
+    choice = choose_attention(q_TNH, k_SMH, v_SMW, context, layer)
     if choice.value == "reference":
         message = f"attention runs on the slow reference: {choice.reason}"
         log.once(logger, message, logging.WARNING)
-        return attend_reference(q_TNH, k_SMH, v_SMW, context, scale)
+        return attend_reference(q_TNH, k_SMH, v_SMW, context, scale, layer)
+    if choice.value == "tiled":
+        return tiled_attention.attend_tiled(q_TNH, k_SMH, v_SMW, context, scale, layer)
+    if choice.value == "apart":
+        return _attend_apart(q_TNH, k_SMH, v_SMW, context, scale, layer)
+    routing = context.ways(layer)[0][0]
+    if routing is not None:
+        function = _ROUTED_PATHS[choice.value][0]
+        return function(q_TNH, k_SMH, v_SMW, context, scale, layer, routing)
     return _PATHS[choice.value][0](q_TNH, k_SMH, v_SMW, context, scale)
 
 
+def _attend_apart(
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    layer: int,
+) -> Attended:
+    """Sequences that choose blocks in different ways, each kind by itself."""
+    rows, parts = list[Tensor](), list[Attended]()
+    for _, sequences in context.ways(layer):
+        row_t, part = select_sequences(context, sequences)
+        keys = (k_SMH, v_SMW) if context.pages is not None else (k_SMH[row_t], v_SMW[row_t])
+        rows.append(row_t)
+        parts.append(attend(q_TNH[row_t], *keys, part, scale, layer))
+    place_T = torch.cat(rows).argsort()
+    maxima = [part.max_logit_N for part in parts if part.max_logit_N is not None]
+    lses = [part.lse_TN for part in parts if part.lse_TN is not None]
+    return Attended(
+        torch.cat([part.out_TNW for part in parts])[place_T],
+        torch.stack(maxima).amax(0) if maxima else None,
+        torch.cat(lses)[place_T] if lses else None,
+    )
+
+
 def attend_reference(
-    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, scale: float
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    layer: int = 0,
 ) -> Attended:
     """Softmax attention row by row in float32, obeying every field of the context.
 
@@ -99,6 +172,9 @@ def attend_reference(
     head_M = torch.arange(N, device=q_TNH.device) // (N // M)
     outs, lses, maxima = [], [], []
     scores: dict[int, Tensor] = {}
+    routings = {
+        sequence: routing for routing, sequences in context.ways(layer) for sequence in sequences
+    }
     for row in range(T):
         keys = visible_keys(context, row)
         k_KNH = k_SMH[keys].float()[:, head_M]
@@ -112,6 +188,10 @@ def attend_reference(
             read_MK = context.select[row][:, keys]
             logits_NK = logits_NK.masked_fill(~read_MK[head_M], -torch.inf)
             v_KNW = v_KNW.masked_fill(~read_MK[head_M].T[:, :, None], 0)
+        routing = routings[int(context.sequence_T[row])]
+        if routing is not None:
+            read_NK = _read(q_TNH[row].detach().float(), k_KNH.detach(), routing)
+            logits_NK = logits_NK.masked_fill(~read_NK, -torch.inf)
         lse_N = logits_NK.logsumexp(-1)
         outs.append(torch.einsum("nk,knw->nw", (logits_NK - lse_N[:, None]).exp(), v_KNW))
         lses.append(lse_N.detach())
@@ -124,3 +204,23 @@ def attend_reference(
         lse_TN=torch.stack(lses) if context.stats.lse else None,
         scores=scores if context.stats.score_rows else None,
     )
+
+
+def _read(q_NH: Tensor, k_KNH: Tensor, routing: BlockRouting) -> Tensor:
+    """Which of the keys that a row sees each of its heads reads, the last being the row's own;
+    bool ``[N, K]``."""
+    (N, _), K = q_NH.shape, len(k_KNH)
+    size = routing.block_size
+    num_past = (K - 1) // size
+    read_NK = torch.zeros(N, K, dtype=torch.bool, device=q_NH.device)
+    read_NK[:, num_past * size :] = True
+    means = [k_KNH[block * size : (block + 1) * size].mean(0) for block in range(num_past)]
+    scores = [(q_NH * mean_NH).sum(-1).view(-1, routing.heads_together).sum(1) for mean_NH in means]
+    for choice in range(N // routing.heads_together):
+        heads = slice(choice * routing.heads_together, (choice + 1) * routing.heads_together)
+        best = sorted(range(num_past), key=lambda block: float(scores[block][choice]), reverse=True)
+        if routing.has_sink:
+            best.sort(key=lambda block: block > 0)
+        for block in best[: routing.top_k - 1]:
+            read_NK[heads, block * size : (block + 1) * size] = True
+    return read_NK

@@ -5,14 +5,14 @@ where it says.
 
 Letters: ``T`` rows of the step, ``S`` keys (the rows themselves, or all slots of the pages),
 ``N`` query heads, ``M`` key/value heads, ``H`` key width, ``W`` value width, ``B`` sequences,
-``P`` pages of a sequence.
+``P`` pages of a sequence, ``X`` pages that a step fills.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,14 @@ class EntryStore(Protocol):
 
     def read(self, layer: int) -> tuple[Tensor, ...]:
         """The layer's entries by slot; slots never written hold anything, NaN included."""
+        ...
+
+    def pool(self, layer: int, pages_X: Tensor) -> None:
+        """Sums the keys of full pages, for rows that choose blocks by them."""
+        ...
+
+    def page_sums(self, layer: int) -> Tensor:
+        """What ``pool`` summed: float32 ``[pages, M, H]``."""
         ...
 
 
@@ -49,6 +57,23 @@ class Pages:
         pages = self.table_BP[sequence, :num_pages]
         offsets = torch.arange(self.size, device=pages.device)
         return (pages[:, None] * self.size + offsets).reshape(-1)[:length]
+
+
+@dataclass(frozen=True)
+class BlockRouting:
+    """Each row reads some blocks of keys instead of all (MoBA, arXiv 2502.13189, section 2.2).
+
+    Blocks are counted from the sequence's first key. A row reads its own block up to itself, and of
+    the blocks before it those whose mean key has the largest products with its query.
+    """
+
+    block_size: int
+    top_k: int  # blocks that a row reads, its own included
+    has_sink: bool = False  # the sequence's first block is one of them, whatever its score
+    heads_together: int = 1
+    """Consecutive query heads that choose the same blocks, by the sum of their products."""
+    full_layers: frozenset[int] = frozenset()
+    """Layers in which rows read everything."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +113,56 @@ class AttentionContext:
     pages."""
     select: Tensor | None = None
     """bool ``[T, M, S]``: keys that a row may read in a key/value head, of those it sees."""
+    routing: tuple[BlockRouting | None, ...] | None = None
+    """Of each sequence: how its rows choose blocks; None: they read everything they see. Not with
+    ``parent_T``, ``bias`` or ``select``."""
+    sees_step: bool = True
+    """False, with pages: a row sees its sequence's entries from before the step, and no row."""
     stats: StatsRequest = StatsRequest()
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What paths made of the record for all layers, by path."""
 
     @cached_property
     def segments_B3(self) -> Tensor:
         """The segments for a kernel over pages: int64, made once for all layers."""
         assert self.pages is not None
         for sequence, (start, stop, first) in enumerate(self.segments):
-            keys = first + stop - start
+            keys = first + stop - start if self.sees_step else first
             assert keys <= self.pages.lengths[sequence], (sequence, keys, self.pages.lengths)
         return torch.tensor(self.segments, dtype=torch.int64)
 
+    def ways(self, layer: int) -> tuple[tuple[BlockRouting | None, tuple[int, ...]], ...]:
+        """How rows choose blocks in a layer, and which sequences do so; None: not at all."""
+        if self.routing is None:
+            return ((None, tuple(range(len(self.segments)))),)
+        found = dict[BlockRouting | None, tuple[int, ...]]()
+        for sequence, routing in enumerate(self.routing):
+            is_full = routing is None or layer in routing.full_layers
+            way = None if is_full else routing
+            found[way] = (*found.get(way, ()), sequence)
+        return tuple(found.items())
+
+    @cached_property
+    def filled_X(self) -> Tensor | None:
+        """Pages that the step fills, of sequences that choose blocks of whole pages; None: there
+        are no such sequences."""
+        pages, routings = self.pages, self.routing
+        if pages is None or routings is None:
+            return None
+        pools = [r is not None and r.block_size % pages.size == 0 for r in routings]
+        if not any(pools):
+            return None
+        is_pooled_B = torch.tensor(pools, device=self.positions_T.device)
+        is_last_T = (self.positions_T + 1) % pages.size == 0
+        return pages.write_T[is_last_T & is_pooled_B[self.sequence_T]] // pages.size
+
     def extras(self) -> set[str]:
-        """Names of the optional fields in use, for a fast path to check against its own."""
+        """Names of the optional fields in use, for a fast path to check against its own; without
+        ``routing``, which depends on the layer."""
         names = ("bias", "parent_T", "shared_prefix", "select")
         used = {name for name in names if getattr(self, name) is not None}
+        if not self.sees_step:
+            used.add("sees_step")
         if self.stats.score_rows:
             used.add("score_rows")
         return used
@@ -146,20 +206,68 @@ def visible_rows(context: AttentionContext, row: int) -> Tensor:
 def visible_keys(context: AttentionContext, row: int) -> Tensor:
     """Keys that a row sees, in logical order: indices of rows, or of slots when there are pages."""
     sequence = int(context.sequence_T[row])
+    start, _, first = context.segments[sequence]
+    keys = sequence_keys(context, sequence)
+    if not context.sees_step:
+        return keys[:first]
+    return torch.cat((keys[:first], keys[first + visible_rows(context, row) - start]))
+
+
+def sequence_keys(context: AttentionContext, sequence: int) -> Tensor:
+    """Keys of a sequence up to its last row, in logical order: rows, or slots when there are
+    pages."""
     start, stop, first = context.segments[sequence]
-    device = context.positions_T.device
-    own = visible_rows(context, row)
     if context.pages is not None:
         slots = context.pages.slots(sequence)
-        assert len(slots) >= first + stop - start, (len(slots), first, start, stop)
-        return torch.cat((slots[:first], slots[first + own - start]))
+        last = first + stop - start if context.sees_step else first
+        assert len(slots) >= last, (len(slots), first, start, stop)
+        return slots[:last]
+    device = context.positions_T.device
     prefix = torch.arange(0, device=device)
     if context.shared_prefix is not None and context.shared_prefix[sequence] >= 0:
         prefix_start, prefix_stop, prefix_first = context.segments[context.shared_prefix[sequence]]
         assert prefix_first == 0, f"the prefix of sequence {sequence} has a prefix itself"
         prefix = torch.arange(prefix_start, prefix_stop, device=device)
     assert first == len(prefix), f"sequence {sequence} starts at {first}, after {len(prefix)} keys"
-    return torch.cat((prefix, own))
+    return torch.cat((prefix, torch.arange(start, stop, device=device)))
+
+
+def select_sequences(
+    context: AttentionContext, sequences: tuple[int, ...]
+) -> tuple[Tensor, AttentionContext]:
+    """Rows of some of the sequences, and the step as if there were no others. Without
+    ``shared_prefix``, ``parent_T`` and what names keys; made once for all layers."""
+    known = context.derived.get(("sequences", sequences))
+    if known is not None:
+        return known
+    assert not context.extras() - {"sees_step"}, context.extras()
+    segments, rows = list[tuple[int, int, int]](), list[Tensor]()
+    for sequence in sequences:
+        start, stop, first = context.segments[sequence]
+        begin = segments[-1][1] if segments else 0
+        segments.append((begin, begin + stop - start, first))
+        rows.append(torch.arange(start, stop, device=context.positions_T.device))
+    row_T = torch.cat(rows)
+    counts = torch.tensor([stop - start for start, stop, _ in segments], device=row_T.device)
+    pages = context.pages
+    if pages is not None:
+        pages = replace(
+            pages,
+            table_BP=pages.table_BP[list(sequences)],
+            lengths=tuple(pages.lengths[sequence] for sequence in sequences),
+            write_T=pages.write_T[row_T],
+        )
+    routing = context.routing
+    part = replace(
+        context,
+        positions_T=context.positions_T[row_T],
+        sequence_T=torch.arange(len(sequences), device=row_T.device).repeat_interleave(counts),
+        segments=tuple(segments),
+        pages=pages,
+        routing=None if routing is None else tuple(routing[sequence] for sequence in sequences),
+    )
+    context.derived["sequences", sequences] = row_T, part
+    return row_T, part
 
 
 def reduce_max(stats: StatsRequest, max_TN: Tensor | None, lse_TN: Tensor) -> Tensor | None:

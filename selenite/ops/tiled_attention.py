@@ -4,7 +4,11 @@ Every product has one fixed shape and every row meets its keys in the same tiles
 order, whether it comes in a packed training batch, a prefill chunk or alone; so its bits are the
 same. Works with and without pages, and has gradients. The price is about a factor of three.
 
-Letters: ``A`` query tiles, ``Q`` = 16 rows of a tile, ``Y`` = 64 keys of a tile.
+Rows that choose blocks (``ops/block_routing.py``) do so by products of the same shapes, and meet
+the other blocks' tiles as if they were hidden.
+
+Letters: ``A`` query tiles, ``Q`` = 16 rows of a tile, ``Y`` = 64 keys of a tile, ``n`` whole blocks
+of a sequence.
 """
 
 from __future__ import annotations
@@ -14,7 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selenite.ops.activation import exp
-from selenite.ops.attention_context import Attended, AttentionContext, reduce_max
+from selenite.ops.attention_context import (
+    Attended,
+    AttentionContext,
+    BlockRouting,
+    reduce_max,
+)
+from selenite.ops.block_routing import block_means, means_of_sums, pick_blocks
 
 SUPPORTS: frozenset[str] = frozenset()
 
@@ -23,21 +33,30 @@ KEY_TILE = 64
 
 
 def attend_tiled(
-    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, scale: float
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    layer: int = 0,
 ) -> Attended:
     """``attend_reference`` for a context without optional fields, bit-stable by row.
 
     Computed in float32; the result is rounded to the dtype of ``q``.
     """
     outs, maxima, lses = [], [], []
+    routings = {i: routing for routing, sequences in context.ways(layer) for i in sequences}
     for sequence, (start, stop, first) in enumerate(context.segments):
         if context.pages is None:
             k_KMH, v_KMW = k_SMH[start:stop], v_SMW[start:stop]
         else:
             slots = context.pages.slots(sequence)[: first + stop - start]
             k_KMH, v_KMW = k_SMH[slots], v_SMW[slots]
+        choice = None
+        if (routing := routings[sequence]) is not None:
+            choice = routing, _means(k_KMH, context, sequence, layer, routing)
         out, top, lse = _attend_sequence(
-            q_TNH[start:stop].float() * scale, k_KMH.float(), v_KMW.float(), first
+            q_TNH[start:stop].float() * scale, k_KMH.float(), v_KMW.float(), first, choice
         )
         outs.append(out.to(q_TNH.dtype))
         maxima.append(top.detach())
@@ -50,10 +69,26 @@ def attend_tiled(
     )
 
 
+def _means(
+    k_KMH: Tensor, context: AttentionContext, sequence: int, layer: int, routing: BlockRouting
+) -> Tensor:
+    """Mean keys of a sequence's whole blocks, ``[n, M, H]``: from pages, where these have sums."""
+    pages, size = context.pages, routing.block_size
+    if pages is None or size % pages.size:
+        return block_means(k_KMH.detach(), size)
+    known_P = pages.table_BP[sequence, : len(k_KMH) // pages.size]
+    return means_of_sums(pages.store.page_sums(layer)[known_P], size // pages.size, size)
+
+
 def _attend_sequence(
-    q_TNH: Tensor, k_KMH: Tensor, v_KMW: Tensor, first: int
+    q_TNH: Tensor,
+    k_KMH: Tensor,
+    v_KMW: Tensor,
+    first: int,
+    choice: tuple[BlockRouting, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Output ``[T, N, W]``, maximum and log-sum-exp ``[T, N]`` of rows from position ``first``."""
+    """Output ``[T, N, W]``, maximum and log-sum-exp ``[T, N]`` of rows from position ``first``,
+    which read all keys up to their own, or choose blocks by their mean keys."""
     T, N, H = q_TNH.shape
     K, M, W = v_KMW.shape
     lead = first % QUERY_TILE  # rows of the first tile that are not in this step
@@ -66,16 +101,22 @@ def _attend_sequence(
     v_KNW = F.pad(F.pad(v_KMW, (0, 1), value=1.0), (0, 0, 0, 0, 0, tail))
     v_KNW = v_KNW.repeat_interleave(N // M, 1)
     positions_AQ = first - lead + torch.arange(A * QUERY_TILE, device=q.device).view(A, QUERY_TILE)
-    top = q.new_full((A, N, QUERY_TILE, 1), -torch.inf)
+    is_read_ANQn = None
+    if choice is not None:
+        is_read_ANQn = _read_blocks(q_ANQH, choice[1], positions_AQ, choice[0])
+    # Not -inf: of two of these the difference is 0, for rows that have read nothing yet.
+    top = q.new_full((A, N, QUERY_TILE, 1), torch.finfo(q.dtype).min)
     mixed = q.new_zeros(A, N, QUERY_TILE, W + 1)
     for key in range(0, K, KEY_TILE):
         tiles = slice(_first_tile_that_sees(key, first - lead), A)
         k_NHY = k_KNH[key : key + KEY_TILE].permute(1, 2, 0)
         v_NYW = v_KNW[key : key + KEY_TILE].transpose(0, 1)
-        hidden_AQY = (
-            torch.arange(key, key + KEY_TILE, device=q.device) > positions_AQ[tiles, :, None]
-        )
-        logits = _bmm(q_ANQH[tiles], k_NHY).masked_fill(hidden_AQY[:, None], -torch.inf)
+        key_Y = torch.arange(key, key + KEY_TILE, device=q.device)
+        hidden_ANQY = (key_Y > positions_AQ[tiles, :, None])[:, None]
+        if choice is not None and is_read_ANQn is not None:
+            block_Y = (key_Y // choice[0].block_size).clamp(max=is_read_ANQn.shape[3] - 1)
+            hidden_ANQY = hidden_ANQY | ~is_read_ANQn[tiles][..., block_Y]
+        logits = _bmm(q_ANQH[tiles], k_NHY).masked_fill(hidden_ANQY, -torch.inf)
         new_top = torch.maximum(top[tiles], logits.detach().amax(-1, keepdim=True))
         weights = exp(logits - new_top)
         faded = mixed[tiles] * exp(top[tiles] - new_top)
@@ -87,6 +128,30 @@ def _attend_sequence(
         return x_ANQX.transpose(1, 2).reshape(A * QUERY_TILE, N, -1)[lead : lead + T]
 
     return rows(mixed[..., :W] / total), rows(top)[..., 0], rows(top + total.log())[..., 0]
+
+
+@torch.no_grad()
+def _read_blocks(
+    q_ANQH: Tensor, means_nMH: Tensor, positions_AQ: Tensor, routing: BlockRouting
+) -> Tensor:
+    """Which blocks rows read, their own included; bool ``[A, N, Q, blocks]``."""
+    (A, N, Q, _), (n, M, _) = q_ANQH.shape, means_nMH.shape
+    means_nNH = F.pad(means_nMH, (0, 0, 0, 0, 0, -n % KEY_TILE)).repeat_interleave(N // M, 1)
+    parts = [
+        _bmm(q_ANQH, means_nNH[block : block + KEY_TILE].permute(1, 2, 0))
+        for block in range(0, n, KEY_TILE)
+    ]
+    scores_ANQn = torch.cat(parts, -1)[..., :n] if parts else q_ANQH.new_empty(A, N, Q, 0)
+    scores_TNn = scores_ANQn.transpose(1, 2).reshape(A * Q, N, n)
+    # Rows of tiles that are not in this step may come before the first block, or after the last.
+    position_T = positions_AQ.reshape(-1).clamp(min=0)
+    chosen_TCK = pick_blocks(scores_TNn, position_T, routing)
+    chosen_TNK = chosen_TCK.repeat_interleave(routing.heads_together, 1)
+    own_T = (position_T // routing.block_size).clamp(max=n)
+    is_read_TNn = torch.zeros(A * Q, N, n + 2, dtype=torch.bool, device=q_ANQH.device)
+    is_read_TNn.scatter_(2, chosen_TNK.masked_fill(chosen_TNK < 0, n + 1), True)
+    is_read_TNn.scatter_(2, own_T[:, None, None].expand(A * Q, N, 1), True)
+    return is_read_TNn[..., : n + 1].view(A, Q, N, n + 1).transpose(1, 2)
 
 
 def _first_tile_that_sees(key: int, first_row: int) -> int:

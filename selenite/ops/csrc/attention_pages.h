@@ -24,6 +24,7 @@ struct Step {
     Rows<E> q, k, v;
     long rows, heads, kv_heads, width, value_width;
     long page_size, table_row, sequences;
+    bool sees_step;  // or the entries from before it alone
     const std::int64_t *table, *segments;  // [B, P], [B, 3]
     float scale;
     const float* bias;  // by slot
@@ -206,6 +207,7 @@ class Block {
     std::uint64_t seen_by(long r) const {
         const long first = step_.first(task_.sequence), start = step_.start(task_.sequence);
         const long t = task_.row + r, key = now_.key;
+        if (!step_.sees_step) return first_bits(first - key);
         if (!step_.parent) return first_bits(first + t - start + 1 - key);
         const std::uint64_t history = first_bits(first - key);
         return key + kBlock > first ? history | ancestors_.bits(t, key - first) : history;

@@ -59,7 +59,8 @@ Plan plan_of(const Step<E>& step) {
         for (long r = 0; r < rows; r += rows_of_task) {
             const long count = std::min(rows_of_task, rows - r);
             // In a token tree the rows' own entries come in any order.
-            const long keys = step.first(b) + (step.parent ? rows : r + count);
+            const long own = step.parent ? rows : r + count;
+            const long keys = step.first(b) + (step.sees_step ? own : 0);
             const long most = cut ? (few ? few_range : kManyRange) : keys;
             const long ranges = (keys + most - 1) / most, blocks = (keys + kBlock - 1) / kBlock;
             const long range = (blocks + ranges - 1) / ranges * kBlock;  // about equal ones
@@ -316,12 +317,12 @@ void run(const void* q, const void* k, const void* v, const std::int64_t* table,
          const std::int64_t* parent, const bool* select, const std::int64_t* score_rows, float* scores,
          void* out, float* softmax, std::int64_t threads) {
     using E = typename P::Element;
-    const std::int64_t *n = numbers, *strides = numbers + 11;
+    const std::int64_t *n = numbers, *strides = numbers + 12;
     const auto rows = [&](const void* x, int i) {
         return Rows<E>{static_cast<const E*>(x), strides[2 * i], strides[2 * i + 1]};
     };
-    run<P>({rows(q, 0), rows(k, 1), rows(v, 2), n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], table,
-            segments, scale, bias, n[8], parent, select, strides[6], strides[7], score_rows, n[9], n[10],
+    run<P>({rows(q, 0), rows(k, 1), rows(v, 2), n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7],
+            n[11] != 0, table, segments, scale, bias, n[8], parent, select, strides[6], strides[7], score_rows, n[9], n[10],
             scores, static_cast<E*>(out), softmax, softmax + n[0] * n[1]},
            threads);
 }
@@ -331,8 +332,8 @@ void run(const void* q, const void* k, const void* v, const std::int64_t* table,
 
 // q [T, N, H], k [S, M, H], v [S, M, W]; table [B, P]: pages of the sequences; segments [B, 3]: first
 // row, row after the last, position of the first. The numbers: T, N, M, H, W, page size, P, B,
-// columns of bias, number and stride of scores, then the strides of rows and heads, in elements, of
-// q, k, v and select. Null where not used: bias [S, M or N], parent [T], select [T, M, S], score rows
+// columns of bias, number and stride of scores, whether rows see rows, then the strides of rows and
+// heads, in elements, of q, k, v and select. Null where not used: bias [S, M or N], parent [T], select [T, M, S], score rows
 // and scores. out [T, N, W]; softmax [2, T, N]: log-sum-exps and maxima.
 #define PAGED_ATTENTION(NAME, PRODUCTS)                                                                \
     extern "C" void NAME(const void* q, const void* k, const void* v, const std::int64_t* table,      \

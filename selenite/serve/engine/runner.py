@@ -58,6 +58,7 @@ class Runner:
             self.model.compute_dtype,
             self.layout,
             self.device,
+            self.page_size,
         )
         self._record_anew()
 
