@@ -269,8 +269,9 @@ class _Blocks(torch.autograd.Function):
         for row in range(0, T, rows_at_once):
             rows = slice(row, row + rows_at_once)
             of_rows = _OfRows(*(x[rows] for x in (q_TNH, out_TNW, dout_TNW, lse_TN, unit_TNK)))
-            operands = of_rows, k_SMH, v_SMW, units_UB, ctx.scale
-            dq_TNH[rows] += _add_chosen_gradients(*operands, dk_SMH, dv_SMW)
+            dq_TNH[rows] += _add_chosen_gradients(
+                of_rows, k_SMH, v_SMW, units_UB, ctx.scale, dk_SMH, dv_SMW
+            )
         all_three = dq_TNH.to(q_TNH.dtype), dk_SMH.to(k_SMH.dtype), dv_SMW.to(v_SMW.dtype)
         return *all_three, None, None, None, None, None
 
