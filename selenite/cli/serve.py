@@ -52,6 +52,12 @@ def serve(
     kv_layout: Annotated[
         str, typer.Option(help="expanded, or latent: less memory for latent attention.")
     ] = "expanded",
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="What is read of the context: full, moba, or a JSON object; the model's own."
+        ),
+    ] = None,
     max_num_seqs: Annotated[int, typer.Option(help="Completions that run at once.")] = 64,
     max_num_batched_tokens: Annotated[int, typer.Option(help="Tokens of a step.")] = 512,
     tool_call_profile: Annotated[
@@ -74,6 +80,7 @@ def serve(
         from selenite.serve.http.server import run_server
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "selenite serve") from error
+    from selenite.serve.attention_mode import read_mode
     from selenite.serve.config import ServeConfig
 
     adapters: dict[str, Path] = {}
@@ -98,6 +105,7 @@ def serve(
             batch_invariant=batch_invariant,
             profile=tool_call_profile,
             layout=kv_layout,
+            attention=None if attention is None else read_mode(attention),
             page_size=block_size,
             cache_tokens=kv_cache_tokens,
             max_running=max_num_seqs,

@@ -181,3 +181,11 @@ def cache_bytes_per_token(
         values = config.kv_heads * (config.qk_dim + config.v_dim)
     layers = config.num_layers + config.num_nextn_predict_layers
     return layers * values * bytes_per_value
+
+
+def page_sum_bytes(config: ModelConfig, layout: Literal["latent", "expanded"] = "latent") -> int:
+    """Bytes that the float32 sums of a page's keys take over the model's layers, where rows choose
+    blocks by them."""
+    is_latent = config.attention == "mla" and layout == "latent"
+    latent = config.kv_lora_rank + config.qk_rope_head_dim
+    return 4 * config.num_layers * (latent if is_latent else config.kv_heads * config.qk_dim)

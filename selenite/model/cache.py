@@ -31,8 +31,8 @@ def entry_shapes(
 class EntryCache:
     """Entries of ``num_slots`` slots in every layer (an ``EntryStore``).
 
-    With a ``page_size`` it can hold sums of the keys of each page, which take memory once ``pool``
-    was called.
+    With a ``page_size`` it can hold sums of the keys of each page; they take memory in the layers
+    in which ``pool`` was called.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class EntryCache:
         page_size: int | None = None,
     ) -> None:
         self._page_size = page_size
-        self._page_sums: list[Tensor] | None = None
+        self._page_sums: dict[int, Tensor] = {}
         self.layout: Literal["latent", "expanded"] = layout
         shapes = entry_shapes(config, layout)
         self._layers = [
@@ -65,13 +65,11 @@ class EntryCache:
     def pool(self, layer: int, pages_X: Tensor) -> None:
         """Sums the keys of full pages, for rows that choose blocks by them."""
         assert self._page_size is not None, "entries without pages"
-        if self._page_sums is None:
-            keys = [layer[0].unflatten(0, (-1, self._page_size)) for layer in self._layers]
-            self._page_sums = [torch.zeros_like(k[:, 0], dtype=torch.float32) for k in keys]
         k_PZMH = self._layers[layer][0].unflatten(0, (-1, self._page_size))
+        if layer not in self._page_sums:
+            self._page_sums[layer] = torch.zeros_like(k_PZMH[:, 0], dtype=torch.float32)
         self._page_sums[layer][pages_X] = sum_keys(k_PZMH[pages_X])
 
     def page_sums(self, layer: int) -> Tensor:
         """What ``pool`` summed: float32 ``[pages, M, H]``."""
-        assert self._page_sums is not None, "nothing was pooled"
         return self._page_sums[layer]

@@ -133,7 +133,7 @@ class AttentionContext:
 
     def ways(self, layer: int) -> tuple[tuple[BlockRouting | None, tuple[int, ...]], ...]:
         """How rows choose blocks in a layer, and which sequences do so; None: not at all."""
-        if self.routing is None:
+        if self.routing is None or not any(self.routing):
             return ((None, tuple(range(len(self.segments)))),)
         found = dict[BlockRouting | None, tuple[int, ...]]()
         for sequence, routing in enumerate(self.routing):

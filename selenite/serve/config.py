@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from selenite.config import Config
 from selenite.runtime import DTypeName
+from selenite.serve.attention_mode import AttentionMode
 
 
 class ServeConfig(Config):
@@ -28,6 +29,8 @@ class ServeConfig(Config):
     layout: Literal["expanded", "latent"] = "expanded"
     """How entries of latent attention are cached: ``latent`` takes a fraction of the memory and
     computes more."""
+    attention: AttentionMode | None = None
+    """What rows read where a request does not say; None: as in the model's config."""
     page_size: int = Field(default=16, ge=1)
     cache_tokens: int | None = Field(default=None, ge=1)  # None: planned by the model's size
     max_running: int = Field(default=64, ge=1)

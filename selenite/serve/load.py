@@ -17,7 +17,9 @@ from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.pack import pack_weights, packed_bytes
 from selenite.model.transformer import Transformer
 from selenite.ops import native
+from selenite.ops.attention_context import BlockRouting
 from selenite.serve import grammar_process
+from selenite.serve.attention_mode import routing_of
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import EngineConfig
 from selenite.serve.engine.plan import plan_engine
@@ -79,7 +81,9 @@ def load_model(config: ServeConfig) -> LoadedModel:
         max_step_tokens=config.max_step_tokens,
         max_running=config.max_running,
         layout=config.layout,
+        attention=config.attention,
     )
+    routing = routing_of(config.attention, model_config, config.page_size)
     count = count_parameters(model_config)
     decisions = {
         "model": Decision(config.name, f"{count.total:,} parameters, {count.active:,} active"),
@@ -89,6 +93,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "kernels": _kernels(dtype.value),
         "profile": Decision(profile.name, why),
         "conversations": _conversations(tokenizer, profile),
+        "attention": _attention(config, routing),
         "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
@@ -127,6 +132,13 @@ def _conversations(tokenizer: Tokenizer, profile: ChatProfile) -> Decision:
     if findings:
         return Decision("encoded anew where the template asks for it", "; ".join(findings))
     return Decision("only grow", "each kind of turn was tried on the template")
+
+
+def _attention(config: ServeConfig, routing: BlockRouting | None) -> Decision:
+    reason = "the model's own" if config.attention is None else "requested"
+    if routing is None:
+        return Decision("full", reason)
+    return Decision(f"{routing.top_k} blocks of {routing.block_size} keys", reason)
 
 
 def _kernels(dtype: str) -> Decision:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from selenite.chat.conversation import Conversation
 from selenite.errors import ConfigError, OverloadedError, UnavailableError
+from selenite.serve.attention_mode import AttentionMode
 from selenite.serve.choice_text import ChoiceText, Parser, PlainText
 from selenite.serve.config import ServeConfig
 from selenite.serve.conversations import Conversations
@@ -50,6 +51,7 @@ class Options:
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     salt: str = ""
+    attention: AttentionMode | None = None  # what rows read; None: as the server has it
     model: str | None = None  # one of ``Service.names``; None: the model itself
     grammar: MakeGrammar | None = None
 
@@ -346,6 +348,7 @@ class Service:
                 sample=sample,
                 salt=options.salt,
                 adapter=self._adapter(options.model),
+                attention=options.attention,
                 grammar=await self._compile(prompt.grammar) if prompt.compiles else None,
                 banned_ids=prompt.banned_ids,
                 stops=text.hook,

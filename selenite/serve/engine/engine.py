@@ -22,6 +22,7 @@ from selenite.errors import ConfigError, ContextLengthError, NonFiniteError, Sel
 from selenite.model.transformer import Transformer
 from selenite.ops.sampling import check_token_ids
 from selenite.runtime import is_batch_invariant
+from selenite.serve.attention_mode import AttentionMode, routing_of
 from selenite.serve.cache.pages import PagePool
 from selenite.serve.cache.prefix import PrefixCache
 from selenite.serve.engine.pooling import Pooler
@@ -47,6 +48,7 @@ class EngineConfig:
         max_step_tokens: rows of a step at most; longer prompts are computed in chunks.
         max_running: sequences that run at once at most.
         layout: how entries of latent attention are cached.
+        attention: what rows read where a request does not say; none: as in the model's config.
         records_routing: keep which experts computed each entry, for requests that want it.
     """
 
@@ -55,6 +57,7 @@ class EngineConfig:
     max_step_tokens: int = 512
     max_running: int = 64
     layout: Literal["latent", "expanded"] = "expanded"
+    attention: AttentionMode | None = None
     records_routing: bool = False
 
 
@@ -75,6 +78,7 @@ class Engine:
             )
         if config.records_routing and model.config.moe is None:
             raise ConfigError("records_routing: the model has no experts; leave it out")
+        routing_of(config.attention, model.config, config.page_size)  # a wrong one is named here
         self.config = config
         self.clock = clock or SystemClock()
         self.pool = PagePool(config.num_pages, config.page_size)
@@ -98,7 +102,7 @@ class Engine:
         """Queues a request.
 
         Raises ``ConfigError`` for one that could never run: empty, longer than the model's
-        positions, or larger than the whole cache.
+        positions, larger than the whole cache, or with an ``attention`` that cannot be.
         """
         if not request.prompt:
             raise ConfigError("the prompt is empty: give at least one token")
@@ -125,6 +129,8 @@ class Engine:
         self.runner.adapters.check(request.adapter)
         if request.wants_routing and not self.config.records_routing:
             raise ConfigError("wants_routing: the engine was made without records_routing; set it")
+        mode = request.attention or self.config.attention
+        request.routing = routing_of(mode, self.runner.model.config, self.pool.page_size)
         request.is_queued, request.arrival = True, self.clock.now()
         self.scheduler.add(request)
 

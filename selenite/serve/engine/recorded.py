@@ -99,6 +99,7 @@ class _Step:
             torch.arange(B),
             tuple((row, row + 1, 0) for row in range(B)),
             pages=Pages(page_size, self._table_BP, (1,) * B, write_B, entries),
+            routing=(None,) * B,
         )
         # What kernels read of the segments, where every step has its own positions.
         self._segments_B3 = self._context.segments_B3

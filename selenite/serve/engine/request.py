@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from selenite.ops.attention_context import BlockRouting
+from selenite.serve.attention_mode import AttentionMode
 from selenite.serve.cache.prefix import PageKeys
 from selenite.serve.engine.pooling import Pooler
 from selenite.types import FinishReason, SamplingParams
@@ -63,6 +65,7 @@ class Request:
     sample: int = 0  # number among the samples of one prompt
     salt: str = ""  # prefixes are shared only with requests of the same salt
     adapter: str | None = None
+    attention: AttentionMode | None = None  # what its rows read; None: as the engine has it
     grammar: Grammar | None = None
     banned_ids: frozenset[int] = frozenset()  # never sampled
     pooler: Pooler | None = None
@@ -76,6 +79,7 @@ class Request:
     arrival: float = 0.0  # seconds of the engine's clock
 
     status: Status = Status.WAITING
+    routing: BlockRouting | None = None  # that follows from ``attention``
     tokens: list[int] = field(init=False)  # prompt and completion
     computed: int = 0  # tokens whose entries are cached
     pages: list[int] = field(default_factory=list)

@@ -88,6 +88,9 @@ class Runner:
         if self.routing is not None:
             log.once(logger, "decode steps are not recorded: routing is", logging.INFO)
             return None
+        if any(chunk.request.routing is not None for chunk in chunks):
+            log.once(logger, "decode steps that choose blocks are not recorded", logging.INFO)
+            return None
         if chunks[0].request.adapter is not None:
             log.once(logger, "decode steps with an adapter are not recorded", logging.INFO)
             return None
@@ -144,6 +147,7 @@ class Runner:
             self._integers(sequences),
             tuple(segments),
             pages=pages_of_step,
+            routing=tuple(chunk.request.routing for chunk in chunks),
         )
 
     def _integers(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:

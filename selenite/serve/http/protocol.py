@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from selenite.errors import ConfigError
+from selenite.serve.attention_mode import AttentionMode
 from selenite.serve.service import MakeGrammar, Options
 from selenite.types import Message, SamplingParams, ToolCall, ToolSpec
 
@@ -158,6 +159,9 @@ class SamplingFields(Body):
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     cache_salt: str = Field(default="", description="Prefixes are shared within one salt only.")
+    attention: AttentionMode | None = Field(
+        default=None, description="What is read of the context; None: as the server has it."
+    )
     structured_outputs: StructuredOutputs | None = None
     return_token_ids: bool = Field(default=False, description="Adds the ids of prompt and text.")
 
@@ -219,6 +223,7 @@ class SamplingFields(Body):
             stop=self.stop_strings(),
             include_stop=self.include_stop_str_in_output,
             salt=self.cache_salt,
+            attention=self.attention,
             model=self.model,
             grammar=grammar or self._structured(),
         )

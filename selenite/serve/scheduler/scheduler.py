@@ -205,7 +205,9 @@ class Scheduler:
 
     def _keys(self, request: Request, count: int) -> list[bytes]:
         """Of the request's first pages; hashed anew where weights or adapter are others now."""
-        root = root_key(*self.namespace, self.adapter_key(request.adapter), request.salt)
+        # Above the first layer, entries depend on what rows read.
+        reads = "" if request.routing is None else str(request.routing)
+        root = root_key(*self.namespace, self.adapter_key(request.adapter), reads, request.salt)
         if request.keys is None or request.keys.root != root:
             request.keys = PageKeys(root, self.pool.page_size)
         return request.keys.first(count, request.tokens)
