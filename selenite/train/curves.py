@@ -78,7 +78,9 @@ def svg(panel: Panel, rows: Rows, limits: Mapping[str, float]) -> str:
         "font.family": "sans-serif",
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+        # Fixed margins: to lay panels out by their labels takes longer than to draw them.
+        figure = Figure(figsize=(5.2, 3.0))
+        figure.subplots_adjust(left=0.11, right=0.98, bottom=0.15, top=0.9)
         _draw(figure.subplots(), panel, rows, limits)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -93,8 +95,14 @@ def save_png(path: Path, rows: Rows, limits: Mapping[str, float], title: str) ->
     panels = panels_of(rows)
     columns = min(4, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.2 * columns, 2.9 * lines + 0.4), layout="constrained")
-    figure.suptitle(title, color=INK, fontsize=13, fontweight="bold", x=0.01, ha="left")
+    width, height = 4.2 * columns, 2.9 * lines + 0.5  # inches
+    figure = Figure(figsize=(width, height))
+    left, right, bottom, top = 0.5 / width, 1 - 0.1 / width, 0.45 / height, 1 - 0.75 / height
+    figure.subplots_adjust(left, bottom, right, top, wspace=0.18, hspace=0.38)
+    figure.suptitle(
+        title, color=INK, fontsize=13, fontweight="bold", x=left, y=1 - 0.15 / height,
+        ha="left", va="top",
+    )  # fmt: skip
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for ax, panel in zip(axes, panels, strict=False):
         _draw(ax, panel, rows, limits)
