@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+# Each worker has whole files, as far as the work allows: what a file shares is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 KERNELS := $(wildcard selenite/ops/csrc/*)
 KERNELS_BUILT := $(VENV)/.kernels$(addprefix -,$(ATEN_CPU_CAPABILITY))
 BENCHMARKS := $(filter-out __init__ results peers trainees,$(basename $(notdir $(wildcard benchmarks/*.py))))

@@ -76,3 +76,11 @@ def test_the_key_and_the_models() -> None:
 )
 def test_messages_of_errors(body: bytes, message: str) -> None:
     assert message_of(body) == message
+
+
+@pytest.mark.parametrize(
+    ("url", "is_encrypted"),
+    [("http://127.0.0.1:1", False), ("HTTP://a", False), ("https://a", True), ("HTTPS://a", True)],
+)
+def test_certificates_are_read_where_they_are_needed(url: str, is_encrypted: bool) -> None:
+    assert Endpoint.parse(url).is_encrypted is is_encrypted

@@ -36,6 +36,7 @@ class Transport:
                 keepalive_expiry=_IDLE_SECONDS,
             ),
             trust_env=not server.is_loopback,  # a proxy cannot reach this machine
+            verify=server.is_encrypted,
         )
 
     def close(self) -> None:
