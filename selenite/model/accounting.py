@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from selenite.model.config import ModelConfig
 
 
@@ -129,6 +131,19 @@ def forward_flops_per_token(config: ModelConfig, mean_context: float) -> float:
     """
     attention = 2 * config.num_layers * config.num_heads * (config.qk_dim + config.v_dim)
     return 2.0 * matrix_parameters(config) + attention * mean_context
+
+
+def keys_read(config: ModelConfig, positions_T: np.ndarray) -> float:
+    """Keys that tokens at these positions read, summed over the tokens, mean over the layers; what
+    choosing blocks takes is not counted."""
+    seen = float((positions_T + 1).sum())
+    moba = config.moba
+    if moba is None:
+        return seen
+    own = positions_T % moba.block_size + 1
+    chosen = np.minimum(positions_T // moba.block_size, moba.top_k - 1) * moba.block_size
+    full = len({layer % config.num_layers for layer in moba.full_layers}) / config.num_layers
+    return full * seen + (1 - full) * float((own + chosen).sum())
 
 
 def nextn_flops_per_token(config: ModelConfig, mean_context: float) -> float:

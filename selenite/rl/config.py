@@ -31,6 +31,11 @@ class RlTrainConfig(FromModelConfig):
     def _check_steps(self) -> Self:
         if self.steps is None:
             raise ValueError("train.steps: give the number of updates")
+        if self.full_attention_from is not None:
+            raise ValueError(
+                f"train.full_attention_from={self.full_attention_from}: engines read as the model "
+                "says all along; leave it out, or switch while fine-tuning"
+            )
         return self
 
 

@@ -20,9 +20,9 @@ from selenite.model.transformer import Transformer
 from selenite.train.checkpoint import differences
 from selenite.train.pretrain_config import PretrainConfig
 
-# How far and how finely positions are told apart is changed to train on longer text; the last is
-# read only where weights are drawn.
-_FREE = {"max_positions", "rope_theta", "yarn", "init_std"}
+# How far and how finely positions are told apart is changed to train on longer text, and what rows
+# read to make that cheaper; the last is read only where weights are drawn.
+_FREE = {"max_positions", "rope_theta", "yarn", "moba", "init_std"}
 
 
 def initial_model(config: PretrainConfig, dtype: torch.dtype) -> Transformer:

@@ -11,6 +11,7 @@ Letters: ``L`` layers (for loads: those with experts), extra prediction layers l
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,7 +22,11 @@ from torch import Tensor, nn
 
 from selenite.chat.tokenizer import Tokenizer
 from selenite.data.packing import MicroBatch
-from selenite.model.accounting import forward_backward_flops_per_token, nextn_flops_per_token
+from selenite.model.accounting import (
+    forward_backward_flops_per_token,
+    keys_read,
+    nextn_flops_per_token,
+)
 from selenite.model.lora import LoRAConfig, count_adapters
 from selenite.model.transformer import ModelOutput, Transformer
 from selenite.ops.attention_context import StatsRequest
@@ -34,6 +39,8 @@ from selenite.train.inputs import num_targets, sum_logprobs, to_inputs
 from selenite.train.nextn import nextn_loss, num_depth_targets
 from selenite.train.run_config import RunConfig
 from selenite.train.task import Phase, Sample
+
+logger = logging.getLogger(__name__)
 
 
 class BatchSource(Protocol):
@@ -131,6 +138,9 @@ class LanguageModelTask(ABC):
         return loss
 
     def after_update(self, phase: Phase, step: int) -> Mapping[str, float]:
+        share = self._train.full_attention_from
+        if share is not None and step + 1 >= share * self._train.num_steps:
+            self._read_everything()
         tokens = sum(len(micro_batch.tokens_T) for micro_batch in self._batch)
         num_bytes = sum(micro_batch.num_bytes for micro_batch in self._batch)
         metrics = {"tokens": float(tokens), "flops": self._flops(tokens)}
@@ -139,10 +149,13 @@ class LanguageModelTask(ABC):
         return metrics | self._nextn_metrics() | self._clip() | self._balance()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loader": self._loader.state_dict()}
+        full = self.model.config.moba is None
+        return {"loader": self._loader.state_dict(), "reads_everything": full}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._loader.load_state_dict(state["loader"])
+        if state.get("reads_everything"):  # older checkpoints do not say
+            self._read_everything()
 
     def close(self) -> None:
         """Ends the loader's worker."""
@@ -154,13 +167,20 @@ class LanguageModelTask(ABC):
 
     def _flops(self, tokens: int) -> float:
         """Model FLOPs of the step, forward and backward: attention over what each token saw."""
-        keys = sum(int((micro_batch.positions_T + 1).sum()) for micro_batch in self._batch)
-        config, mean_context = self.model.config, keys / tokens
+        config = self.model.config
+        keys = sum(keys_read(config, micro_batch.positions_T) for micro_batch in self._batch)
+        mean_context = keys / tokens
         adapters = self._adapter_parameters
         a_token = forward_backward_flops_per_token(config, mean_context, adapters)
         if adapters is None:
             a_token += 3.0 * nextn_flops_per_token(config, mean_context)
         return tokens * a_token
+
+    def _read_everything(self) -> None:
+        """From here on no row chooses blocks; the weights are the same."""
+        if self.model.config.moba is not None:
+            logger.info("attention is full from here on")
+            self.model.config = self.model.config.model_copy(update={"moba": None})
 
     def _start_sums(self) -> None:
         """Sums over the micro-batches of a step."""

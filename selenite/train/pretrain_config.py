@@ -18,7 +18,7 @@ from selenite.model.lora import LoRAConfig
 from selenite.optim.build import OptimConfig
 from selenite.optim.schedule import Schedule, ScheduleConfig
 from selenite.optim.schedule import preset as schedule_preset
-from selenite.train.run_config import RunConfig, check_adapters
+from selenite.train.run_config import RunConfig, check_adapters, check_switch
 
 
 class TrainConfig(RunConfig):
@@ -93,6 +93,7 @@ class PretrainConfig(Config):
             Schedule(self.schedule, self.train.num_steps)
         except ConfigError as error:
             raise ValueError(f"schedule: {error}") from error
+        check_switch(self.train, self.model)
         if self.lora is not None:
             self._check_lora(self.lora)
         return self

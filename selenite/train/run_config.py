@@ -33,6 +33,15 @@ def check_adapters(lora: LoRAConfig, model: ModelConfig, optim: OptimConfig) -> 
         )
 
 
+def check_switch(train: RunConfig, model: ModelConfig) -> None:
+    """Raises ``ConfigError`` where a run is to switch to what its model does all along."""
+    if train.full_attention_from is not None and model.moba is None:
+        raise ConfigError(
+            f"train.full_attention_from={train.full_attention_from}: the model reads everything "
+            "from the first step on; give it model.moba, or leave this out"
+        )
+
+
 class RunConfig(LoopConfig):
     """Length, batch and habits of a run. Exactly one of ``tokens`` and ``steps`` is given."""
 
@@ -62,6 +71,9 @@ class RunConfig(LoopConfig):
     nextn_loss_weight: float = Field(default=0.3, gt=0)
     """Weight of the extra prediction layers' loss, if ``model.num_nextn_predict_layers`` gives the
     model any. DeepSeek-V3 has 0.3, and 0.1 for the last third of its tokens."""
+    full_attention_from: float | None = Field(default=None, ge=0, lt=1)
+    """For a model with ``moba``: the share of the steps after which its rows read everything, up to
+    the end (0.9 in the paper); the model that comes out says so. None: never."""
     checkpoint_activations: bool = False
     """Recompute each layer in the backward pass: less memory, about a third more time."""
     data_cache: Path = Path(".cache/corpora")

@@ -14,7 +14,9 @@ from contextlib import closing
 import torch
 
 from selenite.clock import Clock
+from selenite.config import validate
 from selenite.errors import ConfigError, OutOfMemoryError
+from selenite.model.config import ModelConfig
 from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.lora import add_lora
 from selenite.optim.build import build_groups
@@ -26,8 +28,8 @@ from selenite.train.lock import exclusive
 from selenite.train.loop import Outcome, Status, run_held
 from selenite.train.progress import make_display
 from selenite.train.run import decide, finish, record_config
-from selenite.train.run_config import check_adapters
-from selenite.train.sft_config import ChatPart, SftConfig
+from selenite.train.run_config import check_adapters, check_switch
+from selenite.train.sft_config import ChatPart, SftConfig, SftTrainConfig
 from selenite.train.sft_data import read_data, record_corpora
 from selenite.train.sft_task import SftTask
 from selenite.train.summary import Summary
@@ -91,10 +93,20 @@ def _sft(
         )
 
 
+def _dimensions(train: SftTrainConfig) -> ModelConfig:
+    """Of the model that is taught, with what its rows are to read."""
+    config = read_config(train.init_from)
+    if train.attention != "own":
+        moba = None if train.attention == "full" else train.attention.model_dump()
+        config = validate(ModelConfig, {**config.model_dump(), "moba": moba}, "train.attention")
+    check_switch(train, config)
+    return config
+
+
 def build_task(config: SftConfig, device: str, dtype: torch.dtype) -> SftTask:
     """The task at its first step; every draw of the run follows from ``train.seed``."""
     train = config.train
-    dimensions = read_config(train.init_from)
+    dimensions = _dimensions(train)
     if train.seq_len > dimensions.max_positions:
         raise ConfigError(
             f"train.seq_len={train.seq_len} exceeds the {dimensions.max_positions} positions of "
@@ -106,7 +118,7 @@ def build_task(config: SftConfig, device: str, dtype: torch.dtype) -> SftTask:
         _check_lone(config)
     data = read_data(config)
     seed_everything(train.seed)
-    model = load_pretrained(train.init_from, dtype)
+    model = load_pretrained(train.init_from, dtype, dimensions)
     if config.lora is not None:
         model = add_lora(model, config.lora, train.seed)
     return SftTask(model.to(device), data, config, weight_hashes(train.init_from))

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, model_validator
 from selenite.config import Config
 from selenite.data.prepare import DataConfig
 from selenite.errors import ConfigError
+from selenite.model.config import MobaConfig
 from selenite.model.lora import LoRAConfig
 from selenite.optim.build import OptimConfig
 from selenite.optim.schedule import Schedule, ScheduleConfig
@@ -21,6 +22,9 @@ class SftTrainConfig(FromModelConfig):
     """A run that goes on from a model. Conversations longer than ``seq_len`` are left out and
     counted; ``micro_batch_tokens`` are filled with whole ones."""
 
+    attention: Literal["own", "full"] | MobaConfig = "own"
+    """What rows read: what they do in the model that is taught, everything, or blocks
+    (``model.moba`` of pre-training). The model that comes out says so."""
     template: Literal["own", "compact"] = "own"
     """The chat template: the model's own, or ``compact``, whose tool declarations take about half
     of the tokens. It is saved with the model, which is served with it."""
