@@ -82,7 +82,6 @@ RUNS: Mapping[str, dict[str, Any]] = {
     "gspo": {"objective": {"kind": "gspo"}},
     "k25": {"objective": {"kind": "k25"}},
     "k2-twice": {"rollouts": {"updates": 2}},
-    "k2-adamw": {"optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0}},
     "k2-cooling": {"rollouts": {"temperature": 1.2, "last_temperature": 0.7}},
     "k2-ptx": {"ptx": True},
     "k2-pool": {"rollouts": {"pool": 256}},

@@ -182,7 +182,8 @@ def _read(config: RlConfig) -> _Known:
     train = config.train
     if config.ptx:
         given = train.model_dump(mode="json", exclude_unset=True)
-        data = read_data(SftConfig(train=SftTrainConfig.model_validate(given), parts=config.ptx))
+        parts = SftConfig(train=SftTrainConfig.model_validate(given), parts=config.ptx)
+        data = read_data(parts, may_hold_out_nothing=True)
         return _Known(data.tokenizer, data.profile, data.loader, data.held_out, data.identity)
     tokenizer = Tokenizer.load(train.init_from)
     check_tokenizer(train.init_from, tokenizer)

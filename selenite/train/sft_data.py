@@ -72,8 +72,10 @@ class _Parts:
     shown: list[Prompt] = field(default_factory=list)
 
 
-def read_data(config: SftConfig) -> SftData:
-    """Raises ``ConfigError`` for a template that the model cannot have, ``DataError`` for rows that
+def read_data(config: SftConfig, may_hold_out_nothing: bool = False) -> SftData:
+    """What a run reads: rows to learn, and unless it may do without, rows to evaluate on.
+
+    Raises ``ConfigError`` for a template that the model cannot have, ``DataError`` for rows that
     cannot be read or learnt from."""
     train = config.train
     tokenizer, profile = _template(config)
@@ -89,7 +91,7 @@ def read_data(config: SftConfig) -> SftData:
         for name, (stream, count) in parts.held_out.items()
     }
     held_out = {name: batches for name, batches in held_out.items() if batches}
-    if not held_out:
+    if not (held_out or may_hold_out_nothing):
         raise DataError(
             "no part has anything held out to evaluate on: raise held_out of one, or give more rows"
         )

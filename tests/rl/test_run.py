@@ -208,6 +208,16 @@ def test_what_must_not_be_forgotten_has_its_share(root: Path, tmp_path: Path) ->
     assert after["val_loss.rows"] < before["val_loss.rows"]
 
 
+def test_what_must_not_be_forgotten_may_be_learnt_whole(root: Path, tmp_path: Path) -> None:
+    """Nothing is held out of it, and nothing of it evaluated."""
+    paths = [str(root / "rows.jsonl")]
+    rows = {"kind": "chat", "name": "rows", "weight": 1.0, "paths": paths, "held_out": 0.0}
+    with ExitStack() as stack:
+        task = opened(config_of(root, tmp_path / "whole", ptx=[rows], ptx_share=0.1), stack)
+        assert any(micro_batch[0] == "ptx" for micro_batch in task.next_batch())
+        assert not any(name.startswith("val_loss") for name in task.evaluate())
+
+
 def test_weights_that_are_not_what_was_trained_are_noticed(root: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         task = opened(config_of(root, tmp_path / "bad"), stack)
