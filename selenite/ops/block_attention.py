@@ -358,7 +358,7 @@ def _add_chosen_gradients(
         dk_ZBH.index_add_(0, bin_X, dk[:, 0, :, :H].to(dk_ZBH.dtype))
         dv_ZBW.index_add_(0, bin_X, dv[:, 0, :, :W].to(dv_ZBW.dtype))
     for grads, of_bins in ((dk_SMH, dk_ZBH), (dv_SMW, dv_ZBW)):
-        of_keys = of_bins.view(M, U * B, -1).transpose(0, 1)
+        of_keys = of_bins.view(M, U * B, of_bins.shape[2]).transpose(0, 1)
         grads.index_add_(0, units_UB.reshape(-1), of_keys)
     return dq_PH[:-1].view(T, N, K, H).sum(2)
 
@@ -382,7 +382,7 @@ def _square(x_TNH: Tensor, rows_CL: Tensor) -> Tensor:
 
 def _put_rows(to_TN: Tensor, square: _Squares, from_CNL: Tensor) -> None:
     """Puts the places that are rows of the step back; both may have a width."""
-    rows = from_CNL.transpose(1, 2)[square.is_row_CL]
+    rows = from_CNL.transpose(1, 2)[square.is_row_CL].to(to_TN.dtype)
     to_TN[square.q_CL[square.is_row_CL]] = rows[..., : to_TN.shape[2]] if to_TN.dim() > 2 else rows
 
 

@@ -93,6 +93,22 @@ def pick_blocks(scores_TNn: Tensor, positions_T: Tensor, routing: BlockRouting) 
     if routing.has_sink and n:
         scores_TCn[..., 0] = torch.inf
     scores_TCn = scores_TCn.masked_fill(is_later_Tn[:, None], -torch.inf)
-    best = scores_TCn.topk(min(routing.top_k - 1, n), dim=-1)
-    blocks_TCK = best.indices.masked_fill(best.values == -torch.inf, n).sort(-1).values
+    values_TCK, indices_TCK = _largest(scores_TCn, min(routing.top_k - 1, n))
+    blocks_TCK = indices_TCK.masked_fill(values_TCK == -torch.inf, n).sort(-1).values
     return blocks_TCK.masked_fill(blocks_TCK == n, -1)
+
+
+def _largest(scores_TCn: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    """The ``K`` largest and their places, of equal ones the first: so that neither later blocks nor
+    other sequences, which make ``n`` another, change a choice."""
+    values, indices = scores_TCn.topk(K, dim=-1)
+    if K == 0:
+        return values, indices
+    # Whose last one is tied with one that was left out: few, if any.
+    last_TC1 = values[..., -1:]
+    is_tied_TC = ((scores_TCn >= last_TC1).sum(-1) > K) & (last_TC1[..., 0] > -torch.inf)
+    if bool(is_tied_TC.any()):
+        ordered = scores_TCn[is_tied_TC].sort(dim=-1, descending=True, stable=True)
+        values[is_tied_TC] = ordered.values[:, :K]
+        indices[is_tied_TC] = ordered.indices[:, :K]
+    return values, indices

@@ -98,7 +98,7 @@ def _attend_sequence(
     tail = -K % KEY_TILE
     k_KNH = F.pad(k_KMH, (0, 0, 0, 0, 0, tail)).repeat_interleave(N // M, 1)
     # A column of ones beside the values sums the weights within the same product.
-    v_KNW = F.pad(F.pad(v_KMW, (0, 1), value=1.0), (0, 0, 0, 0, 0, tail))
+    v_KNW = F.pad(F.pad(v_KMW, (0, 0, 0, 0, 0, tail)), (0, 1), value=1.0)
     v_KNW = v_KNW.repeat_interleave(N // M, 1)
     positions_AQ = first - lead + torch.arange(A * QUERY_TILE, device=q.device).view(A, QUERY_TILE)
     is_read_ANQn = None
