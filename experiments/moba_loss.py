@@ -46,13 +46,13 @@ LENGTH = 1024
 EDGES = (0, 64, 128, 256, 512, 768, 1024)
 EVAL_TOKENS = 262_144
 MOBA = {"block_size": 64, "top_k": 3}
-BATCH = 8192
+BATCH = 4096
 
 # hidden size, layers, heads, width of the feed-forward, tokens
 SIZES = {
-    "small": (96, 3, 3, 256, 600_000),
-    "middle": (128, 4, 4, 352, 1_000_000),
-    "large": (192, 5, 6, 512, 1_600_000),
+    "small": (64, 2, 2, 176, 800_000),
+    "middle": (96, 3, 3, 256, 1_200_000),
+    "large": (128, 4, 4, 352, 1_600_000),
 }
 KINDS: Mapping[str, tuple[str, ...]] = {
     "small": ("full", "moba"),
@@ -69,14 +69,14 @@ def config_of(size: str, kind: str, seed: int) -> PretrainConfig:
         moba["full_layers"] = [-1]
     values = {
         "model": {
-            "attention": "gqa", "vocab_size": 2048, "hidden_size": hidden, "num_layers": layers,
+            "attention": "gqa", "vocab_size": 512, "hidden_size": hidden, "num_layers": layers,
             "num_heads": heads, "num_kv_heads": heads, "ffn_hidden_size": ffn,
             "max_positions": LENGTH, "moba": moba,
         },
         "data": {
             "max_bytes": 12_000_000,
             "split": {"holdout": ["asyncio", "rich"], "file_fraction": 0.02},
-            "tokenizer": {"vocab_size": 2048},
+            "tokenizer": {"vocab_size": 512},
         },
         "train": {
             "out_dir": str(OUT / f"{size}-{kind}-{seed}"), "tokens": tokens, "seq_len": LENGTH,
