@@ -1,0 +1,217 @@
+"""What rows that choose blocks find in long contexts: pairs of a key and a value, asked for later.
+
+    python -m experiments.moba_needle [SEED ...]
+
+A small model learns, with full attention and with blocks (4 of 16 keys each, in sequences of 512
+tokens: an eighth of the context at most), to say the value that followed a key before. Sequences
+are pairs with repeated keys; what is trained are values of keys that came before. Then one pair is
+hidden at each depth of a context of other pairs, no key twice, and its key asked for at the end:
+how often the value is right, by depth, and by how many blocks may be read when the model is used.
+Rows: moba.needle.*. Figure: docs/figures/moba_needle.png.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.results import ROOT, Reference, record
+from selenite import atomic, runtime
+from selenite.config import validate
+from selenite.model.config import MobaConfig, ModelConfig
+from selenite.model.init import init_weights
+from selenite.model.transformer import Transformer
+from selenite.ops.attention_context import packed_context
+from selenite.optim.build import OptimConfig, build_optimizer
+
+OUT = Path("runs/moba-needle")
+FIGURE = ROOT / "docs" / "figures" / "moba_needle.png"
+SEEDS = (0, 1, 2)
+KEYS = 320  # and as many values
+LENGTH, BATCH, STEPS = 512, 8, 1500
+BLOCK, TOP_K = 16, 4
+TESTED = (1, 2, 3, 4, 8, 16, 32)  # blocks read when it is used; 32 are all
+DEPTHS = 8  # of the context, in equal parts
+NEEDLES = 64  # at each depth
+
+
+def model_of(kind: str, seed: int) -> Transformer:
+    values = {
+        "attention": "gqa", "vocab_size": 2 * KEYS, "hidden_size": 128, "num_layers": 2,
+        "num_heads": 4, "num_kv_heads": 4, "ffn_hidden_size": 256, "max_positions": LENGTH,
+        "rope_theta": 10_000.0,
+        "moba": None if kind == "full" else {"block_size": BLOCK, "top_k": TOP_K},
+    }  # fmt: skip
+    return init_weights(Transformer(validate(ModelConfig, values, kind)), seed)
+
+
+def lesson(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Tokens ``[BATCH, LENGTH]``, and which of them are values of a key that came before."""
+    tokens, is_known = [], []
+    for _ in range(BATCH):
+        distinct = int(torch.randint(8, 129, (), generator=generator))
+        keys = torch.randperm(KEYS, generator=generator)[:distinct]
+        values = torch.randint(KEYS, (distinct,), generator=generator) + KEYS
+        drawn = torch.randint(distinct, (LENGTH // 2,), generator=generator)
+        tokens.append(torch.stack((keys[drawn], values[drawn]), 1).flatten())
+        first = torch.tensor([int((drawn[:i] == d).sum()) > 0 for i, d in enumerate(drawn)])
+        is_known.append(torch.stack((torch.zeros_like(first), first), 1).flatten())
+    return torch.stack(tokens), torch.stack(is_known)
+
+
+def trained(kind: str, seed: int) -> Transformer:
+    """The model after its lessons, kept under ``OUT``."""
+    path = OUT / f"{kind}-{seed}.pt"
+    model = model_of(kind, seed)
+    if path.is_file():
+        model.load_state_dict(torch.load(path))
+        return model
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = build_optimizer(model, OptimConfig(lr=1e-2, qk_clip_tau=None))
+    context = packed_context([LENGTH] * BATCH)
+    for step in range(STEPS):
+        tokens, is_known = lesson(generator)
+        hidden = model(tokens.flatten(), context.positions_T, context).hidden_TD
+        # A token is predicted from the row before it.
+        rows = hidden.view(BATCH, LENGTH, -1)[:, :-1][is_known[:, 1:]]
+        loss = F.cross_entropy(model.logits(rows), tokens[:, 1:][is_known[:, 1:]])
+        factor = min(1.0, (step + 1) / 50, (STEPS - step) / (STEPS / 2))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0 or step == STEPS - 1:
+            print(f"{kind} seed {seed} step {step}: loss {float(loss):.3f}", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), path)
+    return model
+
+
+@torch.no_grad()
+def accuracy(model: Transformer, seed: int) -> list[float]:
+    """Share of right values at each depth, first to last."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    context = packed_context([LENGTH - 1] * BATCH)
+    pairs = LENGTH // 2 - 1  # and the key that is asked for
+    found = []
+    for depth in range(DEPTHS):
+        right = 0
+        for _ in range(NEEDLES // BATCH):
+            tokens, wanted = [], []
+            for _ in range(BATCH):
+                keys = torch.randperm(KEYS, generator=generator)[:pairs]
+                values = torch.randint(KEYS, (pairs,), generator=generator) + KEYS
+                low, high = depth * pairs // DEPTHS, (depth + 1) * pairs // DEPTHS
+                place = int(torch.randint(low, high, (), generator=generator))
+                tokens.append(torch.cat((torch.stack((keys, values), 1).flatten(), keys[[place]])))
+                wanted.append(values[place])
+            hidden = model(torch.cat(tokens), context.positions_T, context).hidden_TD
+            last = hidden.view(BATCH, LENGTH - 1, -1)[:, -1]
+            right += int((model.logits(last).argmax(-1) == torch.stack(wanted)).sum())
+        found.append(right / NEEDLES)
+    return found
+
+
+def reading(model: Transformer, top_k: int | None) -> Transformer:
+    """The same weights, reading so many blocks; None: everything."""
+    moba = None if top_k is None else MobaConfig(block_size=BLOCK, top_k=top_k)
+    other = Transformer(model.config.model_copy(update={"moba": moba}))
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def measured(kind: str, seed: int) -> dict[str, list[float]]:
+    """Accuracies by depth: by how many blocks are read, and with full attention."""
+    path = OUT / f"{kind}-{seed}.json"
+    if not path.is_file():
+        model = trained(kind, seed)
+        found = {str(k): accuracy(reading(model, k), seed) for k in TESTED}
+        found["full"] = accuracy(reading(model, None), seed)
+        atomic.write_text(path, json.dumps(found))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def over(kind: str, read: str) -> list[float]:
+    """Accuracy of each seed, over all depths."""
+    return [mean(measured(kind, seed)[read]) for seed in SEEDS]
+
+
+def report() -> None:
+    """The rows."""
+    full = over("full", "full")
+    for kind, read, name in (
+        ("full", "full", "moba.needle.full"),
+        ("moba", str(TOP_K), "moba.needle.blocks"),
+        ("moba", "full", "moba.needle.blocks_read_whole"),
+        ("full", str(TOP_K), "moba.needle.untrained"),
+    ):
+        values = over(kind, read)
+        spread = max(0.05, 3 * stdev(values))
+        by_read = ", ".join(f"{k}: {mean(over(kind, str(k))):.2f}" for k in TESTED)
+        record(
+            name,
+            f"values found in {LENGTH} tokens; trained with {kind}, reads {read} "
+            f"{'attention' if read == 'full' else f'blocks of {BLOCK}'}",
+            mean(values),
+            "share",
+            low=max(0.0, mean(values) - spread),
+            high=min(1.0, mean(values) + spread),
+            runs=len(SEEDS),
+            target=None,
+            reference=Reference(
+                name="trained and read with full attention", value=mean(full), source="same run"
+            ),
+            command="python -m experiments.moba_needle",
+            note=f"{NEEDLES} needles at each of {DEPTHS} depths; seeds "
+            f"{', '.join(f'{v:.3f}' for v in values)}; by blocks read {by_read}",
+        )
+
+
+def draw() -> None:
+    """Accuracy by blocks read, and by depth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for kind in ("full", "moba"):
+        left.plot(TESTED, [mean(over(kind, str(k))) for k in TESTED], marker="o", label=kind)
+        at = str(TOP_K) if kind == "moba" else "full"
+        depths = [measured(kind, seed)[at] for seed in SEEDS]
+        right.plot(
+            range(1, DEPTHS + 1), [mean(d) for d in zip(*depths, strict=True)], marker="o",
+            label=f"{kind}, as trained",
+        )  # fmt: skip
+    left.set_xscale("log", base=2)
+    left.set_xlabel(f"blocks of {BLOCK} keys that are read ({LENGTH // BLOCK} are all)")
+    right.set_xlabel("depth of the needle, eighths of the context")
+    for axes in (left, right):
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("values found")
+        axes.legend(frameon=False, title="trained with" if axes is left else None)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110, facecolor="white")
+
+
+def main(seeds: Sequence[int]) -> None:
+    runtime.apply_threads()
+    for seed in seeds or SEEDS:
+        for kind in ("full", "moba"):
+            found = measured(kind, seed)
+            told = "  ".join(f"{read}: {mean(values):.3f}" for read, values in found.items())
+            print(f"{kind} seed {seed}, by blocks read: {told}", flush=True)
+    if not seeds:
+        report()
+        draw()
+
+
+if __name__ == "__main__":
+    main([int(seed) for seed in sys.argv[1:]])
