@@ -90,7 +90,7 @@ def trained(kind: str, seed: int) -> Transformer:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0 or step == STEPS - 1:
-            print(f"{kind} seed {seed} step {step}: loss {float(loss):.3f}", flush=True)
+            print(f"{kind} seed {seed} step {step}: loss {float(loss.detach()):.3f}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
     return model
