@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 import referencing
 
 from selenite.chat.tokenizer import Tokenizer
+from tests.fixtures.server import ServerProcess
 from tests.fixtures.tool_schemas import (
     EXOTIC_NAMES,
     HARD,
@@ -44,6 +45,14 @@ MARKERS = (
 CALL_ID = re.compile(r"functions\.(.+):(\d+)")
 HELLO = [{"role": "user", "content": "Hello, fox."}]
 AT_ONCE = 24  # completions open at a time
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[ServerProcess]:
+    """Fast, unlike the other tests': what is checked here holds for any text."""
+    started = ServerProcess(model, batch_invariant=False)
+    yield started
+    started.stop()
 
 
 def tool(name: str, schema: Any, **more: Any) -> dict[str, Any]:
@@ -648,7 +657,7 @@ def test_usage_so_far_grows_in_every_chunk(ai: openai.OpenAI) -> None:
 
 @pytest.mark.slow
 def test_streams_with_tools_beside_each_other_are_those_alone(
-    ai: openai.OpenAI, http: httpx.Client, ids_of: Callable[[str], int], hasty: dict[str, int]
+    model: Path, ids_of: Callable[[str], int], hasty: dict[str, int]
 ) -> None:
     """With grammars that cannot be compiled asked for in the middle, which fail alone."""
     names = ["defs", "any_of_objects", "names_optional", "recursive_list"]
@@ -661,19 +670,20 @@ def test_streams_with_tools_beside_each_other_are_those_alone(
         bias = {**hasty, str(ids_of(SECTION)): 5}
         return known | {"seed": i, "tool_choice": choices[i % 3], "logit_bias": bias}
 
-    alone = [streamed(ai, **fields(i)) for i in range(8)]
-    assert sum(len(answer.calls) for answer in alone) >= 6
-
     def poison(_: int) -> int:
         bad = {"tools": [tool("bad", one({"type": "string", "pattern": "(a"}))]}
         body = {"model": "tiny", "messages": HELLO, "max_tokens": 4, **bad}
         return http.post("/v1/chat/completions", json=body).status_code
 
-    with ThreadPoolExecutor(12) as pool:
+    invariant = ServerProcess(model)
+    with invariant.openai() as ai, invariant.client() as http, ThreadPoolExecutor(12) as pool:
+        alone = [streamed(ai, **fields(i)) for i in range(8)]
+        assert sum(len(answer.calls) for answer in alone) >= 6
         running = [pool.submit(streamed, ai, **fields(i)) for i in range(8)]
         poisoned = [pool.submit(poison, i) for i in range(8)]
         assert [future.result() for future in running] == alone
         assert {future.result() for future in poisoned} == {400}
+    invariant.stop()
 
 
 # --- 6. What has failed in other servers ---------------------------------------------------------
