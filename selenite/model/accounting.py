@@ -179,8 +179,12 @@ def forward_backward_flops_per_token(
 def training_flops_per_token(
     config: ModelConfig, seq_len: int, adapter_parameters: int | None = None
 ) -> float:
-    """The same over sequences of ``seq_len``, of which causal attention sees half."""
-    return forward_backward_flops_per_token(config, seq_len / 2, adapter_parameters)
+    """The same over sequences of ``seq_len``, of which causal attention sees half, or the blocks
+    that rows read."""
+    mean_context = seq_len / 2
+    if config.moba is not None:
+        mean_context = keys_read(config, np.arange(seq_len)) / seq_len
+    return forward_backward_flops_per_token(config, mean_context, adapter_parameters)
 
 
 def cache_bytes_per_token(

@@ -134,7 +134,7 @@ def cached(entry: Entry, context: AttentionContext, layer: int) -> Entry:
     if context.pages is None:
         return entry
     context.pages.store.write(layer, entry, context.pages.write_T)
-    if context.filled_X is not None and any(routing for routing, _ in context.ways(layer)):
+    if context.filled_X is not None and any(context.chooses(layer) or ()):
         context.pages.store.pool(layer, context.filled_X)
     return context.pages.store.read(layer)
 

@@ -231,7 +231,7 @@ class ModelConfig(Config):
             top_k=moba.top_k,
             has_sink=moba.sink,
             heads_together=sharing if moba.share == "group" else 1,
-            full_layers=frozenset(layer % self.num_layers for layer in moba.full_layers),
+            full_layers=tuple(sorted({layer % self.num_layers for layer in moba.full_layers})),
         )
 
     def is_moe_layer(self, layer: int) -> bool:

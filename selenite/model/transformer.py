@@ -165,7 +165,8 @@ class Transformer(nn.Module):
         assert positions_T is context.positions_T or torch.equal(positions_T, context.positions_T)
         embedded_TD = self.embed(next_T).to(self.compute_dtype)
         layer = self.nextn[depth - 1]
-        context = replace(context, routing=None)  # these layers read everything
+        if context.routing is not None:  # these layers read everything
+            context = replace(context, routing=None)
         out = _run(checkpoint, layer, embedded_TD, hidden_TD, self.rope, context)
         return _model_output(out.x_TD, [out])
 

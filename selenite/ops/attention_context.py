@@ -72,8 +72,8 @@ class BlockRouting:
     has_sink: bool = False  # the sequence's first block is one of them, whatever its score
     heads_together: int = 1
     """Consecutive query heads that choose the same blocks, by the sum of their products."""
-    full_layers: frozenset[int] = frozenset()
-    """Layers in which rows read everything."""
+    full_layers: tuple[int, ...] = ()
+    """Layers in which rows read everything, ascending."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,39 @@ class AttentionContext:
         return torch.tensor(self.segments, dtype=torch.int64)
 
     def ways(self, layer: int) -> tuple[tuple[BlockRouting | None, tuple[int, ...]], ...]:
-        """How rows choose blocks in a layer, and which sequences do so; None: not at all."""
-        if self.routing is None or not any(self.routing):
+        """How rows choose blocks in a layer, and which sequences do so; None: not at all, or there
+        are no more blocks than they read. Made once for all layers of a kind."""
+        is_chosen = self.chooses(layer)
+        known = self.derived.get(("ways", is_chosen))
+        if known is None:
+            known = self.derived["ways", is_chosen] = self._ways(is_chosen)
+        return known
+
+    def chooses(self, layer: int) -> tuple[bool, ...] | None:
+        """Of each sequence: whether its rows are to choose blocks in a layer; None: nowhere."""
+        if self._routed is None:
+            return None
+        return tuple(r is not None and layer not in r.full_layers for r in self._routed)
+
+    @cached_property
+    def _routed(self) -> tuple[BlockRouting | None, ...] | None:
+        return self.routing if self.routing is not None and any(self.routing) else None
+
+    def _ways(
+        self, is_chosen: tuple[bool, ...] | None
+    ) -> tuple[tuple[BlockRouting | None, tuple[int, ...]], ...]:
+        if is_chosen is None or not any(is_chosen):
             return ((None, tuple(range(len(self.segments)))),)
-        found = dict[BlockRouting | None, tuple[int, ...]]()
-        for sequence, routing in enumerate(self.routing):
-            is_full = routing is None or layer in routing.full_layers
-            way = None if is_full else routing
-            found[way] = (*found.get(way, ()), sequence)
-        return tuple(found.items())
+        assert self.routing is not None
+        found = dict[BlockRouting | None, list[int]]()
+        for sequence, (start, stop, first) in enumerate(self.segments):
+            way = self.routing[sequence] if is_chosen[sequence] else None
+            # Where some go on from others, they stay together.
+            if way is not None and self.shared_prefix is None:
+                is_all = first + stop - start <= way.top_k * way.block_size
+                way = None if is_all else way
+            found.setdefault(way, []).append(sequence)
+        return tuple((way, tuple(sequences)) for way, sequences in found.items())
 
     @cached_property
     def filled_X(self) -> Tensor | None:

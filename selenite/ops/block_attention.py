@@ -31,7 +31,7 @@ from selenite.ops.attention_context import (
     StatsRequest,
     sequence_keys,
 )
-from selenite.ops.block_routing import block_means, choose_blocks
+from selenite.ops.block_routing import choose_blocks, sequence_means
 from selenite.ops.causal_attention import max_logit, widened
 
 SUPPORTS: frozenset[str] = frozenset({"shared_prefix"})
@@ -48,7 +48,7 @@ def attend_blocks(
     v_SMW: Tensor,
     context: AttentionContext,
     scale: float,
-    _layer: int,
+    layer: int,
     routing: BlockRouting,
 ) -> Attended:
     """``attend_reference`` for a context all of whose sequences choose blocks by ``routing``."""
@@ -56,7 +56,7 @@ def attend_blocks(
     chosen = []
     for sequence, (start, stop, _) in enumerate(context.segments):
         rows_K = keys.rows_Y[keys.starts[sequence] : keys.starts[sequence + 1]]
-        means_nMH = block_means(k_SMH.detach()[rows_K], routing.block_size)
+        means_nMH = sequence_means(k_SMH, rows_K, context, sequence, layer, routing)
         rows = q_TNH.detach()[start:stop], means_nMH, context.positions_T[start:stop]
         chosen.append(choose_blocks(*rows, routing))
     return attend_chosen(q_TNH, k_SMH, v_SMW, context, scale, routing.block_size, chosen)
@@ -146,9 +146,10 @@ def _squares(context: AttentionContext, keys: Keys, block_size: int) -> Iterator
         by_length = dict[int, list[tuple[int, int, int, int]]]()
         for sequence, (start, stop, first) in enumerate(context.segments):
             end = first + stop - start
+            multiple = min(_LENGTH_MULTIPLE, block_size)
             for begin in range(first // block_size * block_size, end, block_size):
                 length = min(begin + block_size, end) - begin
-                rounded = -(-length // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE
+                rounded = -(-length // multiple) * multiple
                 row = start + begin - first  # of the square's first place
                 square = row, keys.starts[sequence] + begin, length, start
                 by_length.setdefault(rounded, []).append(square)

@@ -15,12 +15,12 @@ import math
 import torch
 from torch import Tensor
 
-from selenite.ops.attention_context import BlockRouting
+from selenite.ops.attention_context import AttentionContext, BlockRouting
 from selenite.runtime import is_batch_invariant
 
 GRAIN = 16
 """Keys that are summed first: those of a page, if pages have the usual size. Trainer and engine
-then add the same numbers in the same order."""
+then add the same numbers in the same order; with pages of another size means differ by rounding."""
 
 _MOST_SCORES = 1 << 22  # held at once: 16 MiB
 
@@ -47,6 +47,23 @@ def means_of_sums(sums_XMH: Tensor, per_block: int, block_size: int) -> Tensor:
     """Mean keys of blocks from the sums of their parts, ``per_block`` for each; ``[n, M, H]``."""
     n = len(sums_XMH) // per_block
     return sum_keys(sums_XMH[: n * per_block].unflatten(0, (n, per_block))) / block_size
+
+
+def sequence_means(
+    k_SMH: Tensor,
+    rows_K: Tensor,
+    context: AttentionContext,
+    sequence: int,
+    layer: int,
+    routing: BlockRouting,
+) -> Tensor:
+    """Mean keys of a sequence's whole blocks, ``[n, M, H]``: from pages, where these have sums;
+    else from its keys, which are in ``rows_K``."""
+    pages, size = context.pages, routing.block_size
+    if pages is None or size % pages.size:
+        return block_means(k_SMH.detach()[rows_K], size)
+    known_P = pages.table_BP[sequence, : len(rows_K) // pages.size]
+    return means_of_sums(pages.store.page_sums(layer)[known_P], size // pages.size, size)
 
 
 @torch.no_grad()

@@ -28,6 +28,9 @@ FEW_ROWS = 8
 """Of a sequence: up to here each row reads its blocks by itself; with more, those that chose a
 block share it."""
 
+_MOST_OUTPUTS = 1 << 23  # elements of the outputs of chosen blocks, held at once: 32 MiB
+_MOST_SUMS = 1 << 23  # elements of sums that are gathered at once
+
 
 def serves(context: AttentionContext, routing: BlockRouting) -> bool:
     """Whether this computes what ``paged_attention`` serves: blocks of whole pages, and no
@@ -62,14 +65,27 @@ def attend_paged_blocks(
             sums_PMH[table_P[:num_pages]], routing.block_size // pages.size, routing.block_size
         )
         chosen_TCK = choose_blocks(q_TNH[rows], means_nMH, context.positions_T[rows], routing)
-        operands = q_TNH[rows], k_SMH, v_SMW, chosen_TCK, table_P, first
-        out_TNW[rows], lse_TN[rows] = _many(*operands, pages.size, routing.block_size, scale)
+        at_once = max(1, _MOST_OUTPUTS // max(1, out_TNW[0].numel() * chosen_TCK.shape[2]))
+        for row in range(start, stop, at_once):
+            rows = slice(row, min(row + at_once, stop))
+            chosen = chosen_TCK[row - start : rows.stop - start]
+            operands = q_TNH[rows], k_SMH, v_SMW, chosen, table_P, first + row - start
+            out_TNW[rows], lse_TN[rows] = _many(*operands, pages.size, routing.block_size, scale)
     if few:
-        row_R = torch.cat([torch.arange(*context.segments[i][:2]) for i in few])
-        where = pages, context.sequence_T[row_R], context.positions_T[row_R]
-        out_TNW[row_R], lse_TN[row_R] = _few(
-            q_TNH[row_R], k_SMH, v_SMW, sums_PMH, *where, routing, scale
-        )
+        all_rows = torch.cat([torch.arange(*context.segments[i][:2]) for i in few])
+        at_once = max(1, _MOST_SUMS // max(1, sums_PMH[0].numel() * pages.table_BP.shape[1]))
+        for row_R in all_rows.split(at_once):
+            out_TNW[row_R], lse_TN[row_R] = _few(
+                q_TNH[row_R],
+                k_SMH,
+                v_SMW,
+                sums_PMH,
+                pages,
+                context.sequence_T[row_R],
+                context.positions_T[row_R],
+                routing,
+                scale,
+            )
     return Attended(out_TNW, None, lse_TN if context.stats.lse else None)
 
 

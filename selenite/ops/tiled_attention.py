@@ -24,7 +24,7 @@ from selenite.ops.attention_context import (
     BlockRouting,
     reduce_max,
 )
-from selenite.ops.block_routing import block_means, means_of_sums, pick_blocks
+from selenite.ops.block_routing import pick_blocks, sequence_means
 
 SUPPORTS: frozenset[str] = frozenset()
 
@@ -47,14 +47,16 @@ def attend_tiled(
     outs, maxima, lses = [], [], []
     routings = {i: routing for routing, sequences in context.ways(layer) for i in sequences}
     for sequence, (start, stop, first) in enumerate(context.segments):
+        rows_K = torch.arange(start, stop, device=q_TNH.device)
         if context.pages is None:
             k_KMH, v_KMW = k_SMH[start:stop], v_SMW[start:stop]
         else:
-            slots = context.pages.slots(sequence)[: first + stop - start]
-            k_KMH, v_KMW = k_SMH[slots], v_SMW[slots]
+            rows_K = context.pages.slots(sequence)[: first + stop - start]
+            k_KMH, v_KMW = k_SMH[rows_K], v_SMW[rows_K]
         choice = None
         if (routing := routings[sequence]) is not None:
-            choice = routing, _means(k_KMH, context, sequence, layer, routing)
+            means_nMH = sequence_means(k_SMH, rows_K, context, sequence, layer, routing)
+            choice = routing, means_nMH
         out, top, lse = _attend_sequence(
             q_TNH[start:stop].float() * scale, k_KMH.float(), v_KMW.float(), first, choice
         )
@@ -67,17 +69,6 @@ def attend_tiled(
         max_logit_N=reduce_max(context.stats, torch.cat(maxima), lse_TN),
         lse_TN=lse_TN if context.stats.lse else None,
     )
-
-
-def _means(
-    k_KMH: Tensor, context: AttentionContext, sequence: int, layer: int, routing: BlockRouting
-) -> Tensor:
-    """Mean keys of a sequence's whole blocks, ``[n, M, H]``: from pages, where these have sums."""
-    pages, size = context.pages, routing.block_size
-    if pages is None or size % pages.size:
-        return block_means(k_KMH.detach(), size)
-    known_P = pages.table_BP[sequence, : len(k_KMH) // pages.size]
-    return means_of_sums(pages.store.page_sums(layer)[known_P], size // pages.size, size)
 
 
 def _attend_sequence(

@@ -20,7 +20,7 @@ from selenite.ops.attention_context import BlockRouting
 class FullAttention(BaseModel):
     """Rows read everything."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     mode: Literal["full"]
 
@@ -28,7 +28,7 @@ class FullAttention(BaseModel):
 class MobaAttention(BaseModel):
     """Rows read blocks (``MobaConfig``); None: as in the model's config."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     mode: Literal["moba"]
     block_size: int | None = Field(default=None, gt=0, le=2**20)

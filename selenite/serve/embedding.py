@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 
+from selenite.serve.attention_mode import AttentionMode
 from selenite.serve.engine.loop import EngineThread
 from selenite.serve.engine.pooling import Pooler, Pooling
 from selenite.serve.engine.request import Request
@@ -22,6 +23,7 @@ async def embed(
     pooling: Pooling,
     adapter: str | None = None,
     salt: str = "",
+    attention: AttentionMode | None = None,
 ) -> list[list[float]]:
     """The vector of each prompt, in their order.
 
@@ -32,7 +34,16 @@ async def embed(
 
     async def one(prompt: tuple[int, ...]) -> list[float]:
         async with places:
-            return await _vector(thread, prompt, pooling, adapter, salt)
+            request = Request(
+                uuid.uuid4().hex,
+                prompt,
+                SamplingParams(max_tokens=1),
+                adapter=adapter,
+                salt=salt,
+                attention=attention,
+                pooler=Pooler(pooling),
+            )
+            return await _vector(thread, request)
 
     tasks = [asyncio.ensure_future(one(prompt)) for prompt in prompts]
     try:
@@ -43,16 +54,7 @@ async def embed(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _vector(
-    thread: EngineThread,
-    prompt: tuple[int, ...],
-    pooling: Pooling,
-    adapter: str | None,
-    salt: str,
-) -> list[float]:
-    pooler = Pooler(pooling)
-    params = SamplingParams(max_tokens=1)
-    request = Request(uuid.uuid4().hex, prompt, params, adapter=adapter, salt=salt, pooler=pooler)
+async def _vector(thread: EngineThread, request: Request) -> list[float]:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
@@ -65,6 +67,7 @@ async def _vector(
         await ended.wait()
     finally:
         thread.abort(request)  # unless it has ended
-    if pooler.vector is None:
+    assert request.pooler is not None
+    if request.pooler.vector is None:
         raise failure(thread, request)
-    return pooler.vector
+    return request.pooler.vector

@@ -51,6 +51,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
     device = runtime.choose_device()
     dtype = runtime.choose_dtype(config.dtype, device.value)
     model_config = read_config(config.model)
+    routing = routing_of(config.attention, model_config, config.page_size)
     tokenizer = Tokenizer.load(config.model)
     profile, why = _profile(config.profile, tokenizer)
     if tokenizer.vocab_size > model_config.vocab_size:
@@ -83,7 +84,6 @@ def load_model(config: ServeConfig) -> LoadedModel:
         layout=config.layout,
         attention=config.attention,
     )
-    routing = routing_of(config.attention, model_config, config.page_size)
     count = count_parameters(model_config)
     decisions = {
         "model": Decision(config.name, f"{count.total:,} parameters, {count.active:,} active"),

@@ -189,6 +189,7 @@ class Service:
         pooling: Pooling,
         model: str | None = None,
         salt: str = "",
+        attention: AttentionMode | None = None,
     ) -> tuple[list[list[float]], int]:
         """A vector for each input, and the tokens of all."""
         count = min(len(inputs), AT_ONCE)
@@ -198,7 +199,7 @@ class Service:
         try:
             async with asyncio.timeout(self.config.request_timeout):
                 adapter = self._adapter(model)
-                vectors = await embed(self.thread, prompts, pooling, adapter, salt)
+                vectors = await embed(self.thread, prompts, pooling, adapter, salt, attention)
         except TimeoutError as error:
             raise timed_out(self.config.request_timeout) from error
         finally:

@@ -138,8 +138,7 @@ class LanguageModelTask(ABC):
         return loss
 
     def after_update(self, phase: Phase, step: int) -> Mapping[str, float]:
-        share = self._train.full_attention_from
-        if share is not None and step + 1 >= share * self._train.num_steps:
+        if step + 1 == self._train.switch_step:
             self._read_everything()
         tokens = sum(len(micro_batch.tokens_T) for micro_batch in self._batch)
         num_bytes = sum(micro_batch.num_bytes for micro_batch in self._batch)
@@ -173,7 +172,8 @@ class LanguageModelTask(ABC):
         adapters = self._adapter_parameters
         a_token = forward_backward_flops_per_token(config, mean_context, adapters)
         if adapters is None:
-            a_token += 3.0 * nextn_flops_per_token(config, mean_context)
+            seen = sum(int((micro_batch.positions_T + 1).sum()) for micro_batch in self._batch)
+            a_token += 3.0 * nextn_flops_per_token(config, seen / tokens)  # they read everything
         return tokens * a_token
 
     def _read_everything(self) -> None:

@@ -71,7 +71,7 @@ class RunConfig(LoopConfig):
     nextn_loss_weight: float = Field(default=0.3, gt=0)
     """Weight of the extra prediction layers' loss, if ``model.num_nextn_predict_layers`` gives the
     model any. DeepSeek-V3 has 0.3, and 0.1 for the last third of its tokens."""
-    full_attention_from: float | None = Field(default=None, ge=0, lt=1)
+    full_attention_from: float | None = Field(default=None, gt=0, lt=1)
     """For a model with ``moba``: the share of the steps after which its rows read everything, up to
     the end (0.9 in the paper); the model that comes out says so. None: never."""
     checkpoint_activations: bool = False
@@ -86,6 +86,17 @@ class RunConfig(LoopConfig):
             return self.steps
         assert self.tokens is not None
         return math.ceil(self.tokens / self.batch_tokens)
+
+    @property
+    def switch_step(self) -> int | None:
+        """The first step that reads everything (``full_attention_from``): there is one before it,
+        and it is one. None: no switch."""
+        share = self.full_attention_from
+        return (
+            None
+            if share is None
+            else max(1, min(self.num_steps - 1, round(share * self.num_steps)))
+        )
 
     @property
     def micro_batches(self) -> int:

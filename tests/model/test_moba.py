@@ -79,7 +79,7 @@ def test_routing_of_a_config() -> None:
     group = {"share": "group", "sink": True, "full_layers": [0, -1]}
     assert llama_config().routing() is None
     assert llama_config(moba=SMALL).routing() == BlockRouting(8, 2)
-    layers = frozenset({0, 1})
+    layers = (0, 1)
     assert llama_config(moba=SMALL | group).routing() == BlockRouting(8, 2, True, 2, layers)
     layers = frozenset({0, 2})
     assert k2_config(moba=SMALL | group).routing() == BlockRouting(8, 2, True, 4, layers)

@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from selenite.model.attention import cached
 from selenite.model.cache import EntryCache
-from selenite.ops import native
+from selenite.ops import native, paged_blocks
 from selenite.ops.attention import attend, attend_reference, choose_attention
 from selenite.ops.attention_context import (
     Attended,
@@ -170,7 +170,11 @@ def test_rows_over_pages(data: st.DataObject) -> None:
         routing = data.draw(st.sampled_from(pool))
         texts.append(clear_text(first + new, shape, routing, i, dtype))
     case = step(texts, spans, page_size, data.draw(st.integers(0, 9)))
-    kinds = {text.routing for text in texts}
+    # Sequences that have no more blocks than are read are full attention's.
+    kinds = {
+        None if way is None or span.stop <= way.top_k * way.block_size else way
+        for way, span in zip([text.routing for text in texts], spans, strict=True)
+    }
     expected = "apart" if len(kinds) > 1 else "paged" if None in kinds else "paged_blocks"
     assert case.path() == expected
     check(case)
@@ -193,7 +197,7 @@ def test_tiles_over_pages(page_size: int, dtype: torch.dtype) -> None:
 @needs_kernel
 @both
 @pytest.mark.parametrize("together", [1, 4, 12])
-@pytest.mark.parametrize("spans", [[(0, 90)], [(60, 3), (89, 1)], [(33, 40), (70, 1), (5, 1)]])
+@pytest.mark.parametrize("spans", [[(0, 90)], [(60, 3), (89, 1)], [(33, 40), (70, 1), (25, 1)]])
 def test_latent_entries(spans: list[tuple[int, int]], together: int, dtype: torch.dtype) -> None:
     """One key/value head, whose values are the first columns of its keys: a view."""
     way = BlockRouting(8, 3, heads_together=together)
@@ -444,3 +448,20 @@ def test_their_pages_need_no_room_for_the_step() -> None:
     context = replace(case.context, sees_step=False, pages=replace(pages, lengths=(8, 16)))
     found = attend(*case.inputs[:3], context, case.scale)
     assert_close(found.out_TNW, expected.out_TNW, atol=1e-5, rtol=1e-5)
+
+
+@needs_kernel
+def test_outputs_and_sums_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many blocks a request asks for: results do not show it."""
+    ways_ = [BlockRouting(8, 9), BlockRouting(8, 9, True, 2), BlockRouting(8, 9)]
+    spans = [range(30, 100), range(90, 93), range(95, 99)]
+    texts = [
+        clear_text(s.stop, SHAPES[0], way, s.stop) for s, way in zip(spans, ways_, strict=True)
+    ]
+    whole = step(texts, spans, 4)
+    outs = [whole.run()]
+    for name in ("_MOST_OUTPUTS", "_MOST_SUMS"):
+        monkeypatch.setattr(paged_blocks, name, 1)
+        outs.append(whole.run())
+        check(whole)
+    assert_close(outs[1].out_TNW, outs[0].out_TNW, rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from selenite.errors import ConfigError
+from selenite.serve.attention_mode import AttentionMode
 from selenite.serve.engine.pooling import Pooling
 from selenite.serve.http.completions import Prompts, prompts_of
 from selenite.serve.http.protocol import Body
@@ -24,6 +25,7 @@ class EmbeddingBody(Body):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     pooling: Pooling = "last"
     cache_salt: str = ""
+    attention: AttentionMode | None = None
     user: str | None = None
 
     async def response(self, service: Service) -> Embeddings:
@@ -32,7 +34,7 @@ class EmbeddingBody(Body):
         if self.dimensions not in (None, size):
             raise ConfigError(f"dimensions={self.dimensions}: this model's vectors have {size}")
         vectors, num_tokens = await service.embed(
-            prompts_of(self.input), self.pooling, self.model, self.cache_salt
+            prompts_of(self.input), self.pooling, self.model, self.cache_salt, self.attention
         )
         data = [
             Embedding(index=index, embedding=self._encoded(vector))

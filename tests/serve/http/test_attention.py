@@ -58,6 +58,8 @@ def test_the_official_client_sends_it(ai: openai.OpenAI) -> None:
         ({**BLOCKS, "top_k": 0}, "attention"),
         ({**BLOCKS, "block_size": 2**40}, "attention"),
         ({**BLOCKS, "blocks": 1}, "attention"),
+        ({**BLOCKS, "top_k": True}, "attention"),
+        ({**BLOCKS, "sink": "yes"}, "attention"),
         ({"mode": "sparse"}, "attention"),
         ("moba", "attention"),
         ([], "attention"),
@@ -68,3 +70,21 @@ def test_what_cannot_be_is_a_bad_request(http: httpx.Client, attention: Any, mes
     response = http.post("/generate", json=body)
     assert response.status_code == 400, response.text
     assert message in response.json()["error"]["message"]
+
+
+def test_vectors_of_texts_read_as_they_are_asked_to(http: httpx.Client) -> None:
+    def vector(**fields: Any) -> list[float]:
+        response = http.post("/v1/embeddings", json={"input": [PROMPT], **fields})
+        assert response.status_code == 200, response.text
+        return response.json()["data"][0]["embedding"]
+
+    assert vector(attention={"mode": "full"}) == vector()
+    assert vector(attention=BLOCKS) != vector()
+
+
+def test_sizes_that_no_context_has_are_full_attention(http: httpx.Client) -> None:
+    """And cost no more than that."""
+    full = written(http)["choices"][0]["tokens"]["logprobs"]
+    for sizes in ({"block_size": 2**20, "top_k": 1}, {"block_size": 16, "top_k": 2**20}):
+        found = written(http, attention={"mode": "moba", **sizes})
+        assert found["choices"][0]["tokens"]["logprobs"] == full
