@@ -81,7 +81,7 @@ def test_routing_of_a_config() -> None:
     assert llama_config(moba=SMALL).routing() == BlockRouting(8, 2)
     layers = (0, 1)
     assert llama_config(moba=SMALL | group).routing() == BlockRouting(8, 2, True, 2, layers)
-    layers = frozenset({0, 2})
+    layers = (0, 2)
     assert k2_config(moba=SMALL | group).routing() == BlockRouting(8, 2, True, 4, layers)
     given = MobaConfig(block_size=4, top_k=3)
     assert llama_config(moba=SMALL).routing(given) == BlockRouting(4, 3)
