@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from selenite.ops.attention_context import Attended, AttentionContext, BlockRouting, Pages
-from selenite.ops.block_routing import choose_blocks, means_of_sums, pick_blocks
+from selenite.ops.block_routing import choose_blocks, pick_blocks, sequence_means
 from selenite.ops.paged_attention import read_pages
 
 SUPPORTS: frozenset[str] = frozenset()
@@ -60,10 +60,8 @@ def attend_paged_blocks(
             few.append(sequence)
             continue
         rows, table_P = slice(start, stop), pages.table_BP[sequence]
-        num_pages = (first + stop - start) // pages.size
-        means_nMH = means_of_sums(
-            sums_PMH[table_P[:num_pages]], routing.block_size // pages.size, routing.block_size
-        )
+        slots_K = pages.slots(sequence)[: first + stop - start]
+        means_nMH = sequence_means(k_SMH, slots_K, context, sequence, layer, routing)
         chosen_TCK = choose_blocks(q_TNH[rows], means_nMH, context.positions_T[rows], routing)
         at_once = max(1, _MOST_OUTPUTS // max(1, out_TNW[0].numel() * chosen_TCK.shape[2]))
         for row in range(start, stop, at_once):

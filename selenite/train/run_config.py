@@ -92,11 +92,9 @@ class RunConfig(LoopConfig):
         """The first step that reads everything (``full_attention_from``): there is one before it,
         and it is one. None: no switch."""
         share = self.full_attention_from
-        return (
-            None
-            if share is None
-            else max(1, min(self.num_steps - 1, round(share * self.num_steps)))
-        )
+        if share is None:
+            return None
+        return max(1, min(self.num_steps - 1, round(share * self.num_steps)))
 
     @property
     def micro_batches(self) -> int:
