@@ -25,10 +25,14 @@ BENCHMARKS := $(filter-out __init__ results peers trainees,$(basename $(notdir $
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-quickstart: $(VENV)/.train $(KERNELS_BUILT) ## install, train a small K2-style model on real text, let it write, serve it
+quickstart: $(VENV)/.train $(KERNELS_BUILT) ## install; pre-train, fine-tune and reinforce a small K2-style model, serve it
 	$(BIN)/selenite pretrain configs/nano.toml
 	$(BIN)/selenite generate runs/nano --prompt "def "
-	echo "def add(a, b):" | $(BIN)/selenite chat runs/nano --max-tokens 32
+	$(BIN)/selenite rl measure configs/nano-rl.toml train.init_from=runs/nano
+	$(BIN)/selenite rl lessons configs/nano-rl.toml runs/nano-lessons.jsonl --tasks 8000
+	$(BIN)/selenite sft configs/nano-sft.toml
+	$(BIN)/selenite rl run configs/nano-rl.toml
+	echo "Turn on the lamp in the kitchen." | $(BIN)/selenite chat runs/nano-rl --tools configs/house-tools.json --temperature 0
 
 install: $(VENV)/.dev $(KERNELS_BUILT) ## everything, for work on the code
 

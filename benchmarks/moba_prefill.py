@@ -7,19 +7,19 @@ a whole prompt in chunks from pages, as the engine does. Exact attention is the 
 over the same pages and of torch's flash attention over the whole prompt at once. Blocks as in the
 paper's runs at a fixed size (512 keys, top 3), and as in its measurement of speed (64 blocks, top
 3). All by turns; random numbers, so that rows choose any blocks.
-Rows: moba.prefill64k.speedup, moba.prefill4k.speedup.
+Rows: moba.prefill64k.speedup, moba.prefill4k.speedup. Figure: docs/figures/moba_prefill.png.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.results import Reference, record
+from benchmarks.results import ROOT, Reference, record
 from selenite.clock import SystemClock
 from selenite.model.cache import EntryCache
 from selenite.model.config import preset
@@ -28,6 +28,7 @@ from selenite.ops.attention_context import AttentionContext, BlockRouting, Pages
 from selenite.runtime import apply_threads, choose_dtype, torch_dtype
 
 COMMAND = "python -m benchmarks.moba_prefill"
+FIGURE = ROOT / "docs" / "figures" / "moba_prefill.png"
 LENGTHS = (4096, 8192, 16_384, 32_768, 65_536)
 N, M, H, PAGE = 9, 3, 64, 16
 TOP_K = 3
@@ -122,6 +123,31 @@ def measured(length: int, dtype: torch.dtype) -> dict[int, list[float]]:
     return ratios
 
 
+def draw(found: Mapping[int, Mapping[int, Sequence[float]]]) -> None:
+    """Speed over exact attention by length, beside the limits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    lengths = sorted(found)
+    kinds = {"blocks of 512": lambda length: 512, "64 blocks": lambda length: length // 64}
+    for (name, size), color in zip(kinds.items(), ("#2a6fdb", "#ff7a59"), strict=True):
+        measured = [statistics.median(found[length][size(length)]) for length in lengths]
+        limits = [flops(length, None) / flops(length, size(length)) for length in lengths]
+        axes.plot(lengths, measured, marker="o", color=color, label=f"{name}, 3 read")
+        axes.plot(lengths, limits, linestyle="--", color=color, label="limit by FLOPs")
+    axes.axhline(1, color="#999999", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_yticks([1, 2, 4, 8, 16, 32], ["1", "2", "4", "8", "16", "32"])
+    axes.set_xticks(lengths, [f"{length // 1024}k" for length in lengths])
+    axes.set_xlabel("tokens of the prompt")
+    axes.set_ylabel("times as fast as exact attention")
+    axes.legend(frameon=False)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110, facecolor="white")
+
+
 def main(lengths: list[int]) -> None:
     apply_threads()
     dtype = torch_dtype(choose_dtype().value)
@@ -148,6 +174,8 @@ def main(lengths: list[int]) -> None:
             "16 at 10M on a GPU; others: "
             + ", ".join(f"{n} tokens {statistics.median(r[512]):.2f}" for n, r in found.items()),
         )
+    if not lengths:
+        draw(found)
 
 
 if __name__ == "__main__":

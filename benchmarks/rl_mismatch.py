@@ -1,6 +1,6 @@
 """The engine's log-probabilities against the trainer's over some updates of reinforcement learning.
 
-    python -m benchmarks.rl_mismatch --model runs/nano-agent
+    python -m benchmarks.rl_mismatch --model runs/nano-sft
 
 A few updates of the quickstart's second model in conversations of three turns: prompts that the
 engine computes once for a group, pages that later turns find in the cache, groups packed behind one
@@ -106,7 +106,7 @@ def show(found: Mapping[Key, Found]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=ROOT / "runs" / "nano-agent")
+    parser.add_argument("--model", type=Path, default=ROOT / "runs" / "nano-sft")
     parser.add_argument("--child", nargs=4, metavar=("DTYPE", "MODE", "ROUTING", "OUT_DIR"))
     arguments = parser.parse_args()
     if not (arguments.model / "config.json").is_file():

@@ -1,13 +1,14 @@
 """What a model that was taught to call tools scores, between floors and ceiling: rows of it all.
 
-    python -m experiments.agentic_scores MODEL [BASE]
+    python -m experiments.agentic_scores [ADAPTER [BASE]]
 
-MODEL is a directory that ``selenite sft`` wrote, BASE the one that it began with. BFCL is asked
-greedily with and without a grammar for calls, and the rows are without; our worlds with one.
-Answers are kept under runs/eval, so that a second call goes on. What was measured of a model is
-kept in dev/results/agentic by the seed of its run, and the rows are means over all seeds that are
-there, with Wilson's interval for the questions of one. Rows: calls.valid, bfcl.*, worlds.*,
-sft.plain_loss.
+ADAPTER is a folder that ``experiments.publish_adapter`` made (the published one, if none is given),
+BASE the model that it belongs to; what is measured is the model that ``selenite convert`` makes of
+the two. BFCL is asked greedily with and without a grammar for calls, and the rows are without; our
+worlds with one. Answers are kept under runs/eval, so that a second call goes on. What was measured
+of a model is kept in dev/results/agentic by the seed of its run, and the rows are means over all
+seeds that are there, with Wilson's interval for the questions of one.
+Rows: calls.valid, bfcl.*, worlds.*, sft.plain_loss.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import ROOT, Reference, record
+from experiments.publish_adapter import PUBLISHED
 from selenite import atomic, runtime
 from selenite.eval.bfcl.suite import bfcl
 from selenite.eval.measure import Target, measure
@@ -29,12 +31,14 @@ from selenite.eval.prose import read_prose
 from selenite.eval.scoreboard import Result, bounds, write
 from selenite.eval.statistics import wilson
 from selenite.eval.worlds import cases
+from selenite.model.convert import merge
+from selenite.model.lora_files import WEIGHTS
 from tests.fixtures.smollm2 import smollm2
 
 OUT = Path("runs/eval")
 SEEDS = ROOT / "dev" / "results" / "agentic"
 TAUGHT = "SmolLM2-135M taught by configs/smollm2-sft.toml"
-COMMAND = "python -m experiments.agentic_scores runs/smollm2-sft"
+COMMAND = "python -m experiments.agentic_scores"
 TARGETS = {
     "simple_python": 0.40, "multiple": 0.40, "parallel": 0.25, "parallel_multiple": 0.15,
     "live_simple": 0.20, "live_multiple": 0.15, "irrelevance": 0.70, "live_relevance": 0.70,
@@ -52,27 +56,39 @@ Found = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> None:
-    directory, *others = map(Path, arguments)
+    adapter, *others = map(Path, arguments) if arguments else (ROOT / PUBLISHED,)
     base = others[0] if others else smollm2()
     runtime.apply_threads()
+    digest = atomic.sha256(adapter / WEIGHTS)
+    directory = Path("runs") / f"{adapter.name}-{digest[:8]}"
+    if not directory.exists():
+        merge(base, adapter, directory)
     target = Target(directory, None)
-    found = {
-        "fingerprint": target.fingerprint,
-        **_bfcl(target),
-        "worlds": _worlds(target),
-        "prose": _prose(directory, base),
-    }
-    config = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
+    config = tomllib.loads((adapter / "recipe.toml").read_text(encoding="utf-8"))
     path = SEEDS / f"seed-{config['train'].get('seed', 0)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, json.dumps(found, indent=1) + "\n")
-    seeds = [json.loads(file.read_bytes()) for file in sorted(SEEDS.glob("seed-*.json"))]
-    for name in TARGETS:
-        _record_bfcl(name, seeds)
-    _record_valid(seeds)
+    found: Found = {"adapter": digest, "fingerprint": target.fingerprint}
+    # The shortest first: each is there once it is measured.
+    found["prose"] = _prose(directory, base)
+    _keep(path, found)
+    _record_prose(_seeds())
+    found["worlds"] = _worlds(target)
+    _keep(path, found)
     for name in WORLDS:
-        _record_worlds(name, seeds)
-    _record_prose(seeds)
+        _record_worlds(name, _seeds())
+    found |= _bfcl(target)
+    _keep(path, found)
+    for name in TARGETS:
+        _record_bfcl(name, _seeds())
+    _record_valid(_seeds())
+
+
+def _keep(path: Path, found: Found) -> None:
+    atomic.write_text(path, json.dumps(found, indent=1) + "\n")
+
+
+def _seeds() -> list[Found]:
+    return [json.loads(file.read_bytes()) for file in sorted(SEEDS.glob("seed-*.json"))]
 
 
 def _bfcl(target: Target) -> Found:

@@ -4,8 +4,9 @@
 
 A needle is one token that stands for a key and a value; 16 of them lie at random places among 480
 tokens of filler, and half are then asked for by their keys. A small model learns it with full
-attention and with blocks (4 of 16 keys each: an eighth of the context at most). Then: how often the
-value is right, by the needle's depth, and by how many blocks may be read when the model is used.
+attention, with blocks (4 of 16 keys each: an eighth of the context at most), and with blocks after
+as many lessons with full attention (``then``). How often is the value right, by the needle's depth,
+and by how many blocks may be read when the model is used?
 Rows: moba.needle.*. Figure: docs/figures/moba_needle.png.
 """
 
@@ -33,6 +34,7 @@ from selenite.optim.build import OptimConfig, build_optimizer
 OUT = Path("runs/moba-needle")
 FIGURE = ROOT / "docs" / "figures" / "moba_needle.png"
 SEEDS = (0, 1, 2)
+KINDS = ("full", "moba", "then")  # how they were trained
 KEYS, VALUES, FILLER = 32, 16, 32  # kinds of each; a needle is a pair of the first two
 NEEDLES, ASKED = 16, 8
 LENGTH, BATCH, STEPS = 512, 16, 300
@@ -77,7 +79,9 @@ def trained(kind: str, seed: int) -> Transformer:
     if path.is_file():
         model.load_state_dict(torch.load(path))
         return model
-    generator = torch.Generator().manual_seed(seed)
+    if kind == "then":
+        model.load_state_dict(trained("full", seed).state_dict())
+    generator = torch.Generator().manual_seed(seed + (100 if kind == "then" else 0))
     optimizer = build_optimizer(model, OptimConfig(lr=1e-2, qk_clip_tau=None))
     context = packed_context([LENGTH] * BATCH)
     for step in range(STEPS):
@@ -145,6 +149,7 @@ def report() -> None:
     for kind, read, name in (
         ("full", "full", "moba.needle.full"),
         ("moba", str(TOP_K), "moba.needle.blocks"),
+        ("then", str(TOP_K), "moba.needle.blocks_after_full"),
         ("moba", "full", "moba.needle.blocks_read_whole"),
         ("full", str(TOP_K), "moba.needle.untrained"),
     ):
@@ -176,9 +181,9 @@ def draw() -> None:
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for kind in ("full", "moba"):
+    for kind in KINDS:
         left.plot(TESTED, [mean(over(kind, str(k))) for k in TESTED], marker="o", label=kind)
-        at = str(TOP_K) if kind == "moba" else "full"
+        at = "full" if kind == "full" else str(TOP_K)
         depths = [measured(kind, seed)[at] for seed in SEEDS]
         right.plot(
             range(1, DEPTHS + 1), [mean(d) for d in zip(*depths, strict=True)], marker="o",
@@ -198,7 +203,7 @@ def draw() -> None:
 def main(seeds: Sequence[int]) -> None:
     runtime.apply_threads()
     for seed in seeds or SEEDS:
-        for kind in ("full", "moba"):
+        for kind in KINDS:
             found = measured(kind, seed)
             told = "  ".join(f"{read}: {mean(values):.3f}" for read, values in found.items())
             print(f"{kind} seed {seed}, by blocks read: {told}", flush=True)

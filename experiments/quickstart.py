@@ -1,10 +1,11 @@
-"""The quickstart, from a bare clone to the text that the model writes, by the clock.
+"""The quickstart, from a bare clone to an agent that looks after a house, by the clock.
 
     python -m experiments.quickstart
 
 Clones this checkout's HEAD into a temporary directory and runs ``make quickstart`` there, package
-installation included, then once more: the second call must find everything done, or this fails.
-Row: quickstart.minutes. Figure: docs/figures/quickstart.png, the run's curves.
+installation included, then once more: the second call must find all training done, or this fails.
+Rows: quickstart.minutes, quickstart.house. Figure: docs/figures/quickstart.png, the curves of
+pre-training.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.results import ROOT, record
+from benchmarks.results import ROOT, Reference, record
+from selenite.rl.run_metrics import held_out_rewards
 from selenite.train.summary import Summary
 
 TARGET_MINUTES = 15.0
@@ -38,14 +40,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         clone = Path(temporary) / "selenite"
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        written = clone / "runs/nano/summary.json"
+        written = [clone / f"runs/{run}/summary.json" for run in ("nano", "nano-sft", "nano-rl")]
         first = minutes(clone)
-        finished = written.stat().st_mtime_ns
+        finished = [file.stat().st_mtime_ns for file in written]
         second = minutes(clone)
-        if written.stat().st_mtime_ns != finished:
+        if [file.stat().st_mtime_ns for file in written] != finished:
             raise RuntimeError("the second make quickstart trained again")
-        summary = Summary.model_validate_json(written.read_text(encoding="utf-8"))
+        summary = Summary.model_validate_json(written[0].read_text(encoding="utf-8"))
         curves = (clone / "runs/nano/curves.png").read_bytes()
+        taught, acted = held_out_rewards(clone / "runs/nano-rl")["house"]
     before, after = summary.val_bits_per_byte_before, summary.val_bits_per_byte_after
     assert before is not None, "a new run is evaluated first"
     assert after is not None, "and last"
@@ -65,6 +68,20 @@ def main() -> None:
         note=f"second call {second:.2f} min; {summary.tokens:,} tokens at "
         f"{summary.tokens_per_second:,.0f} a second; held-out bits per byte "
         f"{before:.2f} to {after:.2f}",
+    )
+    record(
+        "quickstart.house",
+        "requests about places in the house that training never had, done by the quickstart's last "
+        "model",
+        acted,
+        "share",
+        low=max(0.0, acted - 0.2),
+        high=min(1.0, acted + 0.2),
+        runs=1,
+        target=None,
+        reference=Reference(name="after fine-tuning alone", value=taught, source="same run"),
+        command="python -m experiments.quickstart",
+        note="sampled as it acts; held-out tasks of configs/nano-rl.toml",
     )
     # Last: a row is written on a clean tree.
     FIGURE.parent.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ run acts on: their loss shows what is forgotten. From there each of RUNS acts on
 lessons had none of, with three seeds and as many attempts a step, and is measured greedily on the
 same held-out letters. ``lessons`` goes on with the lessons instead, for the time that ``k2`` takes.
 All is kept under runs/rl-objectives, so that a second call goes on. Rows: rl.objectives.*.
+Figure: docs/figures/rl_objectives.png.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.results import Reference, record
+from benchmarks.results import ROOT, Reference, record
 from selenite import LLM, SamplingParams, atomic, runtime
 from selenite.chat.conversation import Conversation
 from selenite.chat.profile import detect_profile
@@ -44,6 +45,7 @@ from selenite.train.sft_config import SftConfig
 from selenite.train.sft_data import read_data
 
 OUT = Path("runs/rl-objectives")
+FIGURE = ROOT / "docs" / "figures" / "rl_objectives.png"
 FIRST = 5_000_000  # numbers of the lessons' problems; the runs act on those from 0 on
 NUM_LESSONS = 6_000
 LESSONS = 61  # steps
@@ -104,6 +106,7 @@ def main(chosen: Sequence[str]) -> None:
     show(before, found)
     if not chosen:
         report(before, found)
+        draw(before, found)
 
 
 def questions() -> Iterator[tuple[str, Question, str]]:
@@ -265,6 +268,29 @@ def report(before: Mapping[str, float], found: Mapping[str, Sequence[Mapping[str
             f"greedy {before['greedy']:.3f} to {spread(seeds, 'greedy')[0]:.3f}; "
             f"loss of what no run acts on {before['math']:.3f} to {loss:.3f} nats a token",
         )
+
+
+def draw(before: Mapping[str, float], found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """What each run learnt, and what it forgot."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {"sampled": "letters read, sampled", "math": "nats a token of what no run acts on"}
+    places = range(len(found))
+    for axes, (kind, title) in zip(panels, titles.items(), strict=True):
+        spreads = [spread(seeds, kind) for seeds in found.values()]
+        axes.errorbar(
+            [value for value, _ in spreads], places, xerr=[d for _, d in spreads], fmt="o",
+            color="#2a6fdb", capsize=3,
+        )  # fmt: skip
+        axes.axvline(before[kind], color="#ff7a59", linewidth=1.0, label="before")
+        axes.set_xlabel(title)
+        axes.legend(frameon=False)
+    panels[0].set_yticks(places, list(found))
+    panels[0].invert_yaxis()
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110, facecolor="white")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 A real ``selenite serve`` with SmolLM2-135M-Instruct has twice as many clients as requests may be
 open: streams, whole answers, tools and JSON schemas, embeddings; clients that go away in between,
 that send malformed bodies, prompts that do not fit, grammars that do not compile, and that read
-slowly. Every answer must be one that its request deserves, every accepted request must end, and
-when all have ended no page may be in use. Row: serve.soak.
+slowly. Requests read everything, blocks or chosen tokens, draft, or have their slots merged.
+Every answer must be one that its request deserves, every accepted request must end, and when all
+have ended no page may be in use. Row: serve.soak.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ SCHEMA = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+MODES = (
+    {"mode": "full"},
+    {"mode": "moba", "block_size": 32, "top_k": 2},
+    {"mode": "tidal", "budget": 48, "correct_every": 24},
+    {"mode": "tidal", "budget": 48, "drafts": 4},
+    {"mode": "keepkv", "budget": 0.3, "every": 16},
+    {"mode": "keepkv", "budget": 48, "every": 16, "refresh_every": 48},
+)
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
 
 
@@ -96,7 +105,9 @@ class Traffic:
 
     def chat(self, **fields: Any) -> dict[str, Any]:
         messages = [{"role": "user", "content": self.text(200)}]
-        return {"messages": messages, "max_tokens": self.rng.randrange(1, 96), **fields}
+        mode = self.rng.choice(MODES)
+        most = self.rng.randrange(1, 96)
+        return {"messages": messages, "max_tokens": most, "attention": mode, **fields}
 
     async def stream(self) -> str:
         async with self.http.stream("POST", CHAT, json=self.chat(stream=True)) as answer:

@@ -1,8 +1,9 @@
 """README's ``sh`` and ``python`` blocks, each command run once, in order, in a checkout's copy.
 
-The copy's ``configs/nano.toml`` is shortened to two steps of a toy on a few hundred kilobytes of
-text. A ``make`` line is run as the commands that it expands to. What installs packages only goes
-as far as it can without an index: ``experiments/quickstart.py`` installs them.
+The copy's ``configs/nano*.toml`` of the quickstart are shortened to two steps of a toy on a few
+hundred kilobytes of text, and of what it is taught then. A ``make`` line is run as the commands
+that it expands to. What installs packages only goes as far as it can without an index:
+``experiments/quickstart.py`` installs them.
 """
 
 from __future__ import annotations
@@ -22,16 +23,33 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SHORT = """
+SHORT = {
+    "nano": """
 base = ["nano.whole.toml", "tiny.toml"]
 train = { out_dir = "runs/nano", steps = 2 }
+model.max_positions = 1024
 data.split.holdout = []
-"""
+""",
+    "nano-sft": """
+base = ["nano-sft.whole.toml"]
+train = { steps = 2, seq_len = 1024, batch_tokens = 1024, micro_batch_tokens = 1024 }
+""",
+    "nano-rl": """
+base = ["nano-rl.whole.toml"]
+train = { steps = 2 }
+evaluation = { tasks = 2 }
+rollouts = { groups = 2, size = 2, cache_tokens = 8192 }
+
+[[environments]]
+kind = "house"
+tokens = 16
+""",
+}
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The tracked files as they are now, nano shortened."""
+    """The tracked files as they are now, the quickstart shortened."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -40,8 +58,9 @@ def copy(tmp_path: Path) -> Path:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     configs = tmp_path / "configs"
-    (configs / "nano.toml").rename(configs / "nano.whole.toml")
-    (configs / "nano.toml").write_text(SHORT, encoding="utf-8")
+    for name, text in SHORT.items():
+        (configs / f"{name}.toml").rename(configs / f"{name}.whole.toml")
+        (configs / f"{name}.toml").write_text(text, encoding="utf-8")
     return tmp_path
 
 
@@ -103,13 +122,16 @@ def test_the_commands_of_the_readme_work(copy: Path) -> None:
                 if line not in printed:
                     printed[line] = run(["bash", "-c", shorten(line)], copy)
     trained = list((copy / "runs").glob("*/summary.json"))
-    assert copy / "runs/nano/summary.json" in trained
+    assert {copy / f"runs/{name}/summary.json" for name in SHORT} <= set(trained)
     for path in trained:
         summary = Summary.model_validate_json(path.read_text())
         assert summary.steps == 2, "the shortened config was not used"
     for part, expected in {
         "pretrain configs/nano.toml": "held-out bits per byte",
         'generate runs/nano --prompt "def "': "def ",
+        "rl measure configs/nano-rl.toml": "of 2 held-out attempts",
+        "rl lessons configs/nano-rl.toml": "8,000 conversations",
+        "rl run configs/nano-rl.toml": "held-out reward of house",
         " -m pytest ": "passed",
         "pip install": "Would install selenite",
         "LLM(": "",

@@ -21,6 +21,9 @@ def convert(
             help="keep, bfloat16, float16 or float32; keep makes quantised ones bfloat16."
         ),
     ] = "keep",
+    adapter: Annotated[
+        Path | None, typer.Option(help="A LoRA adapter of SOURCE, to be merged into its weights.")
+    ] = None,
     shard_gb: Annotated[float, typer.Option(help="Largest size of a file, in 10^9 bytes.")] = 5.0,
 ) -> None:
     """Write SOURCE as safetensors with config and tokenizer, every tensor accounted for."""
@@ -31,7 +34,11 @@ def convert(
         raise ConfigError(f"--dtype {dtype}: must be keep, bfloat16, float16 or float32")
     if not 0 < shard_gb < math.inf:
         raise ConfigError(f"--shard-gb {shard_gb}: must be more than 0 and finite")
-    made = conversion.convert(source, target, dtype, int(shard_gb * 1e9))  # type: ignore[arg-type]
+    most = int(shard_gb * 1e9)
+    if adapter is None:
+        made = conversion.convert(source, target, dtype, most)  # type: ignore[arg-type]
+    else:
+        made = conversion.merge(source, adapter, target, dtype, most)  # type: ignore[arg-type]
     files = sorted(target.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     count = len(made.weights.names())

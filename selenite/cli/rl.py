@@ -1,4 +1,8 @@
-"""``selenite rl run CONFIG``: learn from what is earned; ``rl show``, ``rl page RUN``: see how."""
+"""``selenite rl run CONFIG``: learn from what is earned; ``rl show``, ``rl page RUN``: see how.
+
+``rl lessons CONFIG FILE`` writes what a model can be taught before it acts, ``rl measure CONFIG``
+tells what one earns without learning.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ def run(
     from selenite.config import load
     from selenite.rl.config import RlConfig
     from selenite.rl.run import rl as learn
+    from selenite.rl.run_metrics import held_out_rewards
     from selenite.train.run import finished_summary, summary_lines
 
     extra = ["rollouts.ray=true"] if ray else []
@@ -42,8 +47,52 @@ def run(
                 "command goes on from here"
             )
             raise typer.Exit(outcome.exit_code)
+    for name, (before, after) in held_out_rewards(out_dir).items():
+        typer.echo(f"held-out reward of {name}: {before:.3f} before, {after:.3f} after")
     for line in summary_lines(summary, out_dir):
         typer.echo(line)
+
+
+@rl.command()
+def lessons(
+    config: Annotated[Path, typer.Argument(help="TOML file, as docs/rl.md has them.")],
+    out: Annotated[Path, typer.Argument(help="JSON lines to write, for selenite sft.")],
+    tasks: Annotated[int, typer.Option(min=1, help="Of each environment.")] = 1000,
+) -> None:
+    """Write conversations in which environments do their own tasks, none of them a run's."""
+    from selenite.config import load
+    from selenite.rl.config import RlConfig
+    from selenite.rl.lessons import write_lessons
+
+    count = write_lessons(load(RlConfig, config, []).environments, tasks, out)
+    typer.echo(f"{out}: {count:,} conversations")
+
+
+@rl.command()
+def measure(
+    config: Annotated[Path, typer.Argument(help="TOML file, as docs/rl.md has them.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings on top: train.init_from=MODEL evaluation.tasks=100"),
+    ] = None,
+) -> None:
+    """Print what a model (train.init_from) earns in held-out tasks, without learning from them."""
+    from selenite.clock import SystemClock
+    from selenite.config import load
+    from selenite.eval.statistics import mean_interval
+    from selenite.rl.config import RlConfig
+    from selenite.rl.measure import measure as attempted
+
+    settings = load(RlConfig, config, overrides or [])
+    for measured in attempted(settings, SystemClock()):
+        rewards = measured.rewards
+        failed = f", {measured.failed} failed" if measured.failed else ""
+        low, high = mean_interval(rewards)
+        typer.echo(
+            f"{settings.train.init_from}: {measured.environment} "
+            f"{sum(rewards) / max(1, len(rewards)):.3f} ({low:.3f} to {high:.3f}) "
+            f"of {len(rewards)} held-out attempts{failed}"
+        )
 
 
 @rl.command()

@@ -55,7 +55,8 @@ def serve(
     attention: Annotated[
         str | None,
         typer.Option(
-            help="What is read of the context: full, moba, or a JSON object; the model's own."
+            help="What is read of the context: full, moba, or a JSON object (also modes tidal and "
+            "keepkv); the model's own."
         ),
     ] = None,
     max_num_seqs: Annotated[int, typer.Option(help="Completions that run at once.")] = 64,

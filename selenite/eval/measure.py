@@ -21,6 +21,7 @@ from selenite.eval.ask import AskOptions, ask, check_errors
 from selenite.eval.question import Answer, Suite
 from selenite.eval.scoreboard import Result, score
 from selenite.log import CONSOLE
+from selenite.serve.attention_mode import LAYERS
 
 _SOURCES = (".py", ".cpp", ".h", ".jinja")
 _ENGINE = ("serve", "model", "ops", "chat")
@@ -64,7 +65,7 @@ class Target:
             path
             for pattern in ("*.safetensors", "*.json", "*.jinja")
             for path in self.directory.glob(pattern)
-            if path.name not in ("summary.json", "corpora.json")
+            if path.name not in ("summary.json", "corpora.json", LAYERS)
         )
         if not files:
             raise ConfigError(f"{self.directory}: no model; give a directory with its files")
@@ -91,6 +92,8 @@ def serving(target: Target, concurrency: int) -> Iterator[tuple[Endpoint, str]]:
         yield endpoint, target.model or endpoint.served_model()
 
 
+_TURN = 256  # questions that a server answers in one mode before they are asked in the next
+
 Modes = Sequence[bool | None]
 """With calls held to a grammar, and without; None: as a server of others does it."""
 
@@ -109,25 +112,26 @@ def asked(
 
     Raises ``DataError`` where more than one request in 200 fails: then there is no score.
     """
-    found = list[tuple[AskOptions, dict[str, Answer]]]()
+    found = [(replace(options, guided=guided), dict[str, Answer]()) for guided in modes]
     with ExitStack() as stack:
         endpoint, model = stack.enter_context(serving(target, options.concurrency))
         progress = stack.enter_context(Progress(console=CONSOLE, transient=True))
-        for guided in modes:
-            name = f"{suite.name}: {_name(target, guided)}"
-            bar = progress.add_task(name, total=len(suite.questions))
-            own = replace(options, model=model, guided=guided)
-            answers = ask(
-                suite.questions,
-                endpoint,
-                out / target.folder,
-                own,
-                SystemClock(),
-                partial(progress.advance, bar),
-            )
+        names = [f"{suite.name}: {_name(target, guided)}" for guided in modes]
+        bars = [progress.add_task(name, total=len(suite.questions)) for name in names]
+        # By turns: a prompt that was computed for one mode is still known in the next.
+        for first in range(0, len(suite.questions), _TURN):
+            for bar, (own, answers) in zip(bars, found, strict=True):
+                answers |= ask(
+                    suite.questions[first : first + _TURN],
+                    endpoint,
+                    out / target.folder,
+                    replace(own, model=model),
+                    SystemClock(),
+                    partial(progress.advance, bar),
+                )
+        for _, answers in found:
             check_errors(answers)
-            found.append((own, answers))
-    return found
+    return [(replace(own, model=model), answers) for own, answers in found]
 
 
 def _name(target: Target, guided: bool | None) -> str:

@@ -38,13 +38,17 @@ class Prose:
         return mean / base.loss, low / base.loss, high / base.loss
 
 
+def prose_text() -> str:
+    """Of all topics, one after another."""
+    return "\n\n".join(topic for _, topic in sorted(pydoc_data.topics.topics.items()))
+
+
 @torch.inference_mode()
 def read_prose(directory: Path, dtype: torch.dtype, windows: int = WINDOWS) -> Prose:
     """A model's loss, in its compute dtype. Raises ``ConfigError`` for more windows than there is
     text."""
     tokenizer = Tokenizer.load(directory)
-    text = "\n\n".join(topic for _, topic in sorted(pydoc_data.topics.topics.items()))
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(prose_text())
     if len(ids) < windows * LENGTH:
         raise ConfigError(f"windows={windows}: there is text for {len(ids) // LENGTH}; take fewer")
     model = load_pretrained(directory, dtype)

@@ -26,6 +26,15 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean of values from 0 to 1: Wilson's where all are 0 or 1, else a
+    bootstrap's."""
+    if all(value in (0, 1) for value in values):
+        return wilson(round(sum(values)), len(values))
+    _, low, high = bootstrap_difference([0.0] * len(values), values)
+    return low, high
+
+
 def bootstrap_difference(
     first: Sequence[float], second: Sequence[float], seed: int = 0
 ) -> tuple[float, float, float]:

@@ -202,6 +202,13 @@ def cache_bytes_per_token(
     return layers * values * bytes_per_value
 
 
+def slot_bias_bytes(config: ModelConfig, layout: Literal["latent", "expanded"] = "latent") -> int:
+    """Bytes that the float32 biases of a slot take over the model's layers, where slots may be
+    merged."""
+    is_latent = config.attention == "mla" and layout == "latent"
+    return 0 if is_latent else 4 * config.num_layers * config.num_heads
+
+
 def page_sum_bytes(config: ModelConfig, layout: Literal["latent", "expanded"] = "latent") -> int:
     """Bytes that the float32 sums of a page's keys take over the model's layers, where rows choose
     blocks by them."""

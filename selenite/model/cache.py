@@ -31,8 +31,8 @@ def entry_shapes(
 class EntryCache:
     """Entries of ``num_slots`` slots in every layer (an ``EntryStore``).
 
-    With a ``page_size`` it can hold sums of the keys of each page; they take memory in the layers
-    in which ``pool`` was called.
+    With a ``page_size`` it can hold sums of the keys of each page, and it can hold biases of slots;
+    they take memory in the layers in which ``pool`` or ``biases`` was called.
     """
 
     def __init__(
@@ -46,6 +46,9 @@ class EntryCache:
     ) -> None:
         self._page_size = page_size
         self._page_sums: dict[int, Tensor] = {}
+        self._bias_shape = (num_slots, config.num_heads)
+        self._biases: dict[int, Tensor] = {}
+        self.device = torch.device(device)
         self.layout: Literal["latent", "expanded"] = layout
         shapes = entry_shapes(config, layout)
         self._layers = [
@@ -73,3 +76,14 @@ class EntryCache:
     def page_sums(self, layer: int) -> Tensor:
         """What ``pool`` summed: float32 ``[pages, M, H]``."""
         return self._page_sums[layer]
+
+    def biases(self, layer: int) -> Tensor:
+        """What is added to the logits of each slot: float32 ``[S, N]``, zero until it is set."""
+        if layer not in self._biases:
+            self._biases[layer] = torch.zeros(self._bias_shape, device=self.device)
+        return self._biases[layer]
+
+    def forget_biases(self, slots_X: Tensor) -> None:
+        """Makes the biases of slots zero in all layers."""
+        for bias_SN in self._biases.values():
+            bias_SN[slots_X] = 0

@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +20,34 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from selenite.chat.gguf_vocabulary import tokenizer_from_gguf
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import CheckpointError, ConfigError, StorageError
 from selenite.model.config import ModelConfig
 from selenite.model.gguf import GGUFWeights
-from selenite.model.hf_adapter import CONFIG, check_account, read_config, read_config_json
+from selenite.model.hf_adapter import (
+    CONFIG,
+    check_account,
+    load_pretrained,
+    read_config,
+    read_config_json,
+    to_hf_tensors,
+)
 from selenite.model.hf_config import to_hf_config
+from selenite.model.lora import merge_lora
+from selenite.model.lora_files import load_lora
 from selenite.model.shards import SHARD_BYTES, ShardWriter
 from selenite.model.weights import SafetensorsWeights, Weights
 
 DType = Literal["keep", "bfloat16", "float16", "float32"]
 
+TEMPLATE = "chat_template.jinja"
 # What belongs to a model besides its weights, copied as it is.
 _COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tiktoken.model",
-    "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json", "LICENSE",
+    "vocab.json", "merges.txt", TEMPLATE, "generation_config.json", "LICENSE",
 )  # fmt: skip
 # Float32 in every published checkpoint, whatever the rest is: bfloat16 would swallow its steps.
 _KEPT = "e_score_correction_bias"
@@ -93,32 +104,75 @@ def convert(
     Raises ``CheckpointError``, ``ConfigError`` for a target that exists, ``TokenizerError`` for a
     broken tokenizer, ``StorageError``.
     """
+    with _whole(target) as part, unpacked(source) as file:
+        checkpoint = open_checkpoint(file)
+        written = _write_weights(checkpoint.weights, ShardWriter(part, shard_bytes), dtype)
+        _write_companions(checkpoint, part, written)
+    return checkpoint
+
+
+def merge(
+    source: Path,
+    adapter: Path,
+    target: Path,
+    dtype: DType = "keep",
+    shard_bytes: int = SHARD_BYTES,
+) -> Checkpoint:
+    """Writes the model directory ``source`` with a LoRA adapter merged into its weights.
+
+    A ``chat_template.jinja`` beside the adapter is the new model's: it was trained with it.
+
+    Args:
+        source: a model directory.
+        adapter: of this model, see ``load_lora``.
+        target: as in ``convert``, as are the rest.
+
+    Raises what ``convert`` does, and ``CheckpointError`` for an adapter that does not fit.
+    """
+    with _whole(target) as part:
+        checkpoint = open_checkpoint(source)
+        if checkpoint.directory is None:
+            raise CheckpointError(
+                f"{source}: an adapter is merged into a model directory; convert it to one first"
+            )
+        model = merge_lora(load_lora(load_pretrained(source), adapter))
+        merged = dict(to_hf_tensors(model))
+        written = _write_weights(checkpoint.weights, ShardWriter(part, shard_bytes), dtype, merged)
+        _write_companions(checkpoint, part, written)
+        if (adapter / TEMPLATE).is_file():
+            shutil.copyfile(adapter / TEMPLATE, part / TEMPLATE)
+    return checkpoint
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A folder that becomes ``target`` once all is in it."""
     if target.exists():
         raise ConfigError(f"{target} exists already; choose another name, or remove it")
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    with unpacked(source) as file:
-        checkpoint = open_checkpoint(file)
-        try:
-            written = _write_weights(checkpoint.weights, ShardWriter(part, shard_bytes), dtype)
-            _write_companions(checkpoint, part, written)
-            part.rename(target)
-        except (OSError, SafetensorError) as error:
-            raise StorageError(
-                f"{target}: cannot be written ({error}); mend that and convert again"
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)  # renamed by now, unless something failed
-    return checkpoint
+    try:
+        yield part
+        part.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{target}: cannot be written ({error}); mend that and convert again"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # renamed by now, unless something failed
 
 
-def _write_weights(weights: Weights, writer: ShardWriter, dtype: DType) -> str:
-    """Streams all tensors; returns the dtype that most of their bytes have."""
+def _write_weights(
+    weights: Weights, writer: ShardWriter, dtype: DType, changed: Mapping[str, Tensor] | None = None
+) -> str:
+    """Streams all tensors, or what they were changed to; returns the dtype that most of their bytes
+    have."""
     sizes: dict[torch.dtype, int] = {}
     for name in weights.names():
-        tensor = weights.read(name)
+        read = weights.read(name)
+        tensor = (changed or {}).get(name, read)
         if tensor.is_floating_point() and not name.endswith(_KEPT):
-            tensor = tensor.to(_target_dtype(weights, name, tensor.dtype, dtype))
+            tensor = tensor.to(_target_dtype(weights, name, read.dtype, dtype))
         sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
         writer.add(name, tensor)
     writer.close()

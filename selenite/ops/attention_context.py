@@ -39,6 +39,10 @@ class EntryStore(Protocol):
         """What ``pool`` summed: float32 ``[pages, M, H]``."""
         ...
 
+    def biases(self, layer: int) -> Tensor:
+        """What is added to the logits of each slot: float32 ``[S, N]``."""
+        ...
+
 
 @dataclass(frozen=True)
 class Pages:
@@ -77,6 +81,40 @@ class BlockRouting:
 
 
 @dataclass(frozen=True)
+class TokenSelection:
+    """A decoding row reads some tokens instead of all (TidalDecode, arXiv 2410.05076, section 3).
+
+    In each of ``layers`` it reads everything and chooses: the tokens that it attends to most. The
+    layers after it, up to the next one that chooses, read these and no others. Layers before the
+    first read everything. What is chosen lasts for a step.
+    """
+
+    budget: int  # tokens that a row reads, itself included
+    layers: tuple[int, ...]  # that choose, ascending
+    share: Literal["head", "group", "layer"] = "layer"
+    """Who has a set of tokens: each query head, as in the paper; each key/value head, by the sum of
+    the attention of its query heads; or the layer, by that of all."""
+    num_sinks: int = 4  # of the budget: the sequence's first tokens, whatever they are worth
+    num_recent: int = 1  # of the budget: the last ones, the row itself included
+
+    def __post_init__(self) -> None:
+        assert self.num_recent >= 1, self
+        assert self.num_sinks + self.num_recent <= self.budget, self
+
+
+@dataclass(frozen=True)
+class TokenStep:
+    """What rows with a selection do in a layer, where they do not just read everything."""
+
+    selection: TokenSelection
+    chooses: bool  # while it reads everything; else it reads what was chosen
+
+
+Way = BlockRouting | TokenStep | None
+"""How rows of a sequence read in a layer; None: everything they see."""
+
+
+@dataclass(frozen=True)
 class StatsRequest:
     """What else attention should report."""
 
@@ -85,6 +123,14 @@ class StatsRequest:
     (never below the maximum, at most ln(keys) above it)."""
     lse: bool = False  # log-sum-exp of each row and head
     score_rows: tuple[int, ...] = ()  # rows whose softmax input is returned
+
+
+@dataclass(frozen=True)
+class KeptQueries:
+    """Room for the rotated queries of some rows, layer by layer."""
+
+    place_T: Tensor  # int64: where each row's are stored; -1: nowhere
+    stored_LXNH: Tensor
 
 
 @dataclass(frozen=True)
@@ -98,7 +144,8 @@ class AttentionContext:
     positions_T: Tensor  # int64: position of the row in its sequence
     sequence_T: Tensor  # int64: index of the row's sequence in the step
     segments: tuple[tuple[int, int, int], ...]
-    """Of each sequence: first row, row after the last, position of the first row."""
+    """Of each sequence: first row, row after the last, keys before the first row. These are as many
+    as its position, unless the sequence's slots have been merged."""
     pages: Pages | None = None
     """None: the keys are the step's own rows (training)."""
     bias: Tensor | None = None
@@ -111,11 +158,23 @@ class AttentionContext:
     """Of each sequence: the sequence whose rows all come before its own, or -1. Its positions, and
     the first one in ``segments``, go on after the prefix, which has no prefix itself. Not with
     pages."""
+    slot_biases: tuple[bool, ...] | None = None
+    """Of each sequence: whether its slots have biases in the store, because they stand for several
+    tokens or for one among those that are gone. Of the others they are zero. With pages."""
+    kept_queries: KeptQueries | None = None
+    """Where ``attend`` leaves queries."""
+    summed: tuple[bool, ...] | None = None
+    """Of each sequence: whether ``attend`` leaves in ``derived``, under ``("sums", layer,
+    sequence)``, what its rows attend to: float32 ``[M, S]`` by key, over rows and query heads. With
+    pages."""
     select: Tensor | None = None
     """bool ``[T, M, S]``: keys that a row may read in a key/value head, of those it sees."""
     routing: tuple[BlockRouting | None, ...] | None = None
     """Of each sequence: how its rows choose blocks; None: they read everything they see. Not with
     ``parent_T``, ``bias`` or ``select``."""
+    selection: tuple[TokenSelection | None, ...] | None = None
+    """Of each sequence: how its row, which is its only one, chooses tokens; None: it does not. With
+    pages, and not with ``routing`` of the same sequence, ``parent_T``, ``bias`` or ``select``."""
     sees_step: bool = True
     """False, with pages: a row sees its sequence's entries from before the step, and no row."""
     stats: StatsRequest = StatsRequest()
@@ -131,13 +190,13 @@ class AttentionContext:
             assert keys <= self.pages.lengths[sequence], (sequence, keys, self.pages.lengths)
         return torch.tensor(self.segments, dtype=torch.int64)
 
-    def ways(self, layer: int) -> tuple[tuple[BlockRouting | None, tuple[int, ...]], ...]:
-        """How rows choose blocks in a layer, and which sequences do so; None: not at all, or there
-        are no more blocks than they read. Made once for all layers of a kind."""
-        is_chosen = self.chooses(layer)
-        known = self.derived.get(("ways", is_chosen))
+    def ways(self, layer: int) -> tuple[tuple[Way, tuple[int, ...]], ...]:
+        """How rows read in a layer, and which sequences do so. Made once for all layers of a
+        kind."""
+        kind = ("ways", self.chooses(layer), self._steps(layer))
+        known = self.derived.get(kind)
         if known is None:
-            known = self.derived["ways", is_chosen] = self._ways(is_chosen)
+            known = self.derived[kind] = self._ways(*kind[1:])
         return known
 
     def chooses(self, layer: int) -> tuple[bool, ...] | None:
@@ -150,19 +209,42 @@ class AttentionContext:
     def _routed(self) -> tuple[BlockRouting | None, ...] | None:
         return self.routing if self.routing is not None and any(self.routing) else None
 
+    def _steps(self, layer: int) -> tuple[TokenStep | None, ...] | None:
+        """Of each sequence: what a row that chooses tokens does in a layer; None: nowhere."""
+        if self._selecting is None:
+            return None
+        return tuple(
+            None if own is None or layer < own.layers[0] else TokenStep(own, layer in own.layers)
+            for own in self._selecting
+        )
+
+    @cached_property
+    def _selecting(self) -> tuple[TokenSelection | None, ...] | None:
+        """Rows that have no more tokens than they may read do not choose."""
+        if self.selection is None:
+            return None
+        found = list[TokenSelection | None]()
+        for own, (start, stop, first) in zip(self.selection, self.segments, strict=True):
+            assert own is None or stop - start == 1, (start, stop)
+            found.append(None if own is None or first + 1 <= own.budget else own)
+        return tuple(found) if any(found) else None
+
     def _ways(
-        self, is_chosen: tuple[bool, ...] | None
-    ) -> tuple[tuple[BlockRouting | None, tuple[int, ...]], ...]:
-        if is_chosen is None or not any(is_chosen):
+        self, is_chosen: tuple[bool, ...] | None, steps: tuple[TokenStep | None, ...] | None
+    ) -> tuple[tuple[Way, tuple[int, ...]], ...]:
+        if not any(is_chosen or ()) and not any(steps or ()):
             return ((None, tuple(range(len(self.segments)))),)
-        assert self.routing is not None
-        found = dict[BlockRouting | None, list[int]]()
+        found = dict[Way, list[int]]()
         for sequence, (start, stop, first) in enumerate(self.segments):
-            way = self.routing[sequence] if is_chosen[sequence] else None
-            # Where some go on from others, they stay together.
-            if way is not None and self.shared_prefix is None:
-                is_all = first + stop - start <= way.top_k * way.block_size
-                way = None if is_all else way
+            way: Way = None if steps is None else steps[sequence]
+            if is_chosen is not None and is_chosen[sequence]:
+                assert self.routing is not None
+                assert way is None, f"sequence {sequence} chooses blocks and tokens"
+                routing = self.routing[sequence]
+                assert routing is not None
+                # Where some go on from others, they stay together.
+                is_all = first + stop - start <= routing.top_k * routing.block_size
+                way = None if is_all and self.shared_prefix is None else routing
             found.setdefault(way, []).append(sequence)
         return tuple((way, tuple(sequences)) for way, sequences in found.items())
 
@@ -182,14 +264,29 @@ class AttentionContext:
 
     def extras(self) -> set[str]:
         """Names of the optional fields in use, for a fast path to check against its own; without
-        ``routing``, which depends on the layer."""
+        ``routing`` and ``selection``, which depend on the layer."""
         names = ("bias", "parent_T", "shared_prefix", "select")
         used = {name for name in names if getattr(self, name) is not None}
         if not self.sees_step:
             used.add("sees_step")
+        if self.has_slot_biases:
+            used.add("slot_biases")
         if self.stats.score_rows:
             used.add("score_rows")
         return used
+
+    @cached_property
+    def has_slot_biases(self) -> bool:
+        """Whether a sequence's slots have biases."""
+        return self.slot_biases is not None and any(self.slot_biases)
+
+    def key_bias(self, layer: int) -> Tensor | None:
+        """What is added to the logits of the keys in a layer: ``[S, M]`` or ``[S, N]``."""
+        if not self.has_slot_biases:
+            return self.bias
+        assert self.bias is None, "a bias of the step beside biases of slots"
+        assert self.pages is not None
+        return self.pages.store.biases(layer)
 
 
 @dataclass(frozen=True)
@@ -264,7 +361,7 @@ def select_sequences(
     known = context.derived.get(("sequences", sequences))
     if known is not None:
         return known
-    assert not context.extras() - {"sees_step"}, context.extras()
+    assert not context.extras() - {"sees_step", "slot_biases"}, context.extras()
     segments, rows = list[tuple[int, int, int]](), list[Tensor]()
     for sequence in sequences:
         start, stop, first = context.segments[sequence]
@@ -281,7 +378,7 @@ def select_sequences(
             lengths=tuple(pages.lengths[sequence] for sequence in sequences),
             write_T=pages.write_T[row_T],
         )
-    routing = context.routing
+    routing, selection, biases = context.routing, context.selection, context.slot_biases
     part = replace(
         context,
         positions_T=context.positions_T[row_T],
@@ -289,6 +386,10 @@ def select_sequences(
         segments=tuple(segments),
         pages=pages,
         routing=None if routing is None else tuple(routing[sequence] for sequence in sequences),
+        selection=None if selection is None else tuple(selection[one] for one in sequences),
+        slot_biases=None if biases is None else tuple(biases[sequence] for sequence in sequences),
+        kept_queries=None,
+        summed=None,
     )
     context.derived["sequences", sequences] = row_T, part
     return row_T, part

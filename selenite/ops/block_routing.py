@@ -110,12 +110,12 @@ def pick_blocks(scores_TNn: Tensor, positions_T: Tensor, routing: BlockRouting) 
     if routing.has_sink and n:
         scores_TCn[..., 0] = torch.inf
     scores_TCn = scores_TCn.masked_fill(is_later_Tn[:, None], -torch.inf)
-    values_TCK, indices_TCK = _largest(scores_TCn, min(routing.top_k - 1, n))
+    values_TCK, indices_TCK = largest(scores_TCn, min(routing.top_k - 1, n))
     blocks_TCK = indices_TCK.masked_fill(values_TCK == -torch.inf, n).sort(-1).values
     return blocks_TCK.masked_fill(blocks_TCK == n, -1)
 
 
-def _largest(scores_TCn: Tensor, K: int) -> tuple[Tensor, Tensor]:
+def largest(scores_TCn: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """The ``K`` largest and their places, of equal ones the first: so that neither later blocks nor
     other sequences, which make ``n`` another, change a choice."""
     values, indices = scores_TCn.topk(K, dim=-1)

@@ -17,7 +17,7 @@ from selenite.ops.attention_context import (
     visible_rows,
 )
 
-SUPPORTS = frozenset({"bias", "parent_T", "select", "score_rows", "sees_step"})
+SUPPORTS = frozenset({"bias", "parent_T", "select", "score_rows", "sees_step", "slot_biases"})
 
 _KERNELS = {torch.bfloat16: "paged_attention_bf16", torch.float32: "paged_attention_float"}
 _BLOCK = 64  # keys; scores are written by blocks
@@ -34,7 +34,12 @@ def serves(q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContex
 
 
 def attend_paged(
-    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, scale: float
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    layer: int = 0,
 ) -> Attended:
     """``attend_reference`` for what ``serves``."""
     pages, stats = context.pages, context.stats
@@ -48,7 +53,7 @@ def attend_paged(
         (pages.size, pages.table_BP, context.segments_B3),
         scale,
         context.sees_step,
-        bias=context.bias,
+        bias=context.key_bias(layer),
         parent_T=context.parent_T,
         select=context.select,
         scores=(tuple(positions), score_CNL),

@@ -1,8 +1,8 @@
 """Attention of each sequence's rows over its cached entries, where our kernel does not serve
 (``paged_attention.py``).
 
-One dense product a sequence, keys gathered in logical order. Needs rows at consecutive positions;
-supports no optional field. Without gradient.
+One dense product a sequence, keys gathered in logical order. Needs rows at consecutive positions.
+Without gradient.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ from torch import Tensor
 
 from selenite.ops.attention_context import Attended, AttentionContext, reduce_max
 
-SUPPORTS: frozenset[str] = frozenset()
+SUPPORTS = frozenset({"slot_biases"})
 
 
 def attend_segments(
-    q_TNH: Tensor, k_SMH: Tensor, v_SMW: Tensor, context: AttentionContext, scale: float
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    layer: int = 0,
 ) -> Attended:
-    """``attend_reference`` for a context with pages and without optional fields."""
+    """``attend_reference`` for a context with pages and no other optional field than biases."""
     pages = context.pages
     assert pages is not None
     N, M = q_TNH.shape[1], k_SMH.shape[1]
+    bias_SN = context.key_bias(layer)
     outs, maxima, lses = [], [], []
     for sequence, (start, stop, first) in enumerate(context.segments):
         slots = pages.slots(sequence)[: first + stop - start]
@@ -33,6 +39,8 @@ def attend_segments(
         )
         # In float32: a bfloat16 product would round the logits themselves to 8 bits.
         logits = torch.matmul(q_MXH.float(), k_MHK.float()).view(M, Q, N // M, K) * scale
+        if bias_SN is not None:
+            logits += bias_SN[slots].T.reshape(M, 1, N // M, K)
         if Q > 1:
             future_QK = torch.ones(Q, K, dtype=torch.bool, device=logits.device).triu_(first + 1)
             logits.masked_fill_(future_QK[None, :, None], -torch.inf)

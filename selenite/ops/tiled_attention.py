@@ -22,6 +22,7 @@ from selenite.ops.attention_context import (
     Attended,
     AttentionContext,
     BlockRouting,
+    TokenStep,
     reduce_max,
 )
 from selenite.ops.block_routing import pick_blocks, sequence_means
@@ -45,7 +46,7 @@ def attend_tiled(
     Computed in float32; the result is rounded to the dtype of ``q``.
     """
     outs, maxima, lses = [], [], []
-    routings = {i: routing for routing, sequences in context.ways(layer) for i in sequences}
+    ways = {i: way for way, sequences in context.ways(layer) for i in sequences}
     for sequence, (start, stop, first) in enumerate(context.segments):
         rows_K = torch.arange(start, stop, device=q_TNH.device)
         if context.pages is None:
@@ -54,9 +55,11 @@ def attend_tiled(
             rows_K = context.pages.slots(sequence)[: first + stop - start]
             k_KMH, v_KMW = k_SMH[rows_K], v_SMW[rows_K]
         choice = None
-        if (routing := routings[sequence]) is not None:
-            means_nMH = sequence_means(k_SMH, rows_K, context, sequence, layer, routing)
-            choice = routing, means_nMH
+        way = ways[sequence]
+        assert not isinstance(way, TokenStep), "such rows have a path of their own"
+        if way is not None:
+            means_nMH = sequence_means(k_SMH, rows_K, context, sequence, layer, way)
+            choice = way, means_nMH
         out, top, lse = _attend_sequence(
             q_TNH[start:stop].float() * scale, k_KMH.float(), v_KMW.float(), first, choice
         )

@@ -22,10 +22,11 @@ from selenite.model.hf_adapter import check_tokenizer, load_pretrained, read_con
 from selenite.model.lora import add_lora
 from selenite.rl.actor import Actor
 from selenite.rl.config import RlConfig
-from selenite.rl.critic.judge import Judge, Judged
+from selenite.rl.critic.judge import Judge
 from selenite.rl.critic.open import open_critic
 from selenite.rl.gym.environment import close
 from selenite.rl.journal import Replay
+from selenite.rl.measure import open_environments
 from selenite.rl.producer import GroupSource, Producer
 from selenite.rl.serving import serve
 from selenite.rl.task import RlTask
@@ -119,9 +120,7 @@ def open_task(
     if config.lora is not None:
         model = add_lora(model, config.lora, train.seed)
     model = model.to(device)
-    environments = [
-        Judged(part.open()) if part.judged else part.open() for part in config.environments
-    ]
+    environments = open_environments(config)
     producer: GroupSource
     bus: Bus
     if rollouts.replay is None:

@@ -30,6 +30,18 @@ def read_steps(run: Path) -> list[dict[str, Any]]:
     return steps
 
 
+def held_out_rewards(run: Path) -> dict[str, tuple[float, float]]:
+    """Of each environment the mean reward in held-out tasks, before the first update and after the
+    last one. Raises as ``read_steps``."""
+    found: dict[str, tuple[float, float]] = {}
+    for step in read_steps(run):
+        for key, value in step.items():
+            kind, _, name = key.partition(".")
+            if kind == "val_reward":
+                found[name] = (found[name][0] if name in found else value, value)
+    return found
+
+
 def time_split(step: Mapping[str, Any]) -> dict[str, float]:
     """What the clock went to in a step, in seconds, by the names of ``TIMES``.
 

@@ -33,12 +33,12 @@ from selenite.rl.config import RlConfig
 from selenite.rl.critic.judge import Judged
 from selenite.rl.critic.lessons import LessonBatch, lesson_batches, right_logprobs
 from selenite.rl.critic.rewards import judged_metrics, without_length
-from selenite.rl.gym.environment import HELD_OUT, Environment
+from selenite.rl.gym.environment import Environment
+from selenite.rl.measure import held_out
 from selenite.rl.metrics import rollout_metrics, spent, usage_metrics
 from selenite.rl.objective import Scored
 from selenite.rl.producer import GroupSource
 from selenite.rl.rollout import TAUGHT, Rollout
-from selenite.rl.tasks import Assigned
 from selenite.rl.weights.bus import Bus
 from selenite.runtime import is_batch_invariant
 from selenite.train.evaluate import evaluate
@@ -50,7 +50,6 @@ logger = logging.getLogger(__name__)
 
 _PTX, _CRITIC = "ptx", "critic"  # what is learnt beside rollouts
 _MOST_EMPTY = 4  # times that an iteration begins anew because nothing can be learnt of it
-_EVALUATION_SEED = 1 << 32  # beyond every run's
 
 
 class RlTask(LanguageModelTask):
@@ -184,17 +183,12 @@ class RlTask(LanguageModelTask):
         found = dict[str, float]()
         settings = self._config.evaluation
         for environment in self._environments:
-            tasks = [Assigned(environment, HELD_OUT + i) for i in range(settings.tasks)]
-            groups = self._producer.attempt(
-                tasks, settings.attempts, _EVALUATION_SEED, settings.temperature
-            )
-            taught = [r for group in groups for r in group if r.status in TAUGHT]
-            rewards = [r.score.value if r.score is not None else 0.0 for r in taught]
-            if rewards:
-                found[f"val_reward.{environment.name}"] = float(np.mean(rewards))
-                lengths = [rollout.num_sampled for rollout in taught]
+            measured = held_out(self._producer, environment, settings)
+            if measured.rollouts:
+                lengths = [rollout.num_sampled for rollout in measured.rollouts]
+                found[f"val_reward.{environment.name}"] = float(np.mean(measured.rewards))
                 found[f"val_length.{environment.name}"] = float(np.mean(lengths))
-            found[f"val_failed.{environment.name}"] = float(sum(map(len, groups)) - len(taught))
+            found[f"val_failed.{environment.name}"] = float(measured.failed)
         for name, batches in self._held_out.items():
             found[f"val_loss.{name}"] = evaluate(self.model, batches).loss
         return found

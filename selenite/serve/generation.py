@@ -164,6 +164,12 @@ class Generation:
         return sum(choice.request.cached for choice in self._leaders)
 
     @property
+    def num_drafts(self) -> tuple[int, int]:
+        """Drafts of all choices that were verified so far, and of these, those that were said."""
+        requests = [choice.request for choice in self.choices]
+        return sum(r.num_drafted for r in requests), sum(r.num_accepted for r in requests)
+
+    @property
     def num_completion_tokens(self) -> int:
         """Of all choices, as far as the reader has them."""
         return sum(choice.num_told for choice in self.choices)

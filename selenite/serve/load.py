@@ -17,9 +17,8 @@ from selenite.model.hf_adapter import load_pretrained, read_config
 from selenite.model.pack import pack_weights, packed_bytes
 from selenite.model.transformer import Transformer
 from selenite.ops import native
-from selenite.ops.attention_context import BlockRouting
 from selenite.serve import grammar_process
-from selenite.serve.attention_mode import routing_of
+from selenite.serve.attention_mode import Reading, reading_of, stored_layers
 from selenite.serve.config import ServeConfig
 from selenite.serve.engine.engine import EngineConfig
 from selenite.serve.engine.plan import plan_engine
@@ -51,7 +50,11 @@ def load_model(config: ServeConfig) -> LoadedModel:
     device = runtime.choose_device()
     dtype = runtime.choose_dtype(config.dtype, device.value)
     model_config = read_config(config.model)
-    routing = routing_of(config.attention, model_config, config.page_size)
+    tidal_layers = stored_layers(config.model, model_config)
+    reading = reading_of(
+        *(config.attention, model_config, config.page_size, config.layout),
+        tidal_layers=tidal_layers,
+    )
     tokenizer = Tokenizer.load(config.model)
     profile, why = _profile(config.profile, tokenizer)
     if tokenizer.vocab_size > model_config.vocab_size:
@@ -83,6 +86,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         max_running=config.max_running,
         layout=config.layout,
         attention=config.attention,
+        tidal_layers=tidal_layers,
     )
     count = count_parameters(model_config)
     decisions = {
@@ -93,7 +97,7 @@ def load_model(config: ServeConfig) -> LoadedModel:
         "kernels": _kernels(dtype.value),
         "profile": Decision(profile.name, why),
         "conversations": _conversations(tokenizer, profile),
-        "attention": _attention(config, routing),
+        "attention": _attention(config, reading),
         "cache": Decision(f"{plan.cache_tokens:,} tokens, {config.layout}", plan.reason),
     }
     return LoadedModel(config.name, model, tokenizer, profile, engine, decisions)
@@ -134,11 +138,18 @@ def _conversations(tokenizer: Tokenizer, profile: ChatProfile) -> Decision:
     return Decision("only grow", "each kind of turn was tried on the template")
 
 
-def _attention(config: ServeConfig, routing: BlockRouting | None) -> Decision:
+def _attention(config: ServeConfig, reading: Reading) -> Decision:
     reason = "the model's own" if config.attention is None else "requested"
-    if routing is None:
-        return Decision("full", reason)
-    return Decision(f"{routing.top_k} blocks of {routing.block_size} keys", reason)
+    routing, selection = reading.routing, reading.selection
+    if routing is not None:
+        return Decision(f"{routing.top_k} blocks of {routing.block_size} keys", reason)
+    if selection is not None:
+        layers = ", ".join(map(str, selection.layers))
+        chosen = f"{selection.budget} tokens, chosen in layers {layers}, when decoding"
+        return Decision(chosen, reason)
+    if reading.compression is not None:
+        return Decision(f"slots merged to {reading.compression.mode.budget} of a prompt", reason)
+    return Decision("full", reason)
 
 
 def _kernels(dtype: str) -> Decision:

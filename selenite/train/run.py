@@ -17,6 +17,7 @@ from selenite import config as config_files
 from selenite.config import Config
 from selenite.errors import ConfigError, StorageError
 from selenite.model.accounting import count_parameters
+from selenite.model.convert import TEMPLATE
 from selenite.model.hf_adapter import save_pretrained
 from selenite.model.lora import merge_lora
 from selenite.model.lora_files import save_lora
@@ -139,6 +140,9 @@ def export_model(task: LanguageModelTask, out_dir: Path, adapted: Path | None = 
     try:
         if adapted is not None:
             save_lora(task.model, aside / ADAPTER, str(adapted))
+            if tokenizer.chat_template is not None:
+                template = aside / ADAPTER / TEMPLATE
+                template.write_text(tokenizer.chat_template, encoding="utf-8")
             merge_lora(task.model)
         save_pretrained(
             task.model,
@@ -165,8 +169,11 @@ def summary_lines(summary: Summary, out_dir: Path) -> Sequence[str]:
     """What a person reads at the end of a run."""
     what, *numbers = held_out(summary)
     before, after = (number_text(number, "{:.3f}") for number in numbers)
+    measured = numbers != [None, None]  # reinforcement learning has rewards instead
     lines = [
-        f"{what}: {before} before, {after} after training on {summary.tokens:,} tokens",
+        f"{what}: {before} before, {after} after training on {summary.tokens:,} tokens"
+        if measured
+        else f"trained on {summary.tokens:,} tokens",
         f"loss spikes: {summary.spikes}; steps in which QK-Clip acted: "
         f"{summary.steps_with_clipping}; largest attention logit: {logit_text(summary)}",
         f"speed: {summary.tokens_per_second:,.0f} tokens per second; share of the measured "

@@ -17,10 +17,12 @@ from transformers import AutoModelForCausalLM
 from selenite.chat.tokenizer import Tokenizer
 from selenite.cli.main import main
 from selenite.errors import CheckpointError, ConfigError, StorageError, TokenizerError
-from selenite.model.convert import convert, unpacked
+from selenite.model.convert import convert, merge, unpacked
 from selenite.model.fp8 import quantize_blocks
-from selenite.model.hf_adapter import load_pretrained, save_pretrained
+from selenite.model.hf_adapter import load_pretrained, save_pretrained, to_hf_tensors
 from selenite.model.inspection import inspect
+from selenite.model.lora import LoRAConfig, adapters, add_lora, merge_lora
+from selenite.model.lora_files import save_lora
 from selenite.model.weights import SafetensorsWeights
 from tests.fixtures.tiny import k2_config, llama_config, tiny_model
 from tests.model.test_gguf import write as write_gguf
@@ -60,6 +62,40 @@ def test_shards_and_back_again_are_the_same_to_the_last_bit(source: Path, tmp_pa
         assert (tmp_path / "whole" / name).read_bytes() == (source / name).read_bytes()
     config = json.loads((tmp_path / "whole" / "config.json").read_text())
     assert config == json.loads((source / "config.json").read_text())
+
+
+def test_an_adapter_is_merged(source: Path, tmp_path: Path) -> None:
+    """What comes out is what the model with its adapter computes, in the source's dtype; a template
+    beside the adapter is the new model's."""
+    adapted = add_lora(load_pretrained(source), LoRAConfig(rank=4, alpha=8.0), seed=0)
+    with torch.no_grad():
+        for number, adapter in enumerate(adapters(adapted).values()):
+            adapter.B.normal_(generator=torch.Generator().manual_seed(number))
+    save_lora(adapted, tmp_path / "adapter", "source")
+    (tmp_path / "adapter" / "chat_template.jinja").write_text("{{ messages }}")
+    merge(source, tmp_path / "adapter", tmp_path / "merged")
+    expected = dict(to_hf_tensors(merge_lora(adapted)))
+    found, before = tensors(tmp_path / "merged"), tensors(source)
+    assert found.keys() == before.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype == before[name].dtype, name
+        assert torch.equal(tensor, expected[name].to(tensor.dtype)), name
+    changed = [name for name in found if not torch.equal(found[name], before[name])]
+    assert any("mlp" in name for name in changed)
+    assert not any("norm" in name or "embed" in name for name in changed)
+    assert Tokenizer.load(tmp_path / "merged").chat_template == "{{ messages }}"
+    merge(source, tmp_path / "adapter", tmp_path / "exact", dtype="float32")
+    for name, tensor in tensors(tmp_path / "exact").items():
+        assert torch.equal(tensor, expected[name].float()), name
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+        merge(source, tmp_path / "nothing", tmp_path / "other")
+    with pytest.raises(ConfigError, match="exists already"):
+        merge(source, tmp_path / "adapter", tmp_path / "merged")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(source), str(tmp_path / "c"), "--adapter", str(tmp_path / "adapter")])
+    assert ended.value.code == 0
+    assert tensors(tmp_path / "c").keys() == found.keys()
 
 
 def test_another_dtype_leaves_the_balancing_biases(source: Path, tmp_path: Path) -> None:

@@ -53,9 +53,16 @@ def test_engine_and_trainer_agree_to_the_bit_on_every_step(tmp_path: Path) -> No
 @needs_mkl
 @pytest.mark.slow
 def test_without_the_mode_they_do_not(tmp_path: Path) -> None:
-    """The control. Of the log-probabilities' rounding: a few bits of float32, or of bfloat16."""
+    """The control. In float32 a few bits of rounding for every token. In bfloat16, where routing is
+    not replayed, a token whose experts nearly tie may go elsewhere and differ by any amount: there
+    the mean is bounded, which such tokens hardly move."""
     found = runs("fast", tmp_path)
     for name, updates in found.items():
-        bound = 2.0 if "bfloat16" in name else 1e-3
-        for update in updates:
-            assert 0 < update.get("mismatch_max", 1e-6) < bound, name
+        compared = [update for update in updates if "mismatch_max" in update]
+        assert compared, name
+        for update in compared:
+            assert update["mismatch_max"] > 0, name
+            if "bfloat16" in name:
+                assert update["mismatch_mean"] < 0.2, name
+            else:
+                assert update["mismatch_max"] < 1e-3, name

@@ -254,10 +254,20 @@ def test_the_trainer_uses_the_engines_experts_where_its_own_are_others(
 def test_a_group_that_goes_on_has_the_experts_of_each_tokens_weights(
     root: Path, tmp_path: Path
 ) -> None:
-    """The routers' biases move fast between the versions, as balancing moves them."""
+    """The routers' biases move fast between the versions, as balancing moves them. Of the groups in
+    flight every second one is long, so that it is not complete when the short ones are."""
+    environments = [
+        {
+            "kind": "python",
+            "factory": "tests.fixtures.talks:talks",
+            "settings": {"tokens": tokens, "name": f"talks-{tokens}"},
+        }
+        for tokens in (30, 240)
+    ]
     config = talking(
         root,
         tmp_path / "ahead",
+        environments=environments,
         rollouts__ahead=2,
         rollouts__most_stale=2,
         optim__router_bias_speed=0.1,

@@ -14,6 +14,7 @@ from selenite.rl.gym.code.environment import Functions
 from selenite.rl.gym.environment import Budget, Environment
 from selenite.rl.gym.factory import from_python
 from selenite.rl.gym.faithfulness.environment import Faithfulness
+from selenite.rl.gym.house.environment import HouseKeeping
 from selenite.rl.gym.instructions import Instructions
 from selenite.rl.gym.logic.puzzles import KINDS, logic_questions
 from selenite.rl.gym.math_problems import math_questions
@@ -114,6 +115,18 @@ class RepositoriesPart(_Part):
         return Repositories(self.level, self.seed, Budget(self.tokens, self.turns))
 
 
+class HousePart(_Part):
+    """A house with devices and temperatures. Held-out tasks are about other places in it."""
+
+    kind: Literal["house"] = "house"
+    level: Literal[1, 2, 3] = 1
+    tokens: int = Field(default=160, ge=1)
+
+    def open(self) -> Environment:
+        """The environment."""
+        return HouseKeeping(self.level, self.seed, self.tokens)
+
+
 class FaithfulnessPart(_Part):
     """Answers from a text, looked at sentence by sentence."""
 
@@ -203,6 +216,7 @@ EnvironmentPart = Annotated[
     | WorldsPart
     | CodePart
     | RepositoriesPart
+    | HousePart
     | FaithfulnessPart
     | SafetyPart
     | McpPart

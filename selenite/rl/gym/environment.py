@@ -114,3 +114,12 @@ class Environment(Protocol):
     def begin(self, number: int) -> Episode:
         """A new attempt at a task. The same number is the same task, in every process."""
         ...
+
+
+@runtime_checkable
+class Demonstrating(Protocol):
+    """An environment whose tasks it can do itself."""
+
+    def solution(self, number: int) -> Sequence[Message]:
+        """The assistant's turns that earn everything in a task, in their order."""
+        ...

@@ -9,7 +9,7 @@ and the last, in plain Python.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from selenite.errors import ConfigError, ContextLengthError, NonFiniteError, Sel
 from selenite.model.transformer import Transformer
 from selenite.ops.sampling import check_token_ids
 from selenite.runtime import is_batch_invariant
-from selenite.serve.attention_mode import AttentionMode, routing_of
+from selenite.serve.attention_mode import AttentionMode, reading_of
 from selenite.serve.cache.pages import PagePool
 from selenite.serve.cache.prefix import PrefixCache
 from selenite.serve.engine.pooling import Pooler
@@ -49,6 +49,8 @@ class EngineConfig:
         max_running: sequences that run at once at most.
         layout: how entries of latent attention are cached.
         attention: what rows read where a request does not say; none: as in the model's config.
+        tidal_layers: that choose tokens where a request of mode tidal names none; none: the third
+            and the middle one.
         records_routing: keep which experts computed each entry, for requests that want it.
     """
 
@@ -58,6 +60,7 @@ class EngineConfig:
     max_running: int = 64
     layout: Literal["latent", "expanded"] = "expanded"
     attention: AttentionMode | None = None
+    tidal_layers: tuple[int, ...] | None = None
     records_routing: bool = False
 
 
@@ -78,7 +81,8 @@ class Engine:
             )
         if config.records_routing and model.config.moe is None:
             raise ConfigError("records_routing: the model has no experts; leave it out")
-        routing_of(config.attention, model.config, config.page_size)  # a wrong one is named here
+        # A wrong one is named here.
+        reading_of(config.attention, model.config, config.page_size, config.layout)
         self.config = config
         self.clock = clock or SystemClock()
         self.pool = PagePool(config.num_pages, config.page_size)
@@ -130,9 +134,28 @@ class Engine:
         if request.wants_routing and not self.config.records_routing:
             raise ConfigError("wants_routing: the engine was made without records_routing; set it")
         mode = request.attention or self.config.attention
-        request.routing = routing_of(mode, self.runner.model.config, self.pool.page_size)
+        request.reading = reading_of(
+            *(mode, self.runner.model.config, self.pool.page_size, self.config.layout),
+            len(request.prompt),
+            self.config.tidal_layers,
+        )
+        self._check_reading(request)
         request.is_queued, request.arrival = True, self.clock.now()
         self.scheduler.add(request)
+
+    def _check_reading(self, request: Request) -> None:
+        reading = request.reading
+        decodes = reading.selection or reading.compression
+        if request.attention is not None and request.pooler and decodes:
+            raise ConfigError(
+                f"attention: mode {request.attention.mode} is for rows that decode, and an "
+                "embedding has none; leave it out"
+            )
+        if request.wants_routing and (reading.compression or reading.drafts):
+            raise ConfigError(
+                "attention: merged slots and drafts have no experts of their own; ask for no "
+                "routing, or take another mode"
+            )
 
     def has_work(self) -> bool:
         """Whether a request waits or runs."""
@@ -140,9 +163,13 @@ class Engine:
 
     def step(self) -> list[Request]:
         """Runs one step; the requests that have new tokens, or an end."""
+        for request in self.scheduler.to_be_compressed():
+            self._compress(request)
         chunks = self.scheduler.schedule()
         if not chunks:
             return []
+        self._forget_biases()
+        drafts = {c.request for c in chunks if c.selection and c.request.reading.drafts}
         if all(chunk.is_decode for chunk in chunks):
             logits_BV = self.runner.decode(chunks)
             if logits_BV is not None:
@@ -154,18 +181,23 @@ class Engine:
         if self.runner.routing is not None:
             self.runner.routing.read(chunks)
         self.scheduler.advance(chunks)
-        changed = [chunk.request for chunk in chunks if chunk.samples]
+        changed = [
+            chunk.request for chunk in chunks if chunk.samples and chunk.request not in drafts
+        ]
         rows: dict[Request, Tensor] = {}
         for chunk, hidden_TD in zip(chunks, hidden, strict=True):
             if chunk.request.pooler is not None:
                 self._pool(chunk, chunk.request.pooler, hidden_TD)
+            elif chunk.request.drafts and chunk.request not in drafts:
+                if self._verify(chunk, hidden_TD) and chunk.request not in changed:
+                    changed.append(chunk.request)
             else:
                 self._score_prompt(chunk, hidden_TD)
                 if chunk.samples:
                     rows[chunk.request] = hidden_TD[-1:]
         if rows:
-            self._sample(list(rows), self.runner.logits(torch.cat(list(rows.values()))))
-        return changed
+            self._sample(list(rows), self.runner.logits(torch.cat(list(rows.values()))), drafts)
+        return changed + [request for request in drafts if request.finish_reason is not None]
 
     def abort(self, request: Request) -> None:
         """Ends a request now, unless it has ended; its pages are free for the next step."""
@@ -246,6 +278,19 @@ class Engine:
         if not self.has_work():
             assert self.pool.num_free + len(self.prefix) == self.pool.num_pages
 
+    def _compress(self, request: Request) -> None:
+        """Gives a request fewer slots, unless it was or is preempted for want of pages."""
+        if not request.is_to_be_compressed:  # preempted for one before it
+            return
+        merged = self.runner.compressor.merge(request)
+        if self.scheduler.exchange(request, len(merged.slots[0].k_SMH)):
+            self._forget_biases()
+            self.runner.compressor.store(request, merged)
+
+    def _forget_biases(self) -> None:
+        self.runner.compressor.forget(self.scheduler.biased)
+        self.scheduler.biased.clear()
+
     def _name_entries(self) -> None:
         config, entries = self.config, self.runner.model.compute_dtype
         self.scheduler.namespace = (
@@ -255,15 +300,45 @@ class Engine:
             config.layout,
         )
 
-    def _sample(self, requests: Sequence[Request], logits_BV: Tensor) -> None:
+    def _sample(
+        self, requests: Sequence[Request], logits_BV: Tensor, drafts: Collection[Request] = ()
+    ) -> None:
         """A new token for each request; a request whose token cannot be drawn fails alone."""
-        for request, drawn in zip(
-            requests, sample(logits_BV, requests, self.weight_version), strict=True
-        ):
-            if isinstance(drawn, SampledToken):
-                self._append(request, drawn)
-            else:
+        found = sample(logits_BV, requests, self.weight_version, drafts)
+        for request, drawn in zip(requests, found, strict=True):
+            if not isinstance(drawn, SampledToken):
                 self._fail(request, drawn)
+            elif request in drafts:
+                request.tokens.append(drawn.token_id)
+                request.drafts += 1
+            else:
+                self._append(request, drawn)
+
+    def _verify(self, chunk: Chunk, hidden_TD: Tensor) -> bool:
+        """Says what full attention says after each token that is verified, until that is not the
+        draft; whether anything was said.
+
+        A token is drawn by the random number of its place, so that it is the one that decoding
+        without drafts draws, whatever the draft was.
+        """
+        request = chunk.request
+        first = max(chunk.start, len(request.tokens) - request.drafts - 1)
+        logits_TV = self.runner.logits(hidden_TD[first - chunk.start :])
+        for row, position in enumerate(range(first, chunk.stop)):
+            drafts = request.tokens[position + 1 :]
+            request.drop_drafts()
+            self._sample([request], logits_TV[row : row + 1])
+            if request.finish_reason is not None:
+                break
+            request.num_drafted += bool(drafts)
+            if not drafts or drafts[0] != request.tokens[-1]:
+                break
+            request.num_accepted += 1
+            request.tokens += drafts[1:]
+            request.drafts = len(drafts) - 1
+        if not request.drafts:
+            request.computed = request.clean = min(request.clean, len(request.tokens) - 1)
+        return first < chunk.stop
 
     def _append(self, request: Request, drawn: SampledToken) -> None:
         request.completion.append(drawn)

@@ -2,8 +2,8 @@
 
 Weights are read in float32 and cast one matrix after another, so loading has a peak of its own. A
 step's working memory is bounded by its rows, the longest context and the sampled rows' logits.
-What is left, up to a limit, is the cache's, and that of the sums of its pages' keys, which are
-allocated once a request chooses blocks by them.
+What is left, up to a limit, is the cache's, and that of the sums of its pages' keys and of its
+slots' biases, which are allocated once a request chooses blocks or has slots merged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from selenite.model.accounting import (
     cache_bytes_per_token,
     count_parameters,
     page_sum_bytes,
+    slot_bias_bytes,
 )
 from selenite.model.config import ModelConfig
 from selenite.runtime import Available, mebibytes
@@ -92,7 +93,7 @@ def plan_engine(
     loading = 4 * count - weights + bytes_per_value * model.vocab_size * model.hidden_size
     step = _step_bytes(model, bytes_per_value, max_step_tokens, max_running)
     a_token = cache_bytes_per_token(model, layout, bytes_per_value)
-    a_token += -(-page_sum_bytes(model, layout) // page_size)
+    a_token += -(-page_sum_bytes(model, layout) // page_size) + slot_bias_bytes(model, layout)
     room = max(0, available.num_bytes - beside - weights - step)
     if cache_tokens is not None:
         tokens, reason = cache_tokens, "requested"

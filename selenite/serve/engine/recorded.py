@@ -18,9 +18,10 @@ from selenite import log
 from selenite.errors import UnsupportedError
 from selenite.model.cache import EntryCache
 from selenite.model.transformer import Transformer
-from selenite.ops.attention_context import AttentionContext, Pages
+from selenite.ops.attention_context import AttentionContext, KeptQueries, Pages
 from selenite.ops.linear import most_recorded
 from selenite.ops.tape import Tape, record
+from selenite.serve.engine.compression import room_for_queries
 from selenite.serve.engine.request import Chunk
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class RecordedDecode:
         self._page_size = page_size
         longest = min(model.config.max_positions, num_slots)
         self._most_pages = -(-longest // page_size)
-        self._steps: dict[int, _Step] = {}  # by the number of sequences
+        self._steps: dict[tuple[int, bool], _Step] = {}
+        """By the number of sequences, and whether slots are merged."""
         self._arena = torch.empty(0, dtype=torch.uint8)  # one step is played at a time
         self._most_sequences = most_recorded(model.embed.weight)
         self._is_possible = self._most_sequences > 0
@@ -59,9 +61,15 @@ class RecordedDecode:
         steps, or so many sequences, cannot be recorded."""
         if not self._is_possible or len(chunks) > self._most_sequences:
             return None
-        step = self._steps.get(len(chunks))
+        merges = any(chunk.request.merged or chunk.num_queries for chunk in chunks)
+        kind = len(chunks), merges
+        step = self._steps.get(kind)
         if step is None:
-            step = _Step(len(chunks), self._most_pages, self._page_size, self._entries)
+            rows = torch.arange(len(chunks))
+            queries = room_for_queries(self._model, rows, len(rows)) if merges else None
+            for layer in range(self._model.config.num_layers if merges else 0):
+                self._entries.biases(layer)  # a tape could not hold that they are allocated
+            step = _Step(len(chunks), queries, self._most_pages, self._page_size, self._entries)
         step.fill(chunks)
         if step.tape is None:
             try:
@@ -70,9 +78,11 @@ class RecordedDecode:
                 log.once(logger, f"decode steps are not recorded: {error}", logging.INFO)
                 self._is_possible = False
                 return None
-            self._steps[len(chunks)] = step
+            self._steps[kind] = step
             self._place(step.tape)
-        return step.tape.play()[0]
+        logits_BV = step.tape.play()[0]
+        step.hand_out_queries(chunks)
+        return logits_BV
 
     def _place(self, tape: Tape) -> None:
         if tape.num_bytes <= self._arena.numel():
@@ -87,7 +97,9 @@ class RecordedDecode:
 class _Step:
     """The inputs of a step of ``B`` sequences, and its tape once it was recorded."""
 
-    def __init__(self, B: int, P: int, page_size: int, entries: EntryCache) -> None:
+    def __init__(
+        self, B: int, queries: KeptQueries | None, P: int, page_size: int, entries: EntryCache
+    ) -> None:
         self.tape: Tape | None = None
         self._page_size = page_size
         self._tokens_B = torch.zeros(B, dtype=torch.int64)
@@ -100,6 +112,8 @@ class _Step:
             tuple((row, row + 1, 0) for row in range(B)),
             pages=Pages(page_size, self._table_BP, (1,) * B, write_B, entries),
             routing=(None,) * B,
+            slot_biases=(queries is not None,) * B,
+            kept_queries=queries,
         )
         # What kernels read of the segments, where every step has its own positions.
         self._segments_B3 = self._context.segments_B3
@@ -120,12 +134,21 @@ class _Step:
         tokens, positions, write, first = self._numpy
         for row, chunk in enumerate(chunks):
             pages, position = chunk.request.pages, chunk.start
+            place = position - chunk.request.merged
             if pages != self._known[row]:
                 self._table_BP[row, : len(pages)] = torch.tensor(pages)
                 self._known[row] = list(pages)
             tokens[row] = chunk.request.tokens[position]
-            positions[row] = first[row] = position
-            write[row] = pages[position // size] * size + position % size
+            positions[row], first[row] = position, place
+            write[row] = pages[place // size] * size + place % size
+
+    def hand_out_queries(self, chunks: Sequence[Chunk]) -> None:
+        """Gives them to requests that will need them; the next step overwrites what is stored."""
+        kept = self._context.kept_queries
+        for row, chunk in enumerate(chunks):
+            if chunk.num_queries:
+                assert kept is not None
+                chunk.request.keep_queries([kept.stored_LXNH[:, row].clone()])
 
     def run(self, model: Transformer) -> list[Tensor]:
         """The step by the model itself."""

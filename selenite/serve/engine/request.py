@@ -5,16 +5,18 @@ Plain records, written by the scheduler (pages, progress) and the engine (tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
-from selenite.ops.attention_context import BlockRouting
-from selenite.serve.attention_mode import AttentionMode
+from selenite.ops.attention_context import TokenSelection
+from selenite.serve.attention_mode import EVERYTHING, AttentionMode, Reading
 from selenite.serve.cache.prefix import PageKeys
 from selenite.serve.engine.pooling import Pooler
 from selenite.types import FinishReason, SamplingParams
@@ -79,10 +81,24 @@ class Request:
     arrival: float = 0.0  # seconds of the engine's clock
 
     status: Status = Status.WAITING
-    routing: BlockRouting | None = None  # that follows from ``attention``
-    tokens: list[int] = field(init=False)  # prompt and completion
+    reading: Reading = EVERYTHING  # that follows from ``attention``
+    tokens: list[int] = field(init=False)  # prompt, completion and drafts
+    drafts: int = 0  # of its tokens the last ones, which are not said before they are verified
+    num_drafted: int = 0  # drafts that were verified
+    num_accepted: int = 0  # of these, what full attention says, too
     computed: int = 0  # tokens whose entries are cached
+    clean: int = 0
+    """Of these the first ones that were computed reading everything that the request's rows are to
+    read: all, unless decoding rows chose tokens."""
+    known: int = 0  # tokens that it had when it (last) started
+    merged: int = 0  # of its tokens, those that have no slot of their own any more
+    compressions: int = 0  # since its tokens had a slot each
+    queries: deque[Tensor] = field(default_factory=deque)
+    """Of its last rows, ``[L, N, H]`` each: they say which slots are kept."""
+    sums: Tensor | None = None
+    """Where slots are kept by it: what all rows attended to, ``[L, M, S]`` by slot."""
     pages: list[int] = field(default_factory=list)
+    published: int = 0  # of its pages, the first ones, that the prefix cache knows
     keys: PageKeys | None = None  # of its pages, made when they are first asked for
     cached: int = 0  # tokens of the prompt that were found in the prefix cache
     preemptions: int = 0
@@ -121,10 +137,70 @@ class Request:
         return self.computed >= len(self.tokens) - 1 and bool(self.completion)
 
     @property
+    def is_to_be_verified(self) -> bool:
+        """Whether it has all the drafts that it may have."""
+        most = self.reading.drafts
+        return most is not None and self.drafts > 0 and self.drafts >= min(most, self.most_drafts)
+
+    @property
+    def most_drafts(self) -> int:
+        """That its completion has room for: the row of the last one gives one more token."""
+        return self.params.max_tokens - len(self.completion) - 1
+
+    def drop_drafts(self) -> None:
+        """Forgets drafts that were not verified."""
+        if self.drafts:
+            del self.tokens[-self.drafts :]
+            self.drafts = 0
+
+    @property
+    def slots(self) -> int:
+        """That hold its entries."""
+        return self.computed - self.merged
+
+    @property
+    def most_slots(self) -> int | None:
+        """Once it has more, some are merged; None: never."""
+        compression = self.reading.compression
+        if compression is None or self.pooler is not None:
+            return None
+        if self.compressions == 0 and len(self.prompt) > compression.budget:
+            return compression.budget
+        every = compression.mode.every
+        return None if every is None else compression.budget + every - 1
+
+    @property
+    def is_to_be_compressed(self) -> bool:
+        """Whether it has too many slots, with nothing left to be computed of what it began with."""
+        most = self.most_slots
+        is_read = self.is_prefilled and self.computed >= self.known
+        return is_read and most is not None and self.slots > most
+
+    def keep_queries(self, queries: Iterable[Tensor]) -> None:
+        """Of rows that were computed, ``[L, N, H]`` each; the oldest ones go."""
+        assert self.reading.compression is not None
+        self.queries.extend(queries)
+        while len(self.queries) > self.reading.compression.window:
+            self.queries.popleft()
+
+    @property
     def needs_every_row(self) -> bool:
         """Whether all of the prompt must be computed, even what the prefix cache holds."""
         is_mean = self.pooler is not None and self.pooler.pooling == "mean"
-        return is_mean or self.params.prompt_logprobs is not None
+        return is_mean or self.sums_attention or self.params.prompt_logprobs is not None
+
+    @property
+    def sums_attention(self) -> bool:
+        """Whether what its rows attend to says which slots are kept."""
+        compression = self.reading.compression
+        is_wanted = compression is not None and compression.mode.keep == "h2o"
+        return is_wanted and self.most_slots is not None
+
+    def add_sums(self, sums_LMS: Tensor) -> None:
+        """Of rows that were computed."""
+        if self.sums is not None:
+            sums_LMS[..., : self.sums.shape[2]] += self.sums
+        self.sums = sums_LMS
 
     @property
     def most_tokens(self) -> int:
@@ -154,3 +230,30 @@ class Chunk:
     def is_decode(self) -> bool:
         """Whether it is the last sampled token alone, whose logits give the next one."""
         return self.request.is_prefilled and self.stop - self.start == 1
+
+    @property
+    def selection(self) -> TokenSelection | None:
+        """How its row chooses tokens, if it decodes and there are more than it may read."""
+        found = self.request.reading.selection
+        request = self.request
+        if found is None or not self.is_decode or self.stop - request.merged <= found.budget:
+            return None
+        if request.reading.drafts and request.drafts >= request.most_drafts:
+            return None
+        return found
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether what its rows attend to is added up: until slots are merged."""
+        return self.request.sums_attention and self.request.compressions == 0
+
+    @property
+    def num_queries(self) -> int:
+        """Of its last rows, those whose queries will be asked for when slots are merged."""
+        request = self.request
+        compression, most = request.reading.compression, request.most_slots
+        if compression is None or most is None:
+            return 0
+        # Slots are merged when so many tokens are computed.
+        earliest = max(request.known, most + 1 + request.merged)
+        return max(0, self.stop - max(self.start, earliest - compression.window))

@@ -18,6 +18,7 @@ from selenite.model.cache import EntryCache
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import AttentionContext, Pages
 from selenite.serve.engine.adapters import Adapters
+from selenite.serve.engine.compression import Compressor, room_for_queries
 from selenite.serve.engine.recorded import RecordedDecode
 from selenite.serve.engine.request import Chunk
 from selenite.serve.engine.routing import RoutingRecord
@@ -60,11 +61,12 @@ class Runner:
             self.device,
             self.page_size,
         )
+        self.compressor = Compressor(self.model.config, self.entries, self.page_size)
         self._record_anew()
 
     def free_entries(self) -> None:
         """Gives the memory of the cache back; no step may run until it is taken again."""
-        del self.entries, self._recorded
+        del self.entries, self._recorded, self.compressor
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -75,6 +77,13 @@ class Runner:
         tokens_T = self._integers([t for c in chunks for t in c.request.tokens[c.start : c.stop]])
         context = self.context(chunks)
         output = self.model(tokens_T, context.positions_T, context)
+        if context.kept_queries is not None:
+            _hand_out_queries(chunks, context.kept_queries.stored_LXNH)
+        for sequence, chunk in enumerate(chunks):
+            if chunk.is_summed:
+                layers = range(self.model.config.num_layers)
+                sums = [context.derived["sums", layer, sequence] for layer in layers]
+                chunk.request.add_sums(torch.stack(sums))
         if self.routing is not None:
             assert context.pages is not None
             assert output.expert_ids_LTK is not None
@@ -88,8 +97,12 @@ class Runner:
         if self.routing is not None:
             log.once(logger, "decode steps are not recorded: routing is", logging.INFO)
             return None
-        if any(chunk.request.routing is not None for chunk in chunks):
-            log.once(logger, "decode steps that choose blocks are not recorded", logging.INFO)
+        if any(chunk.is_summed for chunk in chunks):
+            log.once(logger, "decode steps that sum attention are not recorded", logging.INFO)
+            return None
+        if any(chunk.request.reading.routing or chunk.selection for chunk in chunks):
+            message = "decode steps that choose what they read are not recorded"
+            log.once(logger, message, logging.INFO)
             return None
         if chunks[0].request.adapter is not None:
             log.once(logger, "decode steps with an adapter are not recorded", logging.INFO)
@@ -125,20 +138,27 @@ class Runner:
         sequences: list[int] = []
         slots: list[int] = []
         segments: list[tuple[int, int, int]] = []
+        places: list[int] = []  # of queries that are kept
+        kept = 0
         most = max(len(chunk.request.pages) for chunk in chunks)
         size = self.page_size
         for index, chunk in enumerate(chunks):
-            pages = chunk.request.pages
+            pages, merged = chunk.request.pages, chunk.request.merged
             rows = range(chunk.start, chunk.stop)
-            segments.append((len(positions), len(positions) + len(rows), chunk.start))
+            segments.append((len(positions), len(positions) + len(rows), chunk.start - merged))
             positions += rows
             sequences += [index] * len(rows)
-            slots += [pages[p // size] * size + p % size for p in rows]
+            numbers = range(chunk.start - merged, chunk.stop - merged)
+            slots += [pages[number // size] * size + number % size for number in numbers]
+            kept += chunk.num_queries
+            places += [-1] * (len(rows) - chunk.num_queries)
+            places += range(kept - chunk.num_queries, kept)
         table = [c.request.pages + [-1] * (most - len(c.request.pages)) for c in chunks]
+        queries = room_for_queries(self.model, self._integers(places), kept) if kept else None
         pages_of_step = Pages(
             size=size,
             table_BP=self._integers(table),
-            lengths=tuple(chunk.stop for chunk in chunks),
+            lengths=tuple(chunk.stop - chunk.request.merged for chunk in chunks),
             write_T=self._integers(slots),
             store=self.entries,
         )
@@ -147,8 +167,20 @@ class Runner:
             self._integers(sequences),
             tuple(segments),
             pages=pages_of_step,
-            routing=tuple(chunk.request.routing for chunk in chunks),
+            routing=tuple(chunk.request.reading.routing for chunk in chunks),
+            selection=tuple(chunk.selection for chunk in chunks),
+            slot_biases=tuple(chunk.request.merged > 0 for chunk in chunks),
+            summed=tuple(chunk.is_summed for chunk in chunks),
+            kept_queries=queries,
         )
 
     def _integers(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+
+def _hand_out_queries(chunks: Sequence[Chunk], stored_LXNH: Tensor) -> None:
+    """Gives requests the queries of their last rows, of which each chunk has some in order."""
+    rows = iter(stored_LXNH.unbind(1))
+    for chunk in chunks:
+        if chunk.num_queries:
+            chunk.request.keep_queries(next(rows) for _ in range(chunk.num_queries))

@@ -29,9 +29,12 @@ from selenite.serve.engine.request import Request, SampledToken
 
 
 def sample(
-    logits_BV: Tensor, requests: Sequence[Request], weight_version: int = 0
+    logits_BV: Tensor,
+    requests: Sequence[Request],
+    weight_version: int = 0,
+    drafts: Collection[Request] = (),
 ) -> list[SampledToken | Exception]:
-    """A token for each row, or why there is none."""
+    """A token for each row, or why there is none. Grammars know nothing of ``drafts``."""
     results: dict[int, SampledToken | Exception] = {
         i: SampledToken(token, weight_version=weight_version)
         for i, token in _greedy(logits_BV, requests).items()
@@ -40,12 +43,12 @@ def sample(
     for i, request in enumerate(requests):
         if i not in results:
             try:
-                rows[i] = _row(logits_BV[i], request)
+                rows[i] = _row(logits_BV[i], request, request in drafts)
             except Exception as error:  # noqa: BLE001 - one request's grammar must not end the others
                 results[i] = error
     for i, drawn in zip(rows, draw_rows(list(rows.values())), strict=True):
         try:
-            results[i] = _accepted(drawn, requests[i], weight_version)
+            results[i] = _accepted(drawn, requests[i], weight_version, requests[i] in drafts)
         except Exception as error:  # noqa: BLE001 - the same
             results[i] = error
     return [results[i] for i in range(len(requests))]
@@ -56,7 +59,7 @@ def _greedy(logits_BV: Tensor, requests: Sequence[Request]) -> dict[int, int]:
     plain = [
         i
         for i, request in enumerate(requests)
-        if request.takes_likeliest and len(request.completion) >= request.params.min_tokens
+        if request.takes_likeliest and _written(request) >= request.params.min_tokens
     ]
     if not plain:
         return {}
@@ -68,42 +71,48 @@ def _greedy(logits_BV: Tensor, requests: Sequence[Request]) -> dict[int, int]:
     }
 
 
-def _row(logits_V: Tensor, request: Request) -> Row:
+def _row(logits_V: Tensor, request: Request, is_draft: bool) -> Row:
     params = request.params
     completion = request.tokens[len(request.prompt) :]
     adjusted_V = penalized_logits(logits_V, params, request.prompt, completion)
-    adjusted_V = _restricted(adjusted_V, request)
+    adjusted_V = _restricted(adjusted_V, request, is_draft)
     own_V = None if params.logprobs is None else logits_V
     return Row(adjusted_V, params, request.sample, len(request.tokens), own_V)
 
 
 def _accepted(
-    drawn: Drawn | NonFiniteError, request: Request, weight_version: int
+    drawn: Drawn | NonFiniteError, request: Request, weight_version: int, is_draft: bool
 ) -> SampledToken | NonFiniteError:
     if isinstance(drawn, NonFiniteError):
         return drawn
-    if request.grammar is not None:
+    if request.grammar is not None and not is_draft:
         request.grammar.accept(drawn.token_id)
     return SampledToken(
         drawn.token_id, drawn.logprob, drawn.sampled_logprob, drawn.top, weight_version
     )
 
 
-def _restricted(logits_V: Tensor, request: Request) -> Tensor:
+def _restricted(logits_V: Tensor, request: Request, is_draft: bool) -> Tensor:
     """Without the tokens that are banned, or that the grammar or ``min_tokens`` excludes."""
     if request.banned_ids:
         logits_V = _without(logits_V, request.banned_ids)
-    allowed = None if request.grammar is None else request.grammar.allowed_V()
+    grammar = None if is_draft else request.grammar
+    allowed = None if grammar is None else grammar.allowed_V()
     if allowed is not None:
         if not allowed.any():
             raise ConfigError("the grammar allows no token here: it contradicts itself; mend it")
         excluded = torch.from_numpy(~allowed).to(logits_V.device)
         logits_V = logits_V.masked_fill(excluded, -torch.inf)
-    if len(request.completion) < request.params.min_tokens:
+    if _written(request) < request.params.min_tokens:
         longer_V = _without(logits_V, {*request.end_token_ids, *request.params.stop_token_ids})
         # Where a grammar allows nothing but the end, the text is as long as it can be.
         return longer_V if bool(longer_V.isfinite().any()) else logits_V
     return logits_V
+
+
+def _written(request: Request) -> int:
+    """Tokens after the prompt, drafts included."""
+    return len(request.tokens) - len(request.prompt)
 
 
 def _without(logits_V: Tensor, tokens: Collection[int]) -> Tensor:

@@ -48,6 +48,9 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []  # in order of their (last) start
         self.num_preemptions = 0
+        self.biased: list[int] = []
+        """Pages that held merged slots and were given back: whoever has them next needs their
+        biases to be zero."""
         self._last_adapter: str | None = None
         self._short: Request | None = None
         """Has found too few pages. Nothing starts before it: small requests of other adapters would
@@ -76,11 +79,17 @@ class Scheduler:
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """After a step, before new tokens are appended: its entries are stored now."""
         for chunk in chunks:
-            request = chunk.request
+            request, size = chunk.request, self.pool.page_size
+            # What rests on entries of rows that chose tokens, or on merged ones, is not what others
+            # would compute.
+            is_clean = chunk.selection is None and request.merged == 0
+            if is_clean and chunk.start <= request.clean:
+                request.clean = chunk.stop
             request.computed = chunk.stop
-            full = chunk.stop // self.pool.page_size
-            if request.publishes and full > chunk.start // self.pool.page_size:
+            full = min(request.clean, len(request.tokens) - request.drafts) // size
+            if request.publishes and full > request.published:
                 self.prefix.publish(self._keys(request, full), request.pages)
+                request.published = full
 
     def finish(self, request: Request) -> None:
         """Takes a request out, wherever it is; its pages are released."""
@@ -95,14 +104,26 @@ class Scheduler:
 
     def preempt(self, request: Request) -> None:
         """Takes a running request's pages and puts it at the head of the queue."""
-        self.running.remove(request)
-        self._release(request)
-        request.status = Status.WAITING
-        request.computed = 0
+        self._begin_again(request)
         request.preemptions += 1
         self.num_preemptions += 1
-        self.waiting.appendleft(request)
-        self._short = None  # the preempted one came earlier
+
+    def to_be_compressed(self) -> list[Request]:
+        """Running requests that have too many slots."""
+        return [request for request in self.running if request.is_to_be_compressed]
+
+    def exchange(self, request: Request, num_slots: int) -> bool:
+        """Gives a request's pages back, and takes others for its merged entries, of which nobody
+        else hears; by eviction and preemption if it must be. False where the request itself was
+        preempted."""
+        self._release(request)
+        pages = self._allocate(self.pool.pages_for(num_slots), request, [])
+        if pages is None:
+            return False
+        request.pages = pages
+        request.merged = request.computed - num_slots
+        request.compressions += 1
+        return True
 
     def check_integrity(self) -> None:
         """Asserts that every page is accounted for."""
@@ -111,6 +132,7 @@ class Scheduler:
         self.pool.check_integrity([*held, self.prefix.pages()])
 
     def _schedule(self, adapter: str | None) -> list[Chunk]:
+        self._correct(adapter)
         chunks = self._decodes(adapter)
         budget = self.max_step_tokens - len(chunks)
         for request in self._running(adapter, prefilled=False):
@@ -126,6 +148,36 @@ class Scheduler:
             self._short = None
             budget -= self._prefill(first, budget, chunks)
         return chunks
+
+    def _correct(self, adapter: str | None) -> None:
+        """Has entries computed anew, where they are many that rest on part of what was said.
+
+        Those of rows that chose tokens become a prompt (cache correction of TidalDecode, arXiv
+        2410.05076, section 3.3), as do those of drafts, which are verified by it. A request whose
+        slots were merged begins again, from what the prefix cache still has of its prompt.
+        """
+        for request in self._running(adapter, prefilled=True):
+            every = request.reading.correct_every
+            if every is not None and request.computed - request.clean >= every:
+                request.computed = request.clean
+            if request.is_to_be_verified:
+                request.computed = request.clean
+            if request.merged and request.reading.compression is not None:
+                every = request.reading.compression.mode.refresh_every
+                if every is not None and request.computed - request.clean >= every:
+                    self._begin_again(request)
+
+    def _begin_again(self, request: Request) -> None:
+        self.running.remove(request)
+        self._release(request)
+        request.drop_drafts()
+        request.status = Status.WAITING
+        request.computed = request.clean = request.merged = request.compressions = 0
+        request.queries.clear()
+        request.sums = None
+        request.publishes = True  # all of its entries will be of one kind again
+        self.waiting.appendleft(request)
+        self._short = None  # it came earlier
 
     def _running(self, adapter: str | None, prefilled: bool) -> list[Request]:
         return [r for r in self.running if r.adapter == adapter and r.is_prefilled == prefilled]
@@ -157,10 +209,12 @@ class Scheduler:
         would keep those it has from the sequences that decode.
         """
         size = self.pool.page_size
+        request.known = len(request.tokens)
         found: list[int] = []
         if not request.needs_every_row:
             # One token at least is left over: its logits have to be computed.
-            found = self.prefix.match(self._keys(request, (len(request.tokens) - 1) // size))
+            left = max(1, Chunk(request, 0, len(request.tokens)).num_queries)
+            found = self.prefix.match(self._keys(request, (len(request.tokens) - left) // size))
         missing = self.pool.pages_for(len(request.tokens)) - len(found)
         if missing > self.pool.num_free + self.prefix.num_idle():
             self.pool.release(found)
@@ -169,44 +223,48 @@ class Scheduler:
             self.prefix.evict(missing - self.pool.num_free)
         self.prefix.count(len(request.tokens), len(found) * size)
         self.waiting.remove(request)
-        request.pages = found
-        request.computed = len(found) * size
-        if request.preemptions == 0:
-            request.cached = request.computed
+        request.pages, request.published = found, len(found)
+        request.computed = request.clean = len(found) * size
         request.status = Status.RUNNING
         if request.first_scheduled is None:
+            request.cached = request.computed
             request.first_scheduled = self.clock.now()
         self.running.append(request)
         return True
 
     def _grow(self, request: Request, num_tokens: int, chunks: list[Chunk]) -> bool:
-        """Pages for so many tokens, by eviction and preemption if it must be.
+        """Pages for so many tokens; False where the request itself was preempted."""
+        missing = self.pool.pages_for(num_tokens - request.merged) - len(request.pages)
+        pages = self._allocate(max(0, missing), request, chunks)
+        if pages is None:
+            return False
+        request.pages += pages
+        return True
 
-        False where the request itself was the one to preempt.
-        """
-        missing = self.pool.pages_for(num_tokens) - len(request.pages)
-        while missing > self.pool.num_free:
-            if self.prefix.evict(missing - self.pool.num_free):
+    def _allocate(self, count: int, request: Request, chunks: list[Chunk]) -> list[int] | None:
+        """Pages for a request, by eviction and preemption if it must be; None where the request
+        itself was the one to preempt. Chunks of those that were preempted are taken out."""
+        while count > self.pool.num_free:
+            if self.prefix.evict(count - self.pool.num_free):
                 continue
             victim = self.running[-1]
             self.preempt(victim)
             chunks[:] = [chunk for chunk in chunks if chunk.request is not victim]
             if victim is request:
-                return False
-        if missing > 0:
-            pages = self.pool.allocate(missing)
-            assert pages is not None
-            request.pages += pages
-        return True
+                return None
+        return self.pool.allocate(count)
 
     def _release(self, request: Request) -> None:
+        if request.merged:
+            self.biased += request.pages
         self.pool.release(request.pages)
         request.pages = []
 
     def _keys(self, request: Request, count: int) -> list[bytes]:
         """Of the request's first pages; hashed anew where weights or adapter are others now."""
         # Above the first layer, entries depend on what rows read.
-        reads = "" if request.routing is None else str(request.routing)
+        routing = request.reading.routing
+        reads = "" if routing is None else str(routing)
         root = root_key(*self.namespace, self.adapter_key(request.adapter), reads, request.salt)
         if request.keys is None or request.keys.root != root:
             request.keys = PageKeys(root, self.pool.page_size)

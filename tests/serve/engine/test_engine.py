@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,6 +17,7 @@ from selenite.errors import ConfigError, NonFiniteError
 from selenite.model.decode import decode
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import packed_context
+from selenite.serve.attention_mode import AnyMode, read_mode
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.pooling import Pooler
 from selenite.serve.engine.request import Request
@@ -31,7 +33,20 @@ def model(request: pytest.FixtureRequest) -> Transformer:
     return tiny_model(k2_config() if request.param == "k2" else llama_config())
 
 
-def workload(count: int, seed: int = 0) -> list[Request]:
+FULL = read_mode("full")
+DRAFTS = read_mode('{"mode": "tidal", "budget": 8, "layers": [0], "drafts": 3}')
+MODES = (
+    FULL,
+    DRAFTS,
+    read_mode('{"mode": "moba", "block_size": 4, "top_k": 2}'),
+    read_mode('{"mode": "tidal", "budget": 8, "layers": [0]}'),
+    read_mode('{"mode": "tidal", "budget": 8, "layers": [0], "correct_every": 4}'),
+    read_mode('{"mode": "keepkv", "budget": 8, "every": 3}'),
+    read_mode('{"mode": "keepkv", "budget": 0.3, "merge": "votes", "refresh_every": 8}'),
+)
+
+
+def workload(count: int, seed: int = 0, modes: Sequence[AnyMode] = (FULL,)) -> list[Request]:
     """Prompts of 1 to 60 tokens that share beginnings, some greedy, some sampled."""
     rng = random.Random(seed)
     base = [rng.randrange(VOCABULARY) for _ in range(40)]
@@ -45,7 +60,8 @@ def workload(count: int, seed: int = 0) -> list[Request]:
             seed=index,
             max_tokens=rng.randrange(1, 24),
         )
-        requests.append(Request(str(index), prompt, params))
+        mode = modes[index % len(modes)]
+        requests.append(Request(str(index), prompt, params, attention=mode))
     return requests
 
 
@@ -91,7 +107,7 @@ def test_tokens_are_the_decoders_whatever_the_sizes(
 
 def test_a_preempted_request_is_taken_up_where_it_was(model: Transformer):
     engine = Engine(model, ROOMY)
-    requests = workload(4, seed=3)
+    requests = workload(4, seed=3, modes=(FULL, DRAFTS))
     for request in requests:
         engine.add(request)
     rng = random.Random(0)
@@ -109,7 +125,7 @@ def test_a_preempted_request_is_taken_up_where_it_was(model: Transformer):
 def test_pages_are_accounted_for_after_every_operation(actions: list[str]):
     engine = Engine(tiny_model(llama_config()), EngineConfig(num_pages=24, page_size=4))
     rng = random.Random(1)
-    waiting = workload(60, seed=2)
+    waiting = workload(60, seed=2, modes=MODES)
     alive: list[Request] = []
     for action in actions:
         alive = [request for request in alive if request.finish_reason is None]

@@ -28,6 +28,7 @@ def test_the_cache_is_what_can_be_used_or_what_there_is_room_for():
     assert roomy.cache_tokens == 8 * 2048
     a_token = cache_bytes_per_token(preset("nano"), "expanded", 4)
     a_token += page_sum_bytes(preset("nano"), "expanded") // 16
+    a_token += 4 * 6 * preset("nano").num_heads  # biases of a slot, in six layers
     assert roomy.cache == roomy.cache_tokens * a_token
     fixed = roomy.weights + roomy.step
     tight = plan(Available(fixed + roomy.cache, "a test"))

@@ -12,6 +12,7 @@ from selenite import log
 from selenite.model.decode import decode
 from selenite.ops import native
 from selenite.ops.linear import FEW_ROWS
+from selenite.serve.attention_mode import read_mode
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.recorded import RecordedDecode
 from selenite.serve.engine.request import Request
@@ -60,6 +61,37 @@ def test_bits_are_those_of_steps_by_python(monkeypatch: pytest.MonkeyPatch):
 
 
 @needs_kernel
+def test_merged_slots_are_played_to_the_bit(monkeypatch: pytest.MonkeyPatch):
+    """Beside requests that keep theirs, and with new positions in old slots."""
+    mode = read_mode('{"mode": "keepkv", "budget": 12, "window": 4, "every": 6, "likeness": 0.3}')
+
+    def requests() -> list[Request]:
+        return [
+            Request(str(n), tuple(range(n, n + 40)), params, attention=mode if n % 3 else None)
+            for n in range(5)
+        ]
+
+    params = SamplingParams(temperature=0, max_tokens=30, logprobs=0)
+    roomy = replace(TIGHT, num_pages=100)
+    played = engine(roomy)
+    found = run(played, requests())
+    assert any(merges for _, merges in played.runner._recorded._steps)
+    monkeypatch.setattr(RecordedDecode, "logits", lambda *_: None)
+    by_python = engine(roomy)
+    assert found == run(by_python, requests())
+
+
+@needs_kernel
+def test_the_first_step_that_keeps_queries_is_recorded():
+    """Though nothing is merged yet, and no slot has a bias."""
+    served = engine(replace(TIGHT, num_pages=100))
+    mode = read_mode('{"mode": "keepkv", "budget": 12, "window": 4, "every": 6}')
+    params = SamplingParams(temperature=0, max_tokens=30)
+    run(served, [Request("a", tuple(range(10)), params, attention=mode)])
+    assert {(1, True), (1, False)} <= set(served.runner._recorded._steps)
+
+
+@needs_kernel
 def test_other_weights_and_a_cache_that_was_given_back_are_recorded_anew():
     served = engine()
     request = Request("a", (1, 2, 3), SamplingParams(temperature=0, max_tokens=12))
@@ -96,7 +128,7 @@ def test_more_sequences_than_products_serve_are_steps_by_python():
     for request in requests:
         found = [token.token_id for token in request.completion]
         assert found == expected[: request.params.max_tokens]
-    recorded = set(served.runner._recorded._steps)
+    recorded = {count for count, _ in served.runner._recorded._steps}
     assert recorded == ({3, FEW_ROWS + 1} if SERVED is torch.bfloat16 else {3})
 
 

@@ -49,8 +49,9 @@ AT_ONCE = 24  # completions open at a time
 
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[ServerProcess]:
-    """Fast, unlike the other tests': what is checked here holds for any text."""
-    started = ServerProcess(model, batch_invariant=False)
+    """Fast, unlike the other tests': what is checked here holds for any text; in float32, so that
+    texts are about the same on every processor."""
+    started = ServerProcess(model, "--dtype", "float32", batch_invariant=False)
     yield started
     started.stop()
 

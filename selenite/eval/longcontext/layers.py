@@ -1,0 +1,89 @@
+"""Which layer should choose tokens anew? A sweep over all of them, by needles (TidalDecode, arXiv
+2410.05076, section 4.1).
+
+How much attention on plain text is kept does not tell: the layer that keeps most of it is not the
+one that finds what is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from selenite import atomic
+from selenite.chat.tokenizer import Tokenizer
+from selenite.errors import ConfigError
+from selenite.eval.longcontext.text import needles, prose_ids
+from selenite.eval.longcontext.told import tell
+from selenite.model.hf_adapter import load_pretrained
+from selenite.model.pack import pack_weights
+from selenite.serve.attention_mode import (
+    LAYERS,
+    AnyMode,
+    FullAttention,
+    TidalAttention,
+    first_layer,
+)
+from selenite.serve.engine.engine import Engine, EngineConfig
+
+_PAGE, _ROOM = 16, 96  # tokens of a page; of questions and answers, at most
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What needles cost where these layers choose; no layers: full attention."""
+
+    layers: tuple[int, ...]
+    loss: float  # nats per token of the answers
+    found: int
+
+
+def sweep(
+    directory: Path,
+    dtype: torch.dtype,
+    budget: int,
+    length: int,
+    count: int,
+    watch: Callable[[Trial], None] = lambda trial: None,
+) -> list[Trial]:
+    """Full attention, then each layer that could choose after the first one that does.
+
+    Raises ``ConfigError`` for a model with no choice, and for prompts that it has no positions for.
+    """
+    model = pack_weights(load_pretrained(directory, dtype).cast(dtype))
+    layers, first = model.config.num_layers, first_layer(model.config)
+    if layers < first + 3:
+        raise ConfigError(
+            f"{directory}: of {layers} layers none can be left to read what others chose; mode "
+            "tidal gains nothing with this model"
+        )
+    if length + _ROOM > model.config.max_positions:
+        raise ConfigError(
+            f"--length {length}: with questions {length + _ROOM} positions are needed, and the "
+            f"model has {model.config.max_positions}; take less"
+        )
+    tokenizer = Tokenizer.load(directory)
+    hidden = needles(tokenizer, prose_ids(tokenizer, length), length, count, 1)
+    pages = count * (-(-(length + _ROOM) // _PAGE))
+    engine = Engine(model, EngineConfig(pages + 1, _PAGE, max_running=count))
+    modes: list[tuple[tuple[int, ...], AnyMode]] = [((), FullAttention(mode="full"))]
+    for layer in range(first + 1, layers - 1):
+        chosen = [first, layer]
+        modes.append((tuple(chosen), TidalAttention(mode="tidal", budget=budget, layers=chosen)))
+    trials = []
+    for chosen_layers, mode in modes:
+        heard, _ = tell(engine, [needle.passage for needle in hidden], mode)
+        found = [needle.found(own) for own, needle in zip(heard, hidden, strict=True)]
+        loss = sum(needle.loss for needle in found) / count
+        trials.append(Trial(chosen_layers, loss, sum(needle.is_found for needle in found)))
+        watch(trials[-1])
+    return trials
+
+
+def save_layers(directory: Path, layers: tuple[int, ...]) -> None:
+    """Makes these the model's own, for requests of mode ``tidal`` that name none."""
+    atomic.write_text(directory / LAYERS, json.dumps({"layers": layers}) + "\n")

@@ -1,0 +1,1 @@
+"""A house to look after: the smallest world with tools."""
