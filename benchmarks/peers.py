@@ -51,6 +51,8 @@ PEERS: dict[str, Peer] = {
         environment={"CMAKE_ARGS": _llamacpp_flags(), "CMAKE_BUILD_PARALLEL_LEVEL": "2"},
     ),
     "trl": Peer(("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0")),
+    # It wants an older transformers than ours.
+    "kvpress": Peer(("torch==2.13.0", "transformers==5.2.0", "kvpress==0.5.5")),
     # The last release that loads environments by name and arguments; tests play them.
     "verifiers": Peer(("verifiers==0.3.1",)),
 }

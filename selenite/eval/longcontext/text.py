@@ -8,7 +8,7 @@ smaller did not know the question.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selenite.chat.tokenizer import Tokenizer
@@ -72,23 +72,54 @@ def windows(
 def needles(
     tokenizer: Tokenizer, ids: Sequence[int], length: int, depths: int, each: int, seed: int = 0
 ) -> list[Needle]:
-    """``each`` needles at each of so many depths, in prompts of ``length`` tokens."""
+    """``each`` needles at each of so many depths, in prompts of ``length`` tokens that hold one of
+    each depth: what is asked for has to be told from the others.
+
+    Raises ``ConfigError`` for more depths than there are names, and where they leave no room.
+    """
+    names = [f"{colour} {animal}" for colour in _COLOURS for animal in _ANIMALS]
+    if depths > len(names):
+        raise ConfigError(f"{depths} depths: there are names for {len(names)} needles; take fewer")
     found = []
-    start = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    for step in range(depths):
-        depth = step / max(1, depths - 1)
-        for number in range(each):
-            rng = random.Random(f"{seed} {length} {step} {number}")
-            name = f"{rng.choice(_COLOURS)} {rng.choice(_ANIMALS)}"
-            code = "".join(rng.choice("0123456789") for _ in range(5))
-            fact = tokenizer.encode(f"\nThe pass code of the {name} is {code}. Remember it.\n")
+    for number in range(each):
+        rng = random.Random(f"{seed} {length} {number}")
+        secrets = {
+            name: "".join(rng.choice("0123456789") for _ in range(5))
+            for name in rng.sample(names, depths)
+        }
+        prompt = _haystack(tokenizer, ids, length, secrets, rng)
+        for step, (name, code) in enumerate(secrets.items()):
             question = tokenizer.encode(f"\nThe pass code of the {name} is")
             answer = tokenizer.encode(f" {code}")
-            hay = length - len(start) - len(fact)
-            place = rng.randrange(len(ids) - hay)
-            before = round(depth * hay)
-            text = ids[place : place + hay]
-            prompt = (*start, *text[:before], *fact, *text[before:])
+            depth = step / max(1, depths - 1)
             passage = Passage(prompt, (*question, *answer))
             found.append(Needle(passage, len(answer), length, depth))
     return found
+
+
+def _haystack(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    length: int,
+    secrets: Mapping[str, str],
+    rng: random.Random,
+) -> tuple[int, ...]:
+    """A stretch of text with the secrets at even distances."""
+    facts = [
+        tokenizer.encode(f"\nThe pass code of the {name} is {code}. Remember it.\n")
+        for name, code in secrets.items()
+    ]
+    prompt = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    hay = length - len(prompt) - sum(map(len, facts))
+    if not 0 < hay <= len(ids):
+        raise ConfigError(
+            f"{len(facts)} needles in {length} tokens leave {hay} for the text around them, of "
+            f"which there are {len(ids)}; take fewer depths or another length"
+        )
+    start = rng.randrange(len(ids) - hay + 1)
+    done = 0
+    for step, fact in enumerate(facts):
+        place = round(hay * step / max(1, len(facts) - 1))
+        prompt += [*ids[start + done : start + place], *fact]
+        done = place
+    return (*prompt, *ids[start + done : start + hay])
