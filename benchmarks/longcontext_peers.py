@@ -178,7 +178,7 @@ def draw(cells: Sequence[Cell], length: int) -> None:
         axes.set_xscale("log")
         axes.set_xticks(SHARES, [f"{share:.0%}" for share in SHARES])
         axes.set_xlabel(f"of {length:,} tokens that are kept, or read")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right", frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110, facecolor="white")
 
