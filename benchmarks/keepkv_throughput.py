@@ -6,20 +6,33 @@ An engine with a model in SmolLM2-135M's shape (random weights: only time is tol
 requests of one length as its cache holds whole. Another one with the same cache has as many whose
 slots were merged to a tenth, with room left for one whole prompt more. How many tokens a second
 does each write? Merging again every 128 tokens counts; prompts do not, and what merging a prompt
-takes is printed. The limit: bytes of weights, entries and biases that a token has to read.
-Rows: keepkv.throughput10, keepkv.of_bound.
+takes is printed. The limit: bytes of weights, entries and biases that a token has to read. As many
+rows also take their products, which bytes do not count: a step of them with next to no context is
+measured, too, and says how far attention alone could go.
+Rows: keepkv.throughput10, keepkv.of_bound. Figure: docs/figures/keepkv_throughput.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
+import psutil
 import torch
 
-from benchmarks.results import Reference, record
-from benchmarks.tidal_decode import FULL, PAGE, ROUNDS, STEPS, config_of
+from benchmarks.results import ROOT, Reference, record
+from benchmarks.tidal_decode import (
+    FULL,
+    PAGE,
+    ROUNDS,
+    SHARE_OF_MEMORY,
+    STEPS,
+    config_of,
+)
 from selenite.model.accounting import cache_bytes_per_token
 from selenite.model.init import init_weights
 from selenite.model.pack import pack_weights, packed_bytes
@@ -32,6 +45,7 @@ from selenite.serve.engine.request import Request, Status
 from selenite.types import SamplingParams
 
 COMMAND = "python -m benchmarks.keepkv_throughput"
+FIGURE = ROOT / "docs" / "figures" / "keepkv_throughput.png"
 SHARE, EVERY = 0.1, 128
 KEEPKV = KeepKvAttention(mode="keepkv", budget=SHARE, every=EVERY)
 
@@ -92,53 +106,128 @@ def step_seconds(engine: Engine) -> float:
     return (time.perf_counter() - start) / STEPS
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Tokens a second in a cache that holds ``batch`` requests whole."""
+
+    length: int
+    batch: int
+    most: int  # requests whose slots were merged
+    full: float
+    merged: float
+    ratios: tuple[float, ...]  # of each round
+    limit: float  # of the ratio, by bytes
+    without_context: float  # the ratio if attention took no time: ``most`` rows' products remain
+    a_prompt: float  # seconds of merging one
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"{self.length} tokens, room for {self.batch} whole: {self.full:.1f} tokens/s; "
+            f"{self.most} merged to a tenth: {self.merged:.1f}; {median(self.ratios):.2f} times "
+            f"({min(self.ratios):.2f} to {max(self.ratios):.2f}; limit by bytes {self.limit:.2f}, "
+            f"by the other products {self.without_context:.2f}); a prompt is merged in "
+            f"{self.a_prompt:.2f} s"
+        )
+
+
+def measured(model: Transformer, weights: int, length: int, batch: int) -> Cell:
+    """Both by turns."""
+    compression = reading_of(KEEPKV, model.config, PAGE, prompt=length).compression
+    assert compression is not None
+    budget, entry = (
+        compression.budget,
+        cache_bytes_per_token(model.config, "expanded", model.compute_dtype.itemsize),
+    )
+    whole = -(-(length + EVERY) // PAGE)
+    pages = batch * whole + 1
+    most = max(1, (pages - whole - -(-budget // PAGE)) // -(-(budget + EVERY) // PAGE))
+    engine = filled(model, pages, length, batch, FULL)
+    merged = filled(model, pages, length, most, KEEPKV)
+    short = filled(model, most * (EVERY // PAGE + 2), PAGE, most, FULL)
+    for one in (engine, merged, short):
+        step_seconds(one)
+    full, fewer, bare = list[float](), list[float](), list[float]()
+    for _ in range(ROUNDS):
+        a_step = step_seconds(merged)
+        again = merge_seconds(merged, budget + EVERY)
+        fewer.append(most / (a_step + most * again / EVERY))
+        full.append(batch / step_seconds(engine))
+        bare.append(most / step_seconds(short))
+    a_prompt = merge_seconds(merged, min(length, pages * PAGE))
+    biased = entry + 4 * model.config.num_heads * model.config.num_layers
+    kept = weights / most + (budget + EVERY / 2) * biased
+    return Cell(
+        *(length, batch, most, median(full), median(fewer)),
+        ratios=tuple(m / f for f, m in zip(full, fewer, strict=True)),
+        limit=(weights / batch + length * entry) / kept,
+        without_context=median(bare) / median(full),
+        a_prompt=a_prompt,
+    )
+
+
+def draw(cells: Sequence[Cell]) -> None:
+    """Ratios over lengths, with their limits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for number, batch in enumerate(dict.fromkeys(cell.batch for cell in cells)):
+        own = [cell for cell in cells if cell.batch == batch]
+        at = [cell.length for cell in own]
+        style: dict[str, Any] = {"color": f"C{number}"}
+        label = f"room for {batch} whole"
+        axes.plot(at, [median(cell.ratios) for cell in own], marker="o", label=label, **style)
+        axes.plot(at, [cell.limit for cell in own], linestyle=":", **style)
+        axes.plot(at, [cell.without_context for cell in own], linestyle="--", **style)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    lengths = sorted({cell.length for cell in cells})
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.set_xlabel("tokens of the prompt")
+    axes.set_ylabel(
+        "tokens a second merged to a tenth, over whole\n(dotted: limit by bytes; dashed: without "
+        "contexts)"
+    )
+    axes.legend(frameon=False)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110, facecolor="white")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[8192])
-    parser.add_argument("--batches", type=int, nargs="+", default=[8])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096, 8192, 32_768])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     given = parser.parse_args()
     apply_threads()
     allocator.install()
     dtype = torch_dtype(choose_dtype().value)
-    ratios, bound, note = list[float](), 1.0, ""
+    cells = list[Cell]()
     for length in given.lengths:
         model = init_weights(Transformer(config_of(length + EVERY)), 0).cast(dtype)
         weights = packed_bytes(pack_weights(model, to_int8=False))
         entry = cache_bytes_per_token(model.config, "expanded", dtype.itemsize)
-        compression = reading_of(KEEPKV, model.config, PAGE, prompt=length).compression
-        assert compression is not None
-        budget = compression.budget
         for batch in given.batches:
-            whole = -(-(length + EVERY) // PAGE)
-            pages = batch * whole + 1
-            most = max(1, (pages - whole - -(-budget // PAGE)) // -(-(budget + EVERY) // PAGE))
-            engine = filled(model, pages, length, batch, FULL)
-            merged = filled(model, pages, length, most, KEEPKV)
-            for one in (engine, merged):
-                step_seconds(one)
-            found = list[tuple[float, float]]()
-            for _ in range(ROUNDS):
-                a_step = step_seconds(merged)
-                again = merge_seconds(merged, budget + EVERY)
-                found.append((batch / step_seconds(engine), most / (a_step + most * again / EVERY)))
-            whole_prompt = merge_seconds(merged, min(length, pages * PAGE))
-            own = [m / f for f, m in found]
-            biased = entry + 4 * model.config.num_heads * model.config.num_layers
-            limit = (weights / batch + length * entry) / (
-                weights / most + (budget + EVERY / 2) * biased
-            )
-            full, fewer = (median(column) for column in zip(*found, strict=True))
-            line = (
-                f"{length} tokens, room for {batch} whole: {full:.1f} tokens/s; {most} merged to "
-                f"{budget}: {fewer:.1f}; {median(own):.2f} times ({min(own):.2f} to "
-                f"{max(own):.2f}; limit {limit:.2f}); a prompt is merged in {whole_prompt:.2f} s"
-            )
-            print(line, flush=True)
-            if (length, batch) == (8192, 8):
-                ratios, bound, note = own, limit, f"SmolLM2-135M's shape, {dtype}; {line}"
-            del engine, merged
-    if not ratios:
+            # Two caches of that size, one of them with biases.
+            if 2.2 * batch * length * entry > SHARE_OF_MEMORY * psutil.virtual_memory().total:
+                print(f"{length} tokens, room for {batch} whole: no memory for two such caches")
+                continue
+            cells.append(measured(model, weights, length, batch))
+            print(cells[-1].line(), flush=True)
+    at_target = [cell for cell in cells if (cell.length, cell.batch) == (8192, 8)]
+    if not at_target:
         return
+    (cell,) = at_target
+    ratios, bound = cell.ratios, cell.limit
+    note = (
+        f"SmolLM2-135M's shape, {dtype}; {cell.line()}; tokens x room, merged, ratio, limits: "
+        + "; ".join(
+            f"{c.length}x{c.batch} {c.most} {median(c.ratios):.2f} {c.limit:.2f} "
+            f"{c.without_context:.2f}"
+            for c in cells
+        )
+    )
     record(
         "keepkv.throughput10",
         "tokens a second of requests of 8,192 tokens merged to a tenth, over whole ones in a cache "
@@ -166,6 +255,7 @@ def main() -> None:
         command=COMMAND,
         note=note,
     )
+    draw(cells)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,21 @@ An engine with a model in SmolLM2-135M's shape (random weights: only time is tol
 the same length decode together, by turns with full attention and with 256 chosen tokens (a layer's
 heads share them; layers 2 and 14 choose). Contexts longer than the model's positions are for time
 alone. The limit: bytes of weights and of cached entries that a step has to read, full over chosen.
-Rows: tidal.decode8k.speedup, tidal.of_bound.
+Cells whose entries take more than ``SHARE_OF_MEMORY`` of the machine's memory are left out.
+Rows: tidal.decode8k.speedup, tidal.of_bound. Figure: docs/figures/tidal_decode.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.results import Reference, record
+import psutil
+
+from benchmarks.results import ROOT, Reference, record
 from selenite.model.accounting import cache_bytes_per_token
 from selenite.model.config import ModelConfig, preset
 from selenite.model.init import init_weights
@@ -34,6 +39,30 @@ TIDAL = TidalAttention(mode="tidal", budget=256)
 LAYERS_READ_WHOLE = 4  # two at the bottom, and the two that choose
 STEPS, ROUNDS = 4, 5
 PAGE = 16
+SHARE_OF_MEMORY = 0.6
+FIGURE = ROOT / "docs" / "figures" / "tidal_decode.png"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How steps of so many requests at a length went."""
+
+    length: int
+    batch: int
+    full: float  # seconds
+    tidal: float
+    ratios: tuple[float, ...]  # of each round
+    limit: float  # of the ratio, by bytes
+    read: float  # bytes a second, full attention
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"{self.length:6} tokens, {self.batch:2} requests: {1e3 * self.full:.1f} ms full "
+            f"({self.read / 1e9:.1f} GB/s), {1e3 * self.tidal:.1f} ms tidal: "
+            f"{median(self.ratios):.2f} times as fast ({min(self.ratios):.2f} to "
+            f"{max(self.ratios):.2f}; limit {self.limit:.2f})"
+        )
 
 
 def config_of(length: int) -> ModelConfig:
@@ -84,41 +113,78 @@ def bytes_read(model: Transformer, weights: int, length: int, batch: int, budget
     return int(weights + batch * entry * (share * length + (1 - share) * min(budget, length)))
 
 
+def measured(model: Transformer, weights: int, length: int, batch: int) -> Cell:
+    """Both by turns."""
+    engine = filled(model, length, batch)
+    full, tidal = list[float](), list[float]()
+    for _ in range(ROUNDS):
+        full.append(step_seconds(engine, FULL))
+        tidal.append(step_seconds(engine, TIDAL))
+    whole = bytes_read(model, weights, length, batch, length)
+    fewer = bytes_read(model, weights, length, batch, TIDAL.budget)
+    ratios = tuple(f / t for f, t in zip(full, tidal, strict=True))
+    return Cell(
+        *(length, batch, median(full), median(tidal)), ratios, whole / fewer, whole / median(full)
+    )
+
+
+def draw(cells: Sequence[Cell]) -> None:
+    """Ratios over lengths, with their limits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for number, batch in enumerate(dict.fromkeys(cell.batch for cell in cells)):
+        own = [cell for cell in cells if cell.batch == batch]
+        at, ratios = [cell.length for cell in own], [median(cell.ratios) for cell in own]
+        label = f"{batch} requests" if batch > 1 else "one request"
+        axes.plot(at, ratios, color=f"C{number}", marker="o", label=label)
+        axes.plot(at, [cell.limit for cell in own], color=f"C{number}", linestyle=":")
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    lengths = sorted({cell.length for cell in cells})
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.set_xlabel("tokens of the context")
+    axes.set_ylabel(
+        f"a step's speed with {TIDAL.budget} tokens\nover full attention (dotted: limit)"
+    )
+    axes.legend(frameon=False)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110, facecolor="white")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096, 8192, 32_768])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     given = parser.parse_args()
     apply_threads()
     allocator.install()
     dtype = torch_dtype(choose_dtype().value)
-    ratios, bound = list[float](), 1.0
+    cells = list[Cell]()
     for length in given.lengths:
         model = init_weights(Transformer(config_of(length)), 0).cast(dtype)
         weights = packed_bytes(pack_weights(model, to_int8=False))
+        entry = cache_bytes_per_token(model.config, "expanded", dtype.itemsize)
         for batch in given.batches:
-            engine = filled(model, length, batch)
-            found: dict[str, list[float]] = {"full": [], "tidal": []}
-            for _ in range(ROUNDS):
-                found["full"].append(step_seconds(engine, FULL))
-                found["tidal"].append(step_seconds(engine, TIDAL))
-            own = [f / t for f, t in zip(found["full"], found["tidal"], strict=True)]
-            whole = bytes_read(model, weights, length, batch, length)
-            limit = whole / bytes_read(model, weights, length, batch, TIDAL.budget)
-            full, tidal = (median(seconds) for seconds in found.values())
-            print(
-                f"{length:6} tokens, {batch:2} requests: {1e3 * full:.1f} ms full "
-                f"({whole / full / 1e9:.1f} GB/s), {1e3 * tidal:.1f} ms tidal: {median(own):.2f} "
-                f"times as fast ({min(own):.2f} to {max(own):.2f}; limit {limit:.2f})",
-                flush=True,
-            )
-            if (length, batch) == (8192, 8):
-                ratios, bound = own, limit
-    if not ratios:
+            if batch * length * entry > SHARE_OF_MEMORY * psutil.virtual_memory().total:
+                print(f"{length:6} tokens, {batch:2} requests: no room for their entries")
+                continue
+            cells.append(measured(model, weights, length, batch))
+            print(cells[-1].line(), flush=True)
+    at_target = [cell for cell in cells if (cell.length, cell.batch) == (8192, 8)]
+    if not at_target:
         return
+    (cell,) = at_target
+    ratios, bound = cell.ratios, cell.limit
     note = (
         f"SmolLM2-135M's shape, {dtype}, budget {TIDAL.budget}, layers 2 and 14 choose, one set a "
-        f"layer; rounds {', '.join(f'{ratio:.2f}' for ratio in sorted(ratios))}"
+        "layer; tokens x requests, full and tidal ms, ratio, limit: "
+        + "; ".join(
+            f"{c.length}x{c.batch} {1e3 * c.full:.1f} {1e3 * c.tidal:.1f} {median(c.ratios):.2f} "
+            f"{c.limit:.2f}"
+            for c in cells
+        )
     )
     record(
         "tidal.decode8k.speedup",
@@ -146,6 +212,7 @@ def main() -> None:
         command=COMMAND,
         note=note,
     )
+    draw(cells)
 
 
 if __name__ == "__main__":
