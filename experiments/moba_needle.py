@@ -3,10 +3,11 @@
     python -m experiments.moba_needle [SEED ...]
 
 A needle is one token that stands for a key and a value; 16 of them lie at random places among 480
-tokens of filler, and half are then asked for by their keys. A small model learns it with full
-attention, with blocks (4 of 16 keys each: an eighth of the context at most), and with blocks after
-as many lessons with full attention (``then``). How often is the value right, by the needle's depth,
-and by how many blocks may be read when the model is used?
+tokens of filler, and are then asked for by their keys. A small model learns it with full attention;
+with 64 of 512 tokens, in blocks of 16 or of 8; and with such blocks after as many lessons with full
+attention (``then``). How often is the value right, by the needle's depth, and by how much may be
+read when the model is used? The mean of a block tells of one token in it the better, the smaller
+the block.
 Rows: moba.needle.*. Figure: docs/figures/moba_needle.png.
 """
 
@@ -34,24 +35,36 @@ from selenite.optim.build import OptimConfig, build_optimizer
 OUT = Path("runs/moba-needle")
 FIGURE = ROOT / "docs" / "figures" / "moba_needle.png"
 SEEDS = (0, 1, 2)
-KINDS = ("full", "moba", "then")  # how they were trained
+KINDS: dict[str, int | None] = {  # how they were trained: keys of a block
+    "full": None,
+    "moba 16": 16,
+    "moba 8": 8,
+    "then 16": 16,
+    "then 8": 8,
+}
+READ = 64  # tokens, of which the row's own block is a part
 KEYS, VALUES, FILLER = 32, 16, 32  # kinds of each; a needle is a pair of the first two
-NEEDLES, ASKED = 16, 8
+NEEDLES = 16
 LENGTH, BATCH, STEPS = 512, 16, 300
-HAY = LENGTH - 2 * ASKED
-BLOCK, TOP_K = 16, 4
-TESTED = (1, 2, 3, 4, 8, 16, 32)  # blocks read when it is used; 32 are all
+HAY = LENGTH - 2 * NEEDLES
+BLOCKS = (8, 16)
+TESTED = (16, 32, 64, 128, 256)  # tokens read when it is used
 DEPTHS = 8  # of the context, in equal parts
 TRIES = 256  # at each depth
 KEY, NOISE, VALUE = KEYS * VALUES, KEYS * VALUES + KEYS, KEYS * VALUES + KEYS + FILLER
 
 
+def moba_of(block: int, read: int) -> MobaConfig:
+    return MobaConfig(block_size=block, top_k=read // block)
+
+
 def model_of(kind: str, seed: int) -> Transformer:
+    block = KINDS[kind]
     values = {
-        "attention": "gqa", "vocab_size": VALUE + VALUES, "hidden_size": 64, "num_layers": 2,
-        "num_heads": 2, "num_kv_heads": 2, "ffn_hidden_size": 128, "max_positions": LENGTH,
+        "attention": "gqa", "vocab_size": VALUE + VALUES, "hidden_size": 128, "num_layers": 2,
+        "num_heads": 2, "num_kv_heads": 2, "ffn_hidden_size": 256, "max_positions": LENGTH,
         "rope_theta": 10_000.0,
-        "moba": None if kind == "full" else {"block_size": BLOCK, "top_k": TOP_K},
+        "moba": None if block is None else moba_of(block, READ).model_dump(),
     }  # fmt: skip
     return init_weights(Transformer(validate(ModelConfig, values, kind)), seed)
 
@@ -64,12 +77,12 @@ def lesson(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return torch.rand(BATCH, of, generator=generator).argsort(1)[:, :count]
 
     tokens = torch.randint(FILLER, (BATCH, LENGTH), generator=generator) + NOISE
-    places, keys, asked = drawn(NEEDLES, HAY), drawn(NEEDLES, KEYS), drawn(ASKED, NEEDLES)
+    places, keys = drawn(NEEDLES, HAY), drawn(NEEDLES, KEYS)
     values = torch.randint(VALUES, (BATCH, NEEDLES), generator=generator)
     tokens.scatter_(1, places, keys * VALUES + values)
-    tokens[:, HAY::2] = keys.gather(1, asked) + KEY
-    tokens[:, HAY + 1 :: 2] = values.gather(1, asked) + VALUE
-    return tokens, places.gather(1, asked)
+    tokens[:, HAY::2] = keys + KEY
+    tokens[:, HAY + 1 :: 2] = values + VALUE
+    return tokens, places
 
 
 def trained(kind: str, seed: int) -> Transformer:
@@ -79,9 +92,10 @@ def trained(kind: str, seed: int) -> Transformer:
     if path.is_file():
         model.load_state_dict(torch.load(path))
         return model
-    if kind == "then":
+    goes_on = kind.startswith("then")
+    if goes_on:
         model.load_state_dict(trained("full", seed).state_dict())
-    generator = torch.Generator().manual_seed(seed + (100 if kind == "then" else 0))
+    generator = torch.Generator().manual_seed(seed + (100 if goes_on else 0))
     optimizer = build_optimizer(model, OptimConfig(lr=1e-2, qk_clip_tau=None))
     context = packed_context([LENGTH] * BATCH)
     for step in range(STEPS):
@@ -119,21 +133,23 @@ def accuracy(model: Transformer, seed: int) -> list[float]:
     return (right / tried).tolist()
 
 
-def reading(model: Transformer, top_k: int | None) -> Transformer:
-    """The same weights, reading so many blocks; None: everything."""
-    moba = None if top_k is None else MobaConfig(block_size=BLOCK, top_k=top_k)
+def reading(model: Transformer, moba: MobaConfig | None) -> Transformer:
+    """The same weights, reading blocks; None: everything."""
     other = Transformer(model.config.model_copy(update={"moba": moba}))
     other.load_state_dict(model.state_dict())
     return other
 
 
 def measured(kind: str, seed: int) -> dict[str, list[float]]:
-    """Accuracies by depth: by how many blocks are read, and with full attention."""
+    """Accuracies by depth: by what is read, and with full attention."""
     path = OUT / f"{kind}-{seed}.json"
     if not path.is_file():
         model = trained(kind, seed)
-        found = {str(k): accuracy(reading(model, k), seed) for k in TESTED}
-        found["full"] = accuracy(reading(model, None), seed)
+        found = {"full": accuracy(reading(model, None), seed)}
+        own = KINDS[kind]
+        for block in BLOCKS if own is None else (own,):
+            for read in TESTED:
+                found[f"{read} by {block}"] = accuracy(reading(model, moba_of(block, read)), seed)
         atomic.write_text(path, json.dumps(found))
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -148,18 +164,22 @@ def report() -> None:
     full = over("full", "full")
     for kind, read, name in (
         ("full", "full", "moba.needle.full"),
-        ("moba", str(TOP_K), "moba.needle.blocks"),
-        ("then", str(TOP_K), "moba.needle.blocks_after_full"),
-        ("moba", "full", "moba.needle.blocks_read_whole"),
-        ("full", str(TOP_K), "moba.needle.untrained"),
+        ("full", f"{READ} by 16", "moba.needle.untrained16"),
+        ("full", f"{READ} by 8", "moba.needle.untrained8"),
+        ("moba 16", f"{READ} by 16", "moba.needle.blocks16"),
+        ("moba 8", f"{READ} by 8", "moba.needle.blocks8"),
+        ("then 16", f"{READ} by 16", "moba.needle.then16"),
+        ("then 8", f"{READ} by 8", "moba.needle.then8"),
     ):
         values = over(kind, read)
         spread = max(0.05, 3 * stdev(values))
-        by_read = ", ".join(f"{k}: {mean(over(kind, str(k))):.2f}" for k in TESTED)
+        kinds = list(measured(kind, SEEDS[0]))
+        by_read = ", ".join(f"{other}: {mean(over(kind, other)):.2f}" for other in kinds)
+        tokens, _, block = read.partition(" by ")
+        reads = f"reads {tokens} tokens in blocks of {block}" if block else "reads everything"
         record(
             name,
-            f"needles found in {LENGTH} tokens; trained with {kind}, reads {read} "
-            f"{'attention' if read == 'full' else f'blocks of {BLOCK}'}",
+            f"needles found in {LENGTH} tokens; trained with {kind}, {reads}",
             mean(values),
             "share",
             low=max(0.0, mean(values) - spread),
@@ -171,31 +191,37 @@ def report() -> None:
             ),
             command="python -m experiments.moba_needle",
             note=f"at least {TRIES} needles at each of {DEPTHS} depths; chance 0.06; seeds "
-            f"{', '.join(f'{v:.3f}' for v in values)}; by blocks read {by_read}",
+            f"{', '.join(f'{v:.3f}' for v in values)}; tokens read by size of a block {by_read}",
         )
 
 
 def draw() -> None:
-    """Accuracy by blocks read, and by depth."""
+    """Accuracy by what is read, and by depth."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for kind in KINDS:
-        left.plot(TESTED, [mean(over(kind, str(k))) for k in TESTED], marker="o", label=kind)
-        at = "full" if kind == "full" else str(TOP_K)
+    for number, (kind, block) in enumerate(KINDS.items()):
+        for size in BLOCKS if block is None else (block,):
+            left.plot(
+                TESTED, [mean(over(kind, f"{read} by {size}")) for read in TESTED], marker="o",
+                color=f"C{number}", linestyle="-" if size == 16 else "--",
+                label=f"{kind}, read by {size}" if block is None else kind,
+            )  # fmt: skip
+        at = "full" if block is None else f"{READ} by {block}"
         depths = [measured(kind, seed)[at] for seed in SEEDS]
         right.plot(
             range(1, DEPTHS + 1), [mean(d) for d in zip(*depths, strict=True)], marker="o",
-            label=f"{kind}, as trained",
+            color=f"C{number}", linestyle="--" if block == 8 else "-", label=f"{kind}, as trained",
         )  # fmt: skip
     left.set_xscale("log", base=2)
-    left.set_xlabel(f"blocks of {BLOCK} keys that are read ({LENGTH // BLOCK} are all)")
+    left.set_xticks(TESTED, list(map(str, TESTED)))
+    left.set_xlabel(f"tokens that are read, of {LENGTH}")
     right.set_xlabel("depth of the needle, eighths of the context")
     for axes in (left, right):
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel("needles found")
-        axes.legend(frameon=False, title="trained with" if axes is left else None)
+        axes.legend(frameon=False, title="trained with" if axes is left else None, fontsize=8)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110, facecolor="white")
 
