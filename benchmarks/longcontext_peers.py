@@ -28,9 +28,9 @@ from benchmarks.peers import is_built, python_of
 from benchmarks.results import ROOT, ROWS, Reference, record
 from benchmarks.serve_speed import ENGINES
 from selenite.chat.tokenizer import Tokenizer
-from selenite.eval.longcontext.methods import FULL, Cell, Sizes, measure_methods
+from selenite.eval.longcontext.methods import FULL, KINDS, Cell, Sizes, measure_methods
 from selenite.eval.longcontext.report import tables, write
-from selenite.eval.longcontext.text import Needle, needles, prose_ids, windows
+from selenite.eval.longcontext.text import Found, Needle, needles, prose_ids, windows
 from selenite.eval.longcontext.told import Heard, Pace, Passage
 from selenite.eval.statistics import bootstrap_difference
 from selenite.runtime import apply_threads, choose_dtype, torch_dtype
@@ -53,7 +53,7 @@ def theirs(directory: Path, dtype: torch.dtype, sizes: Sizes, length: int) -> li
     tokenizer = Tokenizer.load(directory)
     ids = prose_ids(tokenizer, max(sizes.lengths) + sizes.told)
     texts = windows(ids, tokenizer.bos_id, length, sizes.told, sizes.windows)
-    hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each)
+    hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each, kinds=KINDS)
     asked = [(text, None) for text in texts] + [(needle.passage, needle) for needle in hidden]
     prompts: dict[tuple[int, ...], list[tuple[Passage, Needle | None]]] = {}
     for passage, needle in asked:
@@ -77,7 +77,8 @@ def theirs(directory: Path, dtype: torch.dtype, sizes: Sizes, length: int) -> li
         told: list[dict[str, Any]] = json.loads(answers.read_bytes())
     cells = []
     for name, share in dict.fromkeys((row["method"], row["share"]) for row in told):
-        losses, found, slots = [], [], []
+        losses, slots = list[float](), list[int]()
+        codes, jobs = list[Found](), list[Found]()
         for row in told:
             if (row["method"], row["share"]) != (name, share):
                 continue
@@ -88,9 +89,10 @@ def theirs(directory: Path, dtype: torch.dtype, sizes: Sizes, length: int) -> li
             else:
                 # The first told token, which the prompt's own pass says, is a question's.
                 heard = Heard((0.0, *row["logprobs"]), (True, *row["is_first"]))
-                found.append(needle.found(heard))
+                (codes if needle.kind == "code" else jobs).append(needle.found(heard))
         pace = Pace(len(slots), float("nan"), sum(slots))
-        cells.append(Cell(name, length, share, tuple(losses), tuple(found), pace))
+        found = tuple(codes), tuple(jobs)
+        cells.append(Cell(name, length, share, tuple(losses), *found, pace))
     return cells
 
 

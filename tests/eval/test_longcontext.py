@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from selenite.chat.tokenizer import Tokenizer
 from selenite.cli.main import app
 from selenite.errors import CheckpointError, ConfigError
-from selenite.eval.longcontext.methods import FULL, METHODS, Cell, Sizes, measure_methods
+from selenite.eval.longcontext.methods import FULL, KINDS, METHODS, Cell, Sizes, measure_methods
 from selenite.eval.longcontext.report import draw, tables
 from selenite.eval.longcontext.text import Found, needles, prose_ids, windows
 from selenite.eval.longcontext.told import Pace, Passage, tell
@@ -29,7 +30,7 @@ from selenite.serve.engine.engine import Engine, EngineConfig
 from tests.fixtures.server import make_model
 from tests.fixtures.tiny import tiny_model
 
-SIZES = Sizes((160, 224), (0.3,), windows=2, told=8, depths=3, each=1, at_once=3)
+SIZES = Sizes((256, 320), (0.3,), windows=2, told=8, depths=3, each=1, at_once=3)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,27 @@ def test_needles_lie_where_they_should_and_are_asked_for(tokenizer: Tokenizer) -
             needles(tokenizer, ids[:1000], length, depths, 1)
 
 
+def test_questions_lie_beside_needles(tokenizer: Tokenizer) -> None:
+    ids = prose_ids(tokenizer, 1000)
+    codes, jobs = (
+        [found for found in needles(tokenizer, ids, 500, 3, 1, kinds=KINDS) if found.kind == kind]
+        for kind in KINDS
+    )
+    assert len({found.passage.prompt for found in (*codes, *jobs)}) == 1
+    text = tokenizer.decode(codes[0].passage.prompt)
+    places = []
+    for job in jobs:
+        asked = tokenizer.decode(job.passage.told[: -job.answer])
+        (name,) = re.findall(r"the job of (\w+)\?", asked)
+        answer = tokenizer.decode(job.passage.told[-job.answer :])
+        assert asked.endswith(f"Answer: {name} works as a")
+        assert text.count(f"{name} works as a{answer}.") == text.count(name) == 1
+        places.append(text.index(name))
+    assert places == sorted(places)
+    with pytest.raises(ConfigError, match="names for 20"):
+        needles(tokenizer, ids, 1500, 21, 1, kinds=["job"])
+
+
 def test_windows_are_what_the_prose_says(tokenizer: Tokenizer) -> None:
     ids = prose_ids(tokenizer, 1000)
     found = windows(ids, tokenizer.bos_id, 100, 20, 4)
@@ -111,39 +133,42 @@ def test_windows_are_what_the_prose_says(tokenizer: Tokenizer) -> None:
 
 def test_every_method_has_its_cell(cells: list[Cell]) -> None:
     kinds = [(cell.method, cell.length) for cell in cells]
-    assert kinds == [(name, length) for length in (160, 224) for name in (FULL, *METHODS)]
+    assert kinds == [(name, length) for length in (256, 320) for name in (FULL, *METHODS)]
     for cell in cells:
         assert len(cell.losses) == 2
-        assert [needle.depth for needle in cell.needles] == [0.0, 0.5, 1.0]
+        for found in (cell.needles, cell.answers):
+            assert [fact.depth for fact in found] == [0.0, 0.5, 1.0]
         assert cell.pace.tokens > 0
-    full, *others = (cell for cell in cells if cell.length == 224)
-    assert full.pace.slots_per_request > 224
+    full, *others = (cell for cell in cells if cell.length == 320)
+    assert full.pace.slots_per_request > 320
     for other in others:
         if other.method == "TidalDecode":  # of two layers both read everything
             assert other.losses == pytest.approx(full.losses, rel=1e-5)
         else:
             assert other.losses != pytest.approx(full.losses, rel=1e-4)
-            assert other.pace.slots_per_request < 0.3 * 224 + 33
+            assert other.pace.slots_per_request < 0.3 * 320 + 33
 
 
 def test_tables_and_a_map(cells: list[Cell], tmp_path: Path) -> None:
     first, second = tables(cells)
     assert first.title is not None
-    assert "160 tokens" in first.title
+    assert "256 tokens" in first.title
     assert second.row_count == 1 + len(METHODS)
     draw(tmp_path / "map.png", cells)
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
-    bare = Cell(FULL, 10, 1.0, (1.0,), (), Pace(1, 1.0, 1))
-    found = Cell("SnapKV", 10, 0.5, (2.0,), (Found(0.0, True, 0.1),), Pace(1, 1.0, 1))
+    bare = Cell(FULL, 10, 1.0, (1.0,), (), (), Pace(1, 1.0, 1))
+    is_found, is_lost = Found(0.0, True, 0.1), Found(0.0, False, 0.1)
+    found = Cell("SnapKV", 10, 0.5, (2.0,), (is_found,), (is_lost,), Pace(1, 1.0, 1))
     (table,) = tables([bare, found])
     texts = [list(column.cells) for column in table.columns]
     assert texts[2] == ["1.000 itself", "+1.0000 (+1.0000 to +1.0000)"]
     assert texts[3] == ["-", "1.00 (0.21 to 1.00)"]
+    assert texts[5] == ["-", "0.00 (0.00 to 0.79)"]
 
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     command = [
-        *("eval", "longcontext", str(folder), "--length", "96", "--budget", "0.25"),
+        *("eval", "longcontext", str(folder), "--length", "192", "--budget", "0.25"),
         *("--method", "KeepKV", "--windows", "1", "--told", "4", "--depths", "2", "--each", "1"),
         *("--dtype", "float32", "--out", str(tmp_path)),
     ]

@@ -10,7 +10,7 @@ import torch
 
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError
-from selenite.eval.longcontext.text import Found, Needle, needles, prose_ids, windows
+from selenite.eval.longcontext.text import Found, Kind, Needle, needles, prose_ids, windows
 from selenite.eval.longcontext.told import Heard, Pace, Passage, tell
 from selenite.model.hf_adapter import load_pretrained
 from selenite.model.pack import pack_weights
@@ -24,6 +24,7 @@ from selenite.serve.attention_mode import (
 from selenite.serve.engine.engine import Engine, EngineConfig
 
 FULL = "full attention"
+KINDS: tuple[Kind, ...] = ("code", "job")
 _PAGE = 16
 _LEAST = 8  # tokens of a budget
 
@@ -54,7 +55,8 @@ class Cell:
     length: int
     share: float  # the budget, of the prompt
     losses: tuple[float, ...]  # nats per told token of each window of prose
-    needles: tuple[Found, ...]
+    needles: tuple[Found, ...]  # pass codes
+    answers: tuple[Found, ...]  # to questions
     pace: Pace
 
 
@@ -67,7 +69,7 @@ class Sizes:
     windows: int
     told: int
     depths: int
-    each: int  # needles of each depth
+    each: int  # needles of each depth, and questions
     at_once: int
 
 
@@ -98,7 +100,7 @@ def measure_methods(
     cells = []
     for length in sizes.lengths:
         texts = windows(ids, tokenizer.bos_id, length, sizes.told, sizes.windows)
-        hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each)
+        hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each, kinds=KINDS)
         modes: list[tuple[str, float, AnyMode]] = [(FULL, 1.0, FullAttention(mode="full"))]
         for share in sizes.shares:
             budget = max(_LEAST, round(share * length))
@@ -112,7 +114,7 @@ def measure_methods(
         )
         engine = Engine(model, config)
         engine.warm_up()
-        heard = {(name, share): _Scores([], [], []) for name, share, _ in modes}
+        heard = {(name, share): _Scores([], [], [], []) for name, share, _ in modes}
         passages = [(text, None) for text in texts] + [(one.passage, one) for one in hidden]
         for first in range(0, len(passages), sizes.at_once):
             some = passages[first : first + sizes.at_once]
@@ -129,6 +131,7 @@ def measure_methods(
 class _Scores:
     losses: list[float]
     needles: list[Found]
+    answers: list[Found]
     paces: list[Pace]
 
     def add(
@@ -139,7 +142,8 @@ class _Scores:
                 # The first token is the prompt's own.
                 self.losses.append(-sum(own.logprobs[1:]) / (len(own.logprobs) - 1))
             else:
-                self.needles.append(needle.found(own))
+                found = self.needles if needle.kind == "code" else self.answers
+                found.append(needle.found(own))
         self.paces.append(pace)
 
     def cell(self, name: str, length: int, share: float) -> Cell:
@@ -148,4 +152,5 @@ class _Scores:
             sum(pace.seconds for pace in self.paces),
             sum(pace.slots for pace in self.paces),
         )
-        return Cell(name, length, share, tuple(self.losses), tuple(self.needles), pace)
+        found = tuple(self.needles), tuple(self.answers)
+        return Cell(name, length, share, tuple(self.losses), *found, pace)

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from selenite import atomic
 from selenite.eval.longcontext.methods import FULL, Cell
+from selenite.eval.longcontext.text import Found
 from selenite.eval.statistics import bootstrap_difference, wilson
 
 
 def tables(cells: Sequence[Cell]) -> list[Table]:
-    """One for each length: loss beyond full attention's, needles, and how fast."""
+    """One for each length: loss beyond full attention's, needles, answers, and how fast."""
     found = []
     for length in dict.fromkeys(cell.length for cell in cells):
         own = [cell for cell in cells if cell.length == length]
@@ -27,6 +28,7 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
             "loss beyond full (95 %)",
             "needles found",
             "their loss",
+            "answers right",
             "slots",
             "tokens/s",
         )
@@ -36,7 +38,7 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
         for cell in own:
             table.add_row(
                 *(cell.method, f"{cell.share:.0%}"),
-                *(_loss(cell, full), *_needles(cell)),
+                *(_loss(cell, full), *_found(cell.needles), _found(cell.answers)[0]),
                 *(f"{cell.pace.slots_per_request:.0f}", f"{cell.pace.tokens_per_second:.1f}"),
             )
         found.append(table)
@@ -52,13 +54,13 @@ def _loss(cell: Cell, full: Cell) -> str:
     return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
-def _needles(cell: Cell) -> tuple[str, str]:
-    total = len(cell.needles)
+def _found(facts: Sequence[Found]) -> tuple[str, str]:
+    total = len(facts)
     if not total:
         return "-", "-"
-    right = sum(needle.is_found for needle in cell.needles)
+    right = sum(fact.is_found for fact in facts)
     low, high = wilson(right, total)
-    loss = sum(needle.loss for needle in cell.needles) / total
+    loss = sum(fact.loss for fact in facts) / total
     return f"{right / total:.2f} ({low:.2f} to {high:.2f})", f"{loss:.3f}"
 
 

@@ -1,28 +1,40 @@
-"""Long texts: pages of prose to go on with, and needles in them.
+"""Long texts: pages of prose to go on with, and facts in them that are asked for.
 
-The prose is that of Python's help topics, which comes with every interpreter. A needle is a
-sentence that nobody could guess; it is asked for after the prompt, so that a cache that was made
-smaller did not know the question.
+The prose is that of Python's help topics, which comes with every interpreter. A fact is a sentence
+that nobody could guess: the digits of a pass code (a needle), or somebody's job, which a question
+in plain English asks for. The question follows the prompt, so that a cache that was made smaller
+did not know it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from selenite.chat.tokenizer import Tokenizer
 from selenite.errors import ConfigError
 from selenite.eval.longcontext.told import Heard, Passage
 from selenite.eval.prose import prose_text
 
+Kind = Literal["code", "job"]
 _COLOURS = ("red", "blue", "green", "white", "black", "brown", "grey", "pink", "golden", "silver")
 _ANIMALS = ("dog", "cat", "horse", "bird", "fish", "bear", "lion", "sheep", "mouse", "snake")
+_PEOPLE = (
+    "Anna", "Boris", "Clara", "David", "Elena", "Frank", "Greta", "Henry", "Irene", "Jacob",
+    "Karin", "Louis", "Maria", "Nadia", "Oscar", "Paula", "Roger", "Sonia", "Thomas", "Vera",
+)  # fmt: skip
+_JOBS = (
+    "baker", "barber", "butcher", "carpenter", "chemist", "clerk", "cook", "dancer", "dentist",
+    "doctor", "farmer", "fisherman", "gardener", "judge", "lawyer", "mechanic", "nurse", "painter",
+    "pilot", "plumber", "poet", "sailor", "singer", "soldier", "tailor", "teacher", "waiter",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Found:
-    """What became of a needle."""
+    """What became of a fact that was asked for."""
 
     depth: float
     is_found: bool  # whether all tokens of the answer were the likeliest ones
@@ -36,7 +48,8 @@ class Needle:
     passage: Passage
     answer: int  # tokens
     length: int  # of the prompt
-    depth: float  # 0: the needle is at the beginning
+    depth: float  # 0: the fact is at the beginning
+    kind: Kind = "code"
 
     def found(self, heard: Heard) -> Found:
         """What a model made of it."""
@@ -69,31 +82,63 @@ def windows(
     ]
 
 
+@dataclass(frozen=True)
+class _Fact:
+    kind: Kind
+    sentence: str
+    question: str
+    answer: str
+
+
+def _facts(rng: random.Random, kind: Kind, count: int) -> list[_Fact]:
+    """No two about the same."""
+    names = [f"{colour} {animal}" for colour in _COLOURS for animal in _ANIMALS]
+    about = names if kind == "code" else list(_PEOPLE)
+    if count > len(about):
+        raise ConfigError(f"{count} depths: there are names for {len(about)}; take fewer")
+    facts = []
+    for name in rng.sample(about, count):
+        if kind == "code":
+            said = (
+                f"\nThe pass code of the {name} is",
+                "".join(rng.choice("0123456789") for _ in range(5)),
+            )
+            facts.append(
+                _Fact(kind, f"{said[0]} {said[1]}. Remember it.\n", said[0], f" {said[1]}")
+            )
+        else:
+            job = rng.choice(_JOBS)
+            question = f"\nQuestion: What is the job of {name}?\nAnswer: {name} works as a"
+            facts.append(_Fact(kind, f"\n{name} works as a {job}.\n", question, f" {job}"))
+    return facts
+
+
 def needles(
-    tokenizer: Tokenizer, ids: Sequence[int], length: int, depths: int, each: int, seed: int = 0
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    length: int,
+    depths: int,
+    each: int,
+    seed: int = 0,
+    kinds: Sequence[Kind] = ("code",),
 ) -> list[Needle]:
-    """``each`` needles at each of so many depths, in prompts of ``length`` tokens that hold one of
-    each depth: what is asked for has to be told from the others.
+    """``each`` facts of each kind at each of so many depths, in prompts of ``length`` tokens that
+    hold one of each: what is asked for has to be told from the others.
 
     Raises ``ConfigError`` for more depths than there are names, and where they leave no room.
     """
-    names = [f"{colour} {animal}" for colour in _COLOURS for animal in _ANIMALS]
-    if depths > len(names):
-        raise ConfigError(f"{depths} depths: there are names for {len(names)} needles; take fewer")
     found = []
     for number in range(each):
         rng = random.Random(f"{seed} {length} {number}")
-        secrets = {
-            name: "".join(rng.choice("0123456789") for _ in range(5))
-            for name in rng.sample(names, depths)
-        }
-        prompt = _haystack(tokenizer, ids, length, secrets, rng)
-        for step, (name, code) in enumerate(secrets.items()):
-            question = tokenizer.encode(f"\nThe pass code of the {name} is")
-            answer = tokenizer.encode(f" {code}")
-            depth = step / max(1, depths - 1)
-            passage = Passage(prompt, (*question, *answer))
-            found.append(Needle(passage, len(answer), length, depth))
+        by_kind = {kind: _facts(rng, kind, depths) for kind in kinds}
+        spots = [[facts[step] for facts in by_kind.values()] for step in range(depths)]
+        prompt = _haystack(tokenizer, ids, length, spots, rng)
+        for kind, facts in by_kind.items():
+            for step, fact in enumerate(facts):
+                question, answer = tokenizer.encode(fact.question), tokenizer.encode(fact.answer)
+                depth = step / max(1, depths - 1)
+                passage = Passage(prompt, (*question, *answer))
+                found.append(Needle(passage, len(answer), length, depth, kind))
     return found
 
 
@@ -101,25 +146,22 @@ def _haystack(
     tokenizer: Tokenizer,
     ids: Sequence[int],
     length: int,
-    secrets: Mapping[str, str],
+    spots: Sequence[Sequence[_Fact]],
     rng: random.Random,
 ) -> tuple[int, ...]:
-    """A stretch of text with the secrets at even distances."""
-    facts = [
-        tokenizer.encode(f"\nThe pass code of the {name} is {code}. Remember it.\n")
-        for name, code in secrets.items()
-    ]
+    """A stretch of text with facts at even distances."""
+    inserted = [[*tokenizer.encode("".join(fact.sentence for fact in spot))] for spot in spots]
     prompt = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    hay = length - len(prompt) - sum(map(len, facts))
+    hay = length - len(prompt) - sum(map(len, inserted))
     if not 0 < hay <= len(ids):
         raise ConfigError(
-            f"{len(facts)} needles in {length} tokens leave {hay} for the text around them, of "
-            f"which there are {len(ids)}; take fewer depths or another length"
+            f"facts at {len(spots)} depths of {length} tokens leave {hay} for the text around "
+            f"them, of which there are {len(ids)}; take fewer depths or another length"
         )
     start = rng.randrange(len(ids) - hay + 1)
     done = 0
-    for step, fact in enumerate(facts):
-        place = round(hay * step / max(1, len(facts) - 1))
-        prompt += [*ids[start + done : start + place], *fact]
+    for step, tokens in enumerate(inserted):
+        place = round(hay * step / max(1, len(inserted) - 1))
+        prompt += [*ids[start + done : start + place], *tokens]
         done = place
     return (*prompt, *ids[start + done : start + hay])
