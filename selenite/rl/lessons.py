@@ -12,10 +12,7 @@ from selenite import atomic
 from selenite.chat.openai_form import message_entry, tool_entry
 from selenite.errors import ConfigError
 from selenite.rl.gym.config import EnvironmentPart
-from selenite.rl.gym.environment import HELD_OUT, Demonstrating, Environment, close
-
-FIRST = HELD_OUT // 2
-"""The first task that is shown; runs have those from 0 on."""
+from selenite.rl.gym.environment import SHOWN, Demonstrating, Environment, close
 
 
 def write_lessons(parts: Sequence[EnvironmentPart], tasks: int, path: Path) -> int:
@@ -43,7 +40,7 @@ def write_lessons(parts: Sequence[EnvironmentPart], tasks: int, path: Path) -> i
 
 
 def _rows(environment: Environment, shown: Demonstrating, tasks: int) -> Iterator[dict[str, Any]]:
-    for number in range(FIRST, FIRST + tasks):
+    for number in range(SHOWN, SHOWN + tasks):
         episode = environment.begin(number)
         try:
             messages = list(episode.opening)

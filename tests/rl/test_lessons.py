@@ -13,9 +13,9 @@ from selenite.cli.main import app
 from selenite.data.chat_rows import read_chat_rows
 from selenite.errors import ConfigError
 from selenite.rl.gym.config import EnvironmentPart
-from selenite.rl.gym.environment import HELD_OUT
+from selenite.rl.gym.environment import HELD_OUT, SHOWN
 from selenite.rl.gym.house.environment import HouseKeeping
-from selenite.rl.lessons import FIRST, write_lessons
+from selenite.rl.lessons import write_lessons
 
 CONFIG = """
 [train]
@@ -43,8 +43,8 @@ def test_lessons_are_conversations_that_solve_tasks(tmp_path: Path) -> None:
     rows = read_chat_rows([str(path)])
     assert len(rows) == 50
     assert {row.group for row in rows} == {"house"}
-    assert 200 < FIRST < FIRST + 50 < HELD_OUT
-    for number, row in enumerate(rows, FIRST):
+    assert 200 < SHOWN < SHOWN + 50 < HELD_OUT
+    for number, row in enumerate(rows, SHOWN):
         house = HouseKeeping(3)
         episode = house.begin(number)
         assert list(row.messages[: len(episode.opening)]) == list(episode.opening)

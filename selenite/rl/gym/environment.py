@@ -17,6 +17,9 @@ from selenite.types import Message, ToolSpec
 
 HELD_OUT = 10_000_000
 """Tasks from this number on are for evaluation; training has lower ones."""
+SHOWN = HELD_OUT // 2
+"""From here on to ``HELD_OUT`` are those of lessons, in which an environment shows how; runs that
+act begin at 0."""
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from statistics import mean
 import pytest
 
 from selenite.rl.gym.audit import SPEAKERS, Agent, attempt, audit
-from selenite.rl.gym.environment import HELD_OUT, Demonstrating, Environment
+from selenite.rl.gym.environment import HELD_OUT, SHOWN, Demonstrating, Environment
 from selenite.rl.gym.house.environment import HouseKeeping
 from selenite.rl.gym.house.house import COLDEST, DEVICES, ROOMS, STATES, TOOLS, WARMEST, House
-from selenite.rl.gym.house.requests import is_held_out
+from selenite.rl.gym.house.requests import side_of
 from selenite.types import Message, ToolCall, ToolSpec
 
-NUMBERS = [*range(200), *range(HELD_OUT, HELD_OUT + 200)]
+NUMBERS = [*range(200), *range(SHOWN, SHOWN + 100), *range(HELD_OUT, HELD_OUT + 200)]
 LEVELS = (1, 2, 3)
+_TEMPERATURE = ("set_temperature", "read_temperature")
 
 
 def earned(level: int, number: int, turns: Sequence[Message]) -> dict[str, float]:
@@ -70,14 +71,25 @@ def test_the_same_number_is_the_same_task(level: int) -> None:
     assert HouseKeeping(level, seed=1).begin(0).opening != HouseKeeping(level).begin(0).opening
 
 
-def test_what_is_held_out_is_never_trained() -> None:
-    trained = set().union(*(places(number) for number in range(1500)))
+def test_who_sees_a_place() -> None:
+    """Acting meets what no lesson shows; neither has what is held out, of which each held-out task
+    has some."""
+    shown = set().union(*(places(SHOWN + number) for number in range(1500)))
+    acted = set().union(*(places(number) for number in range(1500)))
     held_out = set().union(*(places(HELD_OUT + number) for number in range(1500)))
-    kept = {place for place in trained | held_out if is_held_out(*place)}
-    assert not trained & kept
-    assert len(kept) >= 6
+    every = [(room, thing) for room in ROOMS for thing in (*DEVICES, *_TEMPERATURE)]
+    by_side = {
+        side: {place for place in every if side_of(*place) == side}
+        for side in ("shown", "met", "held out")
+    }
+    assert shown == by_side["shown"]
+    assert acted == by_side["shown"] | by_side["met"]
+    assert held_out >= by_side["held out"]
     for number in range(HELD_OUT, HELD_OUT + 1500):
-        assert places(number) & kept, number
+        assert places(number) & by_side["held out"], number
+    for place in (*zip(ROOMS), *zip((*DEVICES, *_TEMPERATURE))):
+        for side, own in by_side.items():
+            assert any(place[0] in known for known in own), (place, side)
 
 
 @pytest.mark.parametrize("level", LEVELS)

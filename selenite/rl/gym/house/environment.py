@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 
 from selenite.agent.randomness import stream
-from selenite.rl.gym.environment import HELD_OUT, Budget, Check, Score
+from selenite.rl.gym.environment import HELD_OUT, SHOWN, Budget, Check, Score
 from selenite.rl.gym.house.house import TOOLS, House
-from selenite.rl.gym.house.requests import LEVELS, Wish
+from selenite.rl.gym.house.requests import LEVELS, Sides, Wish
 from selenite.types import Message, ToolSpec
 
 _WORD = re.compile(r"[a-z]+")
@@ -95,7 +95,8 @@ class HouseKeeping:
         self._level, self._seed = level, seed
 
     def begin(self, number: int) -> Visit:
-        """See ``Environment``. Held-out tasks are about places that training never has."""
+        """See ``Environment``. Held-out tasks are about places that training never has, and so are
+        some that are acted in about places that no lesson has."""
         return Visit(*self._asked(number))
 
     def solution(self, number: int) -> Sequence[Message]:
@@ -106,4 +107,10 @@ class HouseKeeping:
         rng = stream(self._seed, "house", self._level, number)
         house = House.draw(rng)
         make = rng.choice(LEVELS[self._level])
-        return make(rng, house, number >= HELD_OUT), house
+        return make(rng, house, _sides(number)), house
+
+
+def _sides(number: int) -> Sides:
+    if number >= HELD_OUT:
+        return frozenset({"held out"})
+    return frozenset({"shown"} if number >= SHOWN else {"shown", "met"})

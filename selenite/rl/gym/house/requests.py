@@ -1,8 +1,9 @@
 """What somebody asks of a house, and what doing it takes.
 
-A *place* is a room with a device, or with what is done to its temperature. A quarter of them, by
-their names, are held out: training never asks about them, so that who knows places by heart does
-not know these. All rooms come in training, in other places.
+A *place* is a room with a device, or with what is done to its temperature. Half of them are shown
+in lessons, a quarter is met when a model acts, and a quarter is held out, each room and each thing
+among all three: who knows places by heart does not know the others, but all words of their
+requests.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, Literal
 
-from selenite.agent.randomness import stream
 from selenite.rl.gym.house.house import COLDEST, DEVICES, ROOMS, STATES, WARMEST, House
 from selenite.types import Message, ToolCall
 
-_HELD_OUT = 0.25  # share of places
+Side = Literal["shown", "met", "held out"]
+_SIDES: tuple[Side, ...] = ("held out", "met", "shown", "shown")
+_THINGS = (*DEVICES, "set_temperature", "read_temperature")
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,22 @@ class Wish:
     told: int | None = None  # degrees that the last turn must tell, and no other number
 
 
-Make = Callable[[random.Random, House, bool], Wish]
-"""From a house as it is; whether of places that are held out."""
+Sides = frozenset[Side]
+Make = Callable[[random.Random, House, Sides], Wish]
+"""From a house as it is; of places on some sides."""
 
 
-@cache
-def is_held_out(room: str, thing: str) -> bool:
-    """Whether a place is kept from training."""
-    return stream(0, "house", room, thing).random() < _HELD_OUT
+def side_of(room: str, thing: str) -> Side:
+    """Who sees a place."""
+    return _SIDES[(ROOMS.index(room) + _THINGS.index(thing)) % len(_SIDES)]
 
 
-def _rooms(tool: str, held_out: bool) -> list[str]:
-    return [room for room in ROOMS if is_held_out(room, tool) == held_out]
+def _rooms(tool: str, sides: Sides) -> list[str]:
+    return [room for room in ROOMS if side_of(room, tool) in sides]
 
 
-def _device(rng: random.Random, held_out: bool) -> tuple[str, str]:
-    places = [(room, device) for room in ROOMS for device in DEVICES]
-    return rng.choice([place for place in places if is_held_out(*place) == held_out])
+def _device(rng: random.Random, sides: Sides) -> tuple[str, str]:
+    return rng.choice([(r, d) for r in ROOMS for d in DEVICES if side_of(r, d) in sides])
 
 
 def _call(number: int, name: str, **arguments: Any) -> ToolCall:
@@ -72,9 +72,9 @@ _SWITCH = (
 )
 
 
-def switch(rng: random.Random, house: House, held_out: bool) -> Wish:
+def switch(rng: random.Random, house: House, sides: Sides) -> Wish:
     """A device that is not as it should be."""
-    room, device = _device(rng, held_out)
+    room, device = _device(rng, sides)
     state = STATES[house.devices[room, device] == "off"]
     call = _call(0, "switch", room=room, device=device, state=state)
     return Wish(
@@ -92,9 +92,9 @@ _SET = (
 )
 
 
-def set_temperature(rng: random.Random, house: House, held_out: bool) -> Wish:
+def set_temperature(rng: random.Random, house: House, sides: Sides) -> Wish:
     """Another temperature than there is."""
-    room = rng.choice(_rooms("set_temperature", held_out))
+    room = rng.choice(_rooms("set_temperature", sides))
     degrees = rng.choice([d for d in range(COLDEST, WARMEST + 1) if d != house.degrees[room]])
     return Wish(
         rng.choice(_SET).format(room=room, degrees=degrees),
@@ -115,9 +115,9 @@ _READ = (
 )
 
 
-def read_temperature(rng: random.Random, house: House, held_out: bool) -> Wish:
+def read_temperature(rng: random.Random, house: House, sides: Sides) -> Wish:
     """A temperature that must be told."""
-    room = rng.choice(_rooms("read_temperature", held_out))
+    room = rng.choice(_rooms("read_temperature", sides))
     degrees = house.degrees[room]
     return Wish(
         rng.choice(_READ).format(room=room),
@@ -138,12 +138,12 @@ _BOTH = (
 )
 
 
-def both(rng: random.Random, house: House, held_out: bool) -> Wish:
+def both(rng: random.Random, house: House, sides: Sides) -> Wish:
     """Two devices."""
-    first = switch(rng, house, held_out)
-    second = switch(rng, house, held_out)
+    first = switch(rng, house, sides)
+    second = switch(rng, house, sides)
     while second.solution == first.solution:
-        second = switch(rng, house, held_out)
+        second = switch(rng, house, sides)
     (one,), (other,) = first.solution[0].tool_calls, second.solution[0].tool_calls
     calls = _turn(one, _call(1, "switch", **json.loads(other.arguments)))
     said = f"{first.solution[1].content} {second.solution[1].content}"
@@ -161,11 +161,13 @@ _IF_COLD = (
 )
 
 
-def if_cold(rng: random.Random, house: House, held_out: bool) -> Wish:
+def if_cold(rng: random.Random, house: House, sides: Sides) -> Wish:
     """A heater that depends on the temperature; it is off."""
-    # It is about two places, of which training has neither held out.
+    # It is about two places, of which only held-out tasks may have one on another side.
     rooms = [
-        r for r in _rooms("read_temperature", held_out) if held_out or not is_held_out(r, "heater")
+        room
+        for room in _rooms("read_temperature", sides)
+        if "held out" in sides or side_of(room, "heater") in sides
     ]
     room = rng.choice(rooms)
     house.devices[room, "heater"] = "off"
