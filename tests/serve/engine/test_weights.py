@@ -12,6 +12,13 @@ from selenite.model.decode import decode
 from selenite.model.lora import LoRAConfig, adapters, add_lora, merge_lora
 from selenite.model.lora_files import load_lora, save_lora
 from selenite.model.transformer import Transformer
+from selenite.serve.attention_mode import (
+    AnyMode,
+    FullAttention,
+    KeepKvAttention,
+    MobaAttention,
+    TidalAttention,
+)
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.request import Request
 from selenite.types import FinishReason, SamplingParams
@@ -75,6 +82,36 @@ def test_adapters_are_served_by_name_side_by_side(tmp_path: Path):
     fresh = request("second")
     engine.generate([fresh])
     assert written(fresh) == merged["second"]
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        MobaAttention(mode="moba", block_size=4, top_k=2),
+        TidalAttention(mode="tidal", budget=8, layers=[0], share="head"),
+        TidalAttention(mode="tidal", budget=8, layers=[0], share="head", drafts=3),
+        KeepKvAttention(mode="keepkv", budget=8, likeness=0.0, every=4),
+    ],
+    ids=["moba", "tidal", "drafts", "keepkv"],
+)
+def test_an_adapter_reads_and_keeps_as_its_merged_model_does(tmp_path: Path, mode: AnyMode):
+    directory = save_adapter(tmp_path, 1)
+    engine = Engine(model(), CONFIG)
+    engine.load_adapter("first", directory)
+    adapted, plain, whole = (
+        Request(str(number), PROMPT, GREEDY, adapter=name, attention=own)
+        for number, (name, own) in enumerate(
+            (("first", mode), (None, mode), ("first", FullAttention(mode="full")))
+        )
+    )
+    engine.generate([adapted, plain, whole])
+    engine.check_integrity()
+    merged = Request("", PROMPT, GREEDY, attention=mode)
+    Engine(merge_lora(load_lora(model(), directory)), CONFIG).generate([merged])
+    assert written(adapted) == written(merged)
+    assert written(adapted) != written(plain)
+    is_lossless = isinstance(mode, TidalAttention) and mode.drafts is not None
+    assert (written(adapted) == written(whole)) == is_lossless
 
 
 def test_a_large_request_of_one_adapter_is_not_overtaken_for_ever(tmp_path: Path):
