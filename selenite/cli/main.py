@@ -1,9 +1,10 @@
 """The command line: ``selenite COMMAND``, one short file per command in this folder.
 
 The file ``run_batch.py`` holds the function ``run_batch`` and is the command ``run-batch``; where
-it is a ``Typer`` instead, it is a group of commands. It imports what is heavy (torch above all)
-inside that function, so that ``--help`` answers at once. An error that the user can mend is printed
-without a traceback, and the exit code says its kind (``selenite/errors.py``).
+it is a ``Typer`` instead, it is a group of commands, of which a large one is a folder. It imports
+what is heavy (torch above all) inside that function, so that ``--help`` answers at once. An error
+that the user can mend is printed without a traceback, and the exit code says its kind
+(``selenite/errors.py``).
 """
 
 from __future__ import annotations
