@@ -187,7 +187,9 @@ class _Tiles:
         bins_V, order_V = bin_P[pair_V].sort(stable=True)
         pair_V = pair_V[order_V]
         count_Z = bins_V.bincount(minlength=num_units * num_kv_heads)  # by bin
-        size = min(_TILE, max(1, int(count_Z.max()))) if len(pair_V) else 1
+        # Of the usual size of a bin: the largest would fill most tiles with padding.
+        usual = -(-len(pair_V) // max(1, int(count_Z.count_nonzero())))
+        size = min(_TILE, max(1, usual))
         tiles_Z = -(-count_Z // size)
         bin_X = torch.arange(len(count_Z), device=device).repeat_interleave(tiles_Z)
         # The place of each pair: its bin's first tile, and how many of the bin come before it.
