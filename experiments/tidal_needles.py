@@ -70,12 +70,11 @@ MODES: dict[str, AnyMode] = {
     FULL: FullAttention(mode="full"),
     **{
         f"TidalDecode, {budget}": TidalAttention(mode="tidal", budget=budget)
-        for budget in (64, 128, BUDGET)
+        for budget in (64, BUDGET)
     },
-    f"{DEFAULT}, by group": TidalAttention(mode="tidal", budget=BUDGET, share="group"),
     **{
         f"{name}, {SHARE:.0%}": METHODS[name](round(SHARE * LENGTH), 0)
-        for name in ("KeepKV", "SnapKV", "StreamingLLM")
+        for name in ("KeepKV", "StreamingLLM")
     },
 }
 

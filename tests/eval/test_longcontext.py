@@ -70,7 +70,7 @@ def test_what_is_heard_is_the_models_own(folder: Path, tokenizer: Tokenizer) -> 
 def test_needles_lie_where_they_should_and_are_asked_for(tokenizer: Tokenizer) -> None:
     ids = prose_ids(tokenizer, 1000)
     found = needles(tokenizer, ids, 400, 5, 2)
-    assert [needle.depth for needle in found] == [d / 4 for _ in range(2) for d in range(5)]
+    assert [needle.depth for needle in found] == [(d + 0.5) / 5 for _ in range(2) for d in range(5)]
     assert len({needle.passage.prompt for needle in found}) == 2  # with a needle of each depth
     codes = set()
     for needle in found:
@@ -137,7 +137,7 @@ def test_every_method_has_its_cell(cells: list[Cell]) -> None:
     for cell in cells:
         assert len(cell.losses) == 2
         for found in (cell.needles, cell.answers):
-            assert [fact.depth for fact in found] == [0.0, 0.5, 1.0]
+            assert [fact.depth for fact in found] == [1 / 6, 3 / 6, 5 / 6]
         assert cell.pace.tokens > 0
     full, *others = (cell for cell in cells if cell.length == 320)
     assert full.pace.slots_per_request > 320

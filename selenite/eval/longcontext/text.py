@@ -48,7 +48,7 @@ class Needle:
     passage: Passage
     answer: int  # tokens
     length: int  # of the prompt
-    depth: float  # 0: the fact is at the beginning
+    depth: float  # where the fact lies, from 0 to 1
     kind: Kind = "code"
 
     def found(self, heard: Heard) -> Found:
@@ -136,7 +136,7 @@ def needles(
         for kind, facts in by_kind.items():
             for step, fact in enumerate(facts):
                 question, answer = tokenizer.encode(fact.question), tokenizer.encode(fact.answer)
-                depth = step / max(1, depths - 1)
+                depth = (step + 0.5) / depths
                 passage = Passage(prompt, (*question, *answer))
                 found.append(Needle(passage, len(answer), length, depth, kind))
     return found
@@ -149,7 +149,7 @@ def _haystack(
     spots: Sequence[Sequence[_Fact]],
     rng: random.Random,
 ) -> tuple[int, ...]:
-    """A stretch of text with facts at even distances."""
+    """A stretch of text with facts at even distances, and text before and behind each."""
     inserted = [[*tokenizer.encode("".join(fact.sentence for fact in spot))] for spot in spots]
     prompt = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     hay = length - len(prompt) - sum(map(len, inserted))
@@ -161,7 +161,7 @@ def _haystack(
     start = rng.randrange(len(ids) - hay + 1)
     done = 0
     for step, tokens in enumerate(inserted):
-        place = round(hay * step / max(1, len(inserted) - 1))
+        place = round(hay * (step + 0.5) / len(inserted))
         prompt += [*ids[start + done : start + place], *tokens]
         done = place
     return (*prompt, *ids[start + done : start + hay])
