@@ -31,6 +31,7 @@ from selenite.serve.attention_mode import (
 from selenite.serve.engine.engine import Engine, EngineConfig
 
 _PAGE, _ROOM = 16, 96  # tokens of a page; of questions and answers, at most
+_SEED = 1  # of other needles than those of ``selenite eval longcontext``
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def sweep(
             f"model has {model.config.max_positions}; take less"
         )
     tokenizer = Tokenizer.load(directory)
-    hidden = needles(tokenizer, prose_ids(tokenizer, length), length, count, 1)
+    hidden = needles(tokenizer, prose_ids(tokenizer, length), length, count, 1, seed=_SEED)
     pages = count * (-(-(length + _ROOM) // _PAGE))
     engine = Engine(model, EngineConfig(pages + 1, _PAGE, max_running=count))
     modes: list[tuple[tuple[int, ...], AnyMode]] = [((), FullAttention(mode="full"))]
