@@ -64,8 +64,9 @@ LONG = Course(LENGTH, 6, 1, 5e-4, 2000)
 BUDGETS = 64, 128, 256  # tokens that are read
 SWEPT = 20  # needles by which layers are compared
 FULL = "full attention"
-MODES: dict[str, AnyMode] = {FULL: FullAttention(mode="full")} | {
-    f"TidalDecode, {budget}": TidalAttention(mode="tidal", budget=budget) for budget in BUDGETS
+MODES: dict[str, AnyMode] = {
+    FULL: FullAttention(mode="full"),
+    **{f"TidalDecode, {budget}": TidalAttention(mode="tidal", budget=budget) for budget in BUDGETS},
 }
 DEFAULT = f"TidalDecode, {BUDGETS[-1]}"
 
