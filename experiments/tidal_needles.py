@@ -5,8 +5,8 @@
 SmolLM2-135M-Instruct as published misses some needles with full attention. Here it first learns to
 find them in Python code, with adapters of rank 16: 30 steps of two texts of 2,048 tokens with eight
 needles each, then six texts of 8,000 tokens. In prose of 8,000 tokens full attention then finds
-nearly all: how many do rows find that read 256 of them? The layer that chooses anew is looked for
-at that length, by other needles.
+nearly all: how many do rows find that read 256 of them? The layers that choose beside layer 2 are
+looked for at that length, by other needles, one after another.
 Everything is kept under ``OUT``, so that an interrupted call goes on.
 Rows: tidal.needle_dense, tidal.needle_loss. Figure: docs/figures/needles8k.png.
 """
@@ -31,7 +31,7 @@ from selenite.eval.longcontext.layers import save_layers, sweep
 from selenite.eval.longcontext.text import Found, needles, prose_ids
 from selenite.eval.longcontext.told import tell
 from selenite.eval.statistics import bootstrap_difference, wilson
-from selenite.model.hf_adapter import load_pretrained, save_pretrained
+from selenite.model.hf_adapter import load_pretrained, read_config, save_pretrained
 from selenite.model.lora import LoRAConfig, add_lora, merge_lora
 from selenite.model.pack import pack_weights
 from selenite.ops.attention_context import packed_context
@@ -62,7 +62,7 @@ class Course:
 SHORT = Course(2048, 30, 2, 1e-3, 1000)
 LONG = Course(LENGTH, 6, 1, 5e-4, 2000)
 BUDGETS = 64, 128, 256  # tokens that are read
-SWEPT = 20  # needles by which layers are compared
+CHOOSING, SWEPT = 3, 20  # layers that choose; needles by which they are compared
 FULL = "full attention"
 MODES: dict[str, AnyMode] = {
     FULL: FullAttention(mode="full"),
@@ -129,8 +129,9 @@ def prepare() -> None:
     dtype = runtime.torch_dtype(runtime.choose_dtype().value)
     teach(smollm2(), OUT / "short", SHORT)
     teach(OUT / "short", MODEL, LONG)
-    if stored_layers(MODEL, load_pretrained(MODEL).config) is None:
-        trials = sweep(MODEL, dtype, BUDGETS[-1], LENGTH, SWEPT, watch=print)
+    config = read_config(MODEL)
+    while len(stored := stored_layers(MODEL, config) or ()) < CHOOSING:
+        trials = sweep(MODEL, dtype, BUDGETS[-1], LENGTH, SWEPT, stored, print)
         save_layers(MODEL, min(trials[1:], key=lambda trial: trial.loss).layers)
 
 
@@ -170,7 +171,7 @@ def report(found: dict[str, list[Found]]) -> None:
     """The rows."""
     total = len(found[FULL])
     right = {name: [float(needle.is_found) for needle in own] for name, own in found.items()}
-    layers = stored_layers(MODEL, load_pretrained(MODEL).config)
+    layers = stored_layers(MODEL, read_config(MODEL))
     note = f"SmolLM2-135M taught needles, layers {layers} choose; " + "; ".join(
         f"{name} {mean(own):.3f} ({mean(needle.loss for needle in found[name]):.3f} nats a token)"
         for name, own in right.items()

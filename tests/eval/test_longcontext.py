@@ -216,6 +216,11 @@ def test_layers_are_swept_and_stored_with_the_model(tmp_path: Path) -> None:
         reading = reading_of(mode, deep, 16, tidal_layers=stored)
         assert reading.selection is not None
         assert reading.selection.layers == expected
+    assert stored is not None
+    more = CliRunner().invoke(app, [*command, "--add"])
+    (left,) = {3, 4} - {*stored}
+    assert f"best: layers {' and '.join(map(str, sorted((*stored, left))))}" in more.output
+    assert stored_layers(folder, deep) == (2, 3, 4)
     shallow = CliRunner().invoke(app, ["eval", "layers", str(make_model(tmp_path / "shallow"))])
     assert isinstance(shallow.exception, ConfigError)
     assert "gains nothing" in str(shallow.exception)

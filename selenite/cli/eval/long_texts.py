@@ -68,21 +68,26 @@ def layers(
     length: Annotated[int, typer.Option(min=64, help="Tokens of the prompts.")] = 1024,
     needles: Annotated[int, typer.Option(min=1, help="Of even depths.")] = 20,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    add: Annotated[
+        bool, typer.Option(help="Beside the layers that are stored: find one more.")
+    ] = False,
     save: Annotated[bool, typer.Option(help="Store the best with the model.")] = True,
 ) -> None:
     """Find the layer in which tokens are best chosen anew (mode tidal), by needles."""
     from selenite import runtime
     from selenite.eval.longcontext.layers import Trial, save_layers, sweep
-    from selenite.serve.attention_mode import LAYERS
+    from selenite.model.hf_adapter import read_config
+    from selenite.serve.attention_mode import LAYERS, stored_layers
 
     runtime.apply_threads()
-    chosen = dtype_of(dtype)
+    chosen = runtime.torch_dtype(dtype_of(dtype).value)
+    stored = (stored_layers(model, read_config(model)) or ()) if add else ()
 
     def show(trial: Trial) -> None:
         name = " and ".join(map(str, trial.layers)) or "full attention"
         typer.echo(f"{name}: {trial.loss:.3f} nats a token, {trial.found} of {needles} found")
 
-    trials = sweep(model, runtime.torch_dtype(chosen.value), budget, length, needles, watch=show)
+    trials = sweep(model, chosen, budget, length, needles, stored, show)
     best = min(trials[1:], key=lambda trial: trial.loss)
     typer.echo(f"best: layers {' and '.join(map(str, best.layers))}")
     if save:

@@ -8,7 +8,7 @@ one that finds what is asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +49,11 @@ def sweep(
     budget: int,
     length: int,
     count: int,
+    chosen: Sequence[int] = (),
     watch: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
-    """Full attention, then each layer that could choose after the first one that does.
+    """Full attention, then each layer that could choose beside those that are chosen; none: beside
+    the first that can.
 
     Raises ``ConfigError`` for a model with no choice, and for prompts that it has no positions for.
     """
@@ -72,15 +74,15 @@ def sweep(
     pages = count * (-(-(length + _ROOM) // _PAGE))
     engine = Engine(model, EngineConfig(pages + 1, _PAGE, max_running=count))
     modes: list[tuple[tuple[int, ...], AnyMode]] = [((), FullAttention(mode="full"))]
-    for layer in range(first + 1, layers - 1):
-        chosen = [first, layer]
-        modes.append((tuple(chosen), TidalAttention(mode="tidal", budget=budget, layers=chosen)))
+    for layer in sorted({*range(first + 1, layers - 1)} - {*chosen}):
+        tried = sorted((*(chosen or (first,)), layer))
+        modes.append((tuple(tried), TidalAttention(mode="tidal", budget=budget, layers=tried)))
     trials = []
-    for chosen_layers, mode in modes:
+    for tried_layers, mode in modes:
         heard, _ = tell(engine, [needle.passage for needle in hidden], mode)
         found = [needle.found(own) for own, needle in zip(heard, hidden, strict=True)]
         loss = sum(needle.loss for needle in found) / count
-        trials.append(Trial(chosen_layers, loss, sum(needle.is_found for needle in found)))
+        trials.append(Trial(tried_layers, loss, sum(needle.is_found for needle in found)))
         watch(trials[-1])
     return trials
 
