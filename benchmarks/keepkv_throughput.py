@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import ROOT
 from benchmarks.tidal_decode import (
     FULL,
     PAGE,
@@ -32,6 +32,7 @@ from benchmarks.tidal_decode import (
     SHARE_OF_MEMORY,
     STEPS,
     config_of,
+    record_ratios,
 )
 from selenite.model.accounting import cache_bytes_per_token
 from selenite.model.init import init_weights
@@ -228,32 +229,11 @@ def main() -> None:
             for c in cells
         )
     )
-    record(
-        "keepkv.throughput10",
+    record_ratios(
+        ("keepkv.throughput10", "keepkv.of_bound"),
         "tokens a second of requests of 8,192 tokens merged to a tenth, over whole ones in a cache "
         "that holds 8 of these",
-        median(ratios),
-        "ratio",
-        low=0.75 * min(ratios),
-        high=1.25 * max(ratios),
-        runs=ROUNDS,
-        target=">= 2",
-        reference=Reference(name="the limit by bytes", value=bound, source="same run, counted"),
-        command=COMMAND,
-        note=note,
-    )
-    record(
-        "keepkv.of_bound",
-        "the same, of the limit by bytes",
-        median(ratios) / bound,
-        "share",
-        low=0.75 * min(ratios) / bound,
-        high=1.25 * max(ratios) / bound,
-        runs=ROUNDS,
-        target=">= 0.6",
-        reference=None,
-        command=COMMAND,
-        note=note,
+        *(ratios, bound, 2.0, COMMAND, note),
     )
     draw(cells)
 

@@ -28,9 +28,9 @@ from benchmarks.peers import is_built, python_of
 from benchmarks.results import ROOT, ROWS, Reference, record
 from benchmarks.serve_speed import ENGINES
 from selenite.chat.tokenizer import Tokenizer
-from selenite.eval.longcontext.methods import FULL, KINDS, Cell, Sizes, measure_methods
+from selenite.eval.longcontext.methods import FULL, Cell, Sizes, measure_methods, passages_of
 from selenite.eval.longcontext.report import tables, write
-from selenite.eval.longcontext.text import Found, Needle, needles, prose_ids, windows
+from selenite.eval.longcontext.text import Found, Needle, prose_ids
 from selenite.eval.longcontext.told import Heard, Pace, Passage
 from selenite.eval.statistics import bootstrap_difference
 from selenite.runtime import apply_threads, choose_dtype, torch_dtype
@@ -52,11 +52,8 @@ def theirs(directory: Path, dtype: torch.dtype, sizes: Sizes, length: int) -> li
     """The peers' cells at a length; a process of their own is asked."""
     tokenizer = Tokenizer.load(directory)
     ids = prose_ids(tokenizer, max(sizes.lengths) + sizes.told)
-    texts = windows(ids, tokenizer.bos_id, length, sizes.told, sizes.windows)
-    hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each, kinds=KINDS)
-    asked = [(text, None) for text in texts] + [(needle.passage, needle) for needle in hidden]
     prompts: dict[tuple[int, ...], list[tuple[Passage, Needle | None]]] = {}
-    for passage, needle in asked:
+    for passage, needle in passages_of(tokenizer, ids, length, sizes):
         prompts.setdefault(passage.prompt, []).append((passage, needle))
     groups = list(prompts.values())
     with tempfile.TemporaryDirectory() as temporary:

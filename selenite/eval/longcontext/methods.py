@@ -73,6 +73,15 @@ class Sizes:
     at_once: int
 
 
+def passages_of(
+    tokenizer: Tokenizer, ids: Sequence[int], length: int, sizes: Sizes
+) -> list[tuple[Passage, Needle | None]]:
+    """What is told at a length: texts that go on, then facts that are asked for."""
+    texts = windows(ids, tokenizer.bos_id, length, sizes.told, sizes.windows)
+    hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each, kinds=KINDS)
+    return [*((text, None) for text in texts), *((needle.passage, needle) for needle in hidden)]
+
+
 def measure_methods(
     directory: Path,
     dtype: torch.dtype,
@@ -99,8 +108,7 @@ def measure_methods(
     ids = prose_ids(tokenizer, max(sizes.lengths) + sizes.told)
     cells = []
     for length in sizes.lengths:
-        texts = windows(ids, tokenizer.bos_id, length, sizes.told, sizes.windows)
-        hidden = needles(tokenizer, ids, length, sizes.depths, sizes.each, kinds=KINDS)
+        passages = passages_of(tokenizer, ids, length, sizes)
         modes: list[tuple[str, float, AnyMode]] = [(FULL, 1.0, FullAttention(mode="full"))]
         for share in sizes.shares:
             budget = max(_LEAST, round(share * length))
@@ -115,7 +123,6 @@ def measure_methods(
         engine = Engine(model, config)
         engine.warm_up()
         heard = {(name, share): _Scores([], [], [], []) for name, share, _ in modes}
-        passages = [(text, None) for text in texts] + [(one.passage, one) for one in hidden]
         for first in range(0, len(passages), sizes.at_once):
             some = passages[first : first + sizes.at_once]
             for name, share, mode in modes:

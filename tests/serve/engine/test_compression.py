@@ -21,10 +21,10 @@ from selenite.model.transformer import Transformer
 from selenite.ops.attention import attend_reference
 from selenite.ops.attention_context import AttentionContext
 from selenite.serve.attention_mode import AnyMode, KeepKvAttention, TidalAttention, read_mode
-from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.pooling import Pooler
 from selenite.serve.engine.request import Request, Status
 from selenite.types import SamplingParams
+from tests.fixtures.engines import made, run
 from tests.fixtures.tiny import k2_config, llama_config, tiny_model
 
 VOCABULARY = 96
@@ -71,19 +71,6 @@ def asked(number: int, mode: AnyMode | None, max_tokens: int = 20, **more: Any) 
 
 def workload() -> list[Request]:
     return [asked(number, MODES[number % len(MODES)], 10 + 2 * number) for number in range(10)]
-
-
-def run(engine: Engine, requests: list[Request]) -> list[list[int]]:
-    for request in requests:
-        engine.add(request)
-    while engine.has_work():
-        engine.step()
-        engine.check_integrity()
-    return [[token.token_id for token in request.completion] for request in requests]
-
-
-def made(model: Transformer, **changes: Any) -> Engine:
-    return Engine(model, EngineConfig(**{"num_pages": 300, "page_size": 4, **changes}))
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from selenite.model.config import ModelConfig
 from selenite.model.transformer import Transformer
 from selenite.ops.attention import attend_reference
 from selenite.serve.attention_mode import AnyMode, TidalAttention, read_mode, reading_of
-from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.pooling import Pooler
 from selenite.serve.engine.request import Request
 from selenite.types import SamplingParams
+from tests.fixtures.engines import made, run
 from tests.fixtures.tiny import k2_config, llama_config, tiny_model
 
 VOCABULARY = 96
@@ -58,19 +58,6 @@ def workload(model: Transformer) -> list[Request]:
     third = SHARED if model.config.attention == "mla" else OF_GROUPS
     modes = (FULL, SHARED, OF_HEADS, third)
     return [asked(number, modes[number % 4], 6 + number) for number in range(8)]
-
-
-def run(engine: Engine, requests: list[Request]) -> list[list[int]]:
-    for request in requests:
-        engine.add(request)
-    while engine.has_work():
-        engine.step()
-        engine.check_integrity()
-    return [[token.token_id for token in request.completion] for request in requests]
-
-
-def made(model: Transformer, **changes: Any) -> Engine:
-    return Engine(model, EngineConfig(**{"num_pages": 300, "page_size": 4, **changes}))
 
 
 @pytest.fixture(scope="module")
