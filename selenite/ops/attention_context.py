@@ -175,6 +175,10 @@ class AttentionContext:
     selection: tuple[TokenSelection | None, ...] | None = None
     """Of each sequence: how its row, which is its only one, chooses tokens; None: it does not. With
     pages, and not with ``routing`` of the same sequence, ``parent_T``, ``bias`` or ``select``."""
+    token_limits_T3: Tensor | None = None
+    """int64, of each row: how many tokens it reads, and sinks and recent ones of these, instead of
+    its ``selection``'s, all of which are one; a row that has fewer reads all of them. For a step
+    that is recorded once for all lengths and requests (``ops/tape.py``)."""
     sees_step: bool = True
     """False, with pages: a row sees its sequence's entries from before the step, and no row."""
     stats: StatsRequest = StatsRequest()
@@ -221,8 +225,8 @@ class AttentionContext:
     @cached_property
     def _selecting(self) -> tuple[TokenSelection | None, ...] | None:
         """Rows that have no more tokens than they may read do not choose."""
-        if self.selection is None:
-            return None
+        if self.selection is None or self.token_limits_T3 is not None:
+            return self.selection
         found = list[TokenSelection | None]()
         for own, (start, stop, first) in zip(self.selection, self.segments, strict=True):
             assert own is None or stop - start == 1, (start, stop)

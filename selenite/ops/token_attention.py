@@ -13,16 +13,34 @@ Letters: as in ``attention_context.py``; every sequence has one row, so that ``T
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from selenite.ops.attention_context import Attended, AttentionContext, TokenSelection, TokenStep
+from selenite.ops import native
+from selenite.ops.attention_context import (
+    Attended,
+    AttentionContext,
+    Pages,
+    TokenSelection,
+    TokenStep,
+)
 from selenite.ops.block_routing import largest
 from selenite.ops.paged_attention import read_pages, serves
 
 SUPPORTS = frozenset({"slot_biases"})
 
 _BLOCK = 64  # keys; the kernel writes logits by blocks
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What rows read in the layers that follow."""
+
+    slots_TCK: Tensor
+    segments_T3: Tensor
+    """Of the rows as sequences whose pages are these slots: a row may have fewer than ``K``."""
 
 
 def attend_tokens(
@@ -37,13 +55,14 @@ def attend_tokens(
     """``attend_reference`` where all sequences do ``step``; without statistics."""
     assert context.stats.max_logit is None, "statistics are asked for in training"
     key = ("tokens", step.selection)
-    bias_SN = context.key_bias(layer)
+    operands = q_TNH, k_SMH, v_SMW, context, scale, context.key_bias(layer)
+    has_kernel = serves(q_TNH, k_SMH, v_SMW, context)
     if step.chooses:
-        out_TNW, lse_TN, mass_TNL = _read_all(q_TNH, k_SMH, v_SMW, context, scale, bias_SN)
-        context.derived[key] = _chosen_slots(mass_TNL, context, step.selection, k_SMH.shape[1])
+        read_all = _read_all if has_kernel else _read_all_plainly
+        out_TNW, lse_TN, context.derived[key] = read_all(*operands, step.selection)
     else:
-        slots_TCK = context.derived[key]
-        out_TNW, lse_TN = _read_chosen(q_TNH, k_SMH, v_SMW, slots_TCK, context, scale, bias_SN)
+        read_chosen = _read_chosen if has_kernel else _read_chosen_plainly
+        out_TNW, lse_TN = read_chosen(*operands, context.derived[key])
     return Attended(out_TNW, None, lse_TN if context.stats.lse else None)
 
 
@@ -57,7 +76,7 @@ def choose_tokens(mass_TNL: Tensor, place_T: Tensor, selection: TokenSelection, 
         M: key/value heads.
     """
     (N, L), device = mass_TNL.shape[1:], mass_TNL.device
-    C = {"head": N, "group": M, "layer": 1}[selection.share]
+    C = _sets(selection, N, M)
     mass_TCL = mass_TNL.unflatten(1, (C, N // C)).sum(2)
     place_L, own_T1 = torch.arange(L, device=device), place_T[:, None]
     is_kept_TL = place_L < selection.num_sinks
@@ -67,17 +86,19 @@ def choose_tokens(mass_TNL: Tensor, place_T: Tensor, selection: TokenSelection, 
     return largest(mass_TCL, selection.budget)[1].sort(-1).values
 
 
-def _chosen_slots(
-    mass_TNL: Tensor, context: AttentionContext, selection: TokenSelection, M: int
-) -> Tensor:
-    pages = context.pages
-    assert pages is not None
-    # A row's own key comes after those before its step; a row is a sequence.
-    place_T = context.segments_B3[:, 2].to(mass_TNL.device)
-    place_TCK = choose_tokens(mass_TNL, place_T, selection, M)
-    table_TCP = pages.table_BP[:, None].expand(-1, place_TCK.shape[1], -1)
-    page_TCK = table_TCP.gather(2, place_TCK // pages.size)
-    return page_TCK * pages.size + place_TCK % pages.size
+def _sets(selection: TokenSelection, N: int, M: int) -> int:
+    return {"head": N, "group": M, "layer": 1}[selection.share]
+
+
+def _limits(context: AttentionContext, selection: TokenSelection) -> Tensor:
+    """Of each row: tokens that it reads, sinks and recent ones of these; int64 ``[T, 3]``."""
+    if context.token_limits_T3 is not None:
+        return context.token_limits_T3
+    key = ("token limits", selection)
+    if key not in context.derived:
+        limits = selection.budget, selection.num_sinks, selection.num_recent
+        context.derived[key] = torch.tensor([limits] * len(context.segments))
+    return context.derived[key]
 
 
 def _read_all(
@@ -87,80 +108,132 @@ def _read_all(
     context: AttentionContext,
     scale: float,
     bias_SN: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Output and log-sum-exps of rows that read everything, and what they attend to."""
+    selection: TokenSelection,
+) -> tuple[Tensor, Tensor, _Chosen]:
+    """Output and log-sum-exps of rows that read everything, and what they choose."""
+    pages, limits_T3 = context.pages, _limits(context, selection)
+    assert pages is not None
+    (T, N, _), M = q_TNH.shape, k_SMH.shape[1]
+    C, P = _sets(selection, N, M), pages.table_BP.shape[1]
+    longest, K = max(pages.lengths), selection.budget
+    if context.token_limits_T3 is not None:
+        longest = K = P * pages.size
+    logit_TNL = torch.empty(T, N, -(-longest // _BLOCK) * _BLOCK)
+    where = pages.size, pages.table_BP, context.segments_B3
+    scores = tuple(range(T)), logit_TNL
+    out_TNW, softmax_2TN = read_pages(
+        q_TNH, k_SMH, v_SMW, where, scale, bias=bias_SN, scores=scores
+    )
+    chosen = _Chosen(
+        torch.empty(T, C, K, dtype=torch.int64), torch.empty(T, 3, dtype=torch.int64)
+    )
+    numbers = T, N, C, logit_TNL.shape[2], P, pages.size, K
+    native.call(
+        "choose_tokens",
+        *(logit_TNL, softmax_2TN, pages.table_BP, context.segments_B3, limits_T3),
+        *(native.integers(numbers), chosen.slots_TCK, chosen.segments_T3),
+    )
+    return out_TNW, softmax_2TN[0], chosen
+
+
+def _read_all_plainly(
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    bias_SN: Tensor | None,
+    selection: TokenSelection,
+) -> tuple[Tensor, Tensor, _Chosen]:
     pages = context.pages
     assert pages is not None
-    T, N, _ = q_TNH.shape
-    longest = max(pages.lengths)
-    logit_TNL = q_TNH.new_full(
-        (T, N, -(-longest // _BLOCK) * _BLOCK), -torch.inf, dtype=torch.float32
-    )
-    if serves(q_TNH, k_SMH, v_SMW, context):
-        where = pages.size, pages.table_BP, context.segments_B3
-        scores = tuple(range(T)), logit_TNL
-        out_TNW, softmax_2TN = read_pages(
-            q_TNH, k_SMH, v_SMW, where, scale, bias=bias_SN, scores=scores
-        )
-        lse_TN = softmax_2TN[0]
-    else:
-        out_TNW = q_TNH.new_empty(T, N, v_SMW.shape[2])
-        for row in range(T):
-            slots_K = pages.slots(row)
-            logit_NK = _logits(q_TNH[row], k_SMH[slots_K], scale)
-            if bias_SN is not None:
-                logit_NK = logit_NK + bias_SN[slots_K].T
-            logit_TNL[row, :, : len(slots_K)] = logit_NK
-            out_TNW[row] = _values(logit_NK, v_SMW[slots_K]).to(q_TNH.dtype)
-        lse_TN = logit_TNL.logsumexp(-1)
-    return out_TNW, lse_TN, logit_TNL.sub_(lse_TN[..., None]).exp_()
+    (T, N, _), M = q_TNH.shape, k_SMH.shape[1]
+    out_TNW = q_TNH.new_empty(T, N, v_SMW.shape[2])
+    logit_TNL = q_TNH.new_full((T, N, max(pages.lengths)), -torch.inf, dtype=torch.float32)
+    for row in range(T):
+        slots_K = pages.slots(row)
+        logit_NK = _logits(q_TNH[row], k_SMH[slots_K], scale, bias_SN, slots_K)
+        logit_TNL[row, :, : len(slots_K)] = logit_NK
+        out_TNW[row] = _values(logit_NK, v_SMW[slots_K]).to(q_TNH.dtype)
+    lse_TN = logit_TNL.logsumexp(-1)
+    # A row's own key comes after those before its step; a row is a sequence.
+    place_T = context.segments_B3[:, 2].to(q_TNH.device)
+    place_TCK = choose_tokens(logit_TNL.sub_(lse_TN[..., None]).exp_(), place_T, selection, M)
+    segments_T3 = context.segments_B3.clone()
+    segments_T3[:, 2] = selection.budget - 1
+    return out_TNW, lse_TN, _Chosen(_slots(pages, place_TCK), segments_T3)
+
+
+def _slots(pages: Pages, place_TCK: Tensor) -> Tensor:
+    table_TCP = pages.table_BP[:, None].expand(-1, place_TCK.shape[1], -1)
+    page_TCK = table_TCP.gather(2, place_TCK // pages.size)
+    return page_TCK * pages.size + place_TCK % pages.size
 
 
 def _read_chosen(
     q_TNH: Tensor,
     k_SMH: Tensor,
     v_SMW: Tensor,
-    slots_TCK: Tensor,
     context: AttentionContext,
     scale: float,
     bias_SN: Tensor | None,
+    chosen: _Chosen,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exps of rows that read these slots."""
-    (T, N, _), M = q_TNH.shape, k_SMH.shape[1]
-    C, K = slots_TCK.shape[1:]
+    C = chosen.slots_TCK.shape[1]
+    outs, lses = list[Tensor](), list[Tensor]()
+    for c in range(C):
+        heads, kv_heads = _heads(q_TNH, k_SMH, c, C)
+        out_TnW, softmax_2Tn = read_pages(
+            *(q_TNH[:, heads], k_SMH[:, kv_heads], v_SMW[:, kv_heads]),
+            (1, chosen.slots_TCK[:, c], chosen.segments_T3),
+            scale,
+            bias=None if bias_SN is None else bias_SN[:, heads],
+        )
+        outs.append(out_TnW)
+        lses.append(softmax_2Tn[0])
+    return (outs[0], lses[0]) if C == 1 else (torch.cat(outs, 1), torch.cat(lses, 1))
+
+
+def _read_chosen_plainly(
+    q_TNH: Tensor,
+    k_SMH: Tensor,
+    v_SMW: Tensor,
+    context: AttentionContext,
+    scale: float,
+    bias_SN: Tensor | None,
+    chosen: _Chosen,
+) -> tuple[Tensor, Tensor]:
+    (T, N, _), C = q_TNH.shape, chosen.slots_TCK.shape[1]
     out_TNW = q_TNH.new_empty(T, N, v_SMW.shape[2])
     lse_TN = torch.empty(T, N, device=q_TNH.device)
-    has_kernel = serves(q_TNH, k_SMH, v_SMW, context)
-    row_T = torch.arange(T)
-    segments_T3 = torch.stack((row_T, row_T + 1, torch.full_like(row_T, K - 1)), 1)
     for c in range(C):
-        heads = slice(c * N // C, (c + 1) * N // C)
-        kv_heads = slice(c * M // C, max(c * M // C + 1, (c + 1) * M // C))
-        operands = q_TNH[:, heads], k_SMH[:, kv_heads], v_SMW[:, kv_heads]
-        slots_TK = slots_TCK[:, c]
-        bias = None if bias_SN is None else bias_SN[:, heads]
-        if has_kernel:
-            out, softmax = read_pages(*operands, (1, slots_TK, segments_T3), scale, bias=bias)
-            out_TNW[:, heads], lse_TN[:, heads] = out, softmax[0]
-            continue
+        heads, kv_heads = _heads(q_TNH, k_SMH, c, C)
+        bias_Sn = None if bias_SN is None else bias_SN[:, heads]
         for row in range(T):
-            q_NH, k_KMH, v_KMW = (
-                operands[0][row],
-                operands[1][slots_TK[row]],
-                operands[2][slots_TK[row]],
-            )
-            logit_NK = _logits(q_NH, k_KMH, scale)
-            if bias is not None:
-                logit_NK = logit_NK + bias[slots_TK[row]].T
-            out_TNW[row, heads] = _values(logit_NK, v_KMW).to(q_TNH.dtype)
-            lse_TN[row, heads] = logit_NK.logsumexp(-1)
+            slots_K = chosen.slots_TCK[row, c]
+            keys = k_SMH[:, kv_heads][slots_K]
+            logit_nK = _logits(q_TNH[row, heads], keys, scale, bias_Sn, slots_K)
+            values = _values(logit_nK, v_SMW[:, kv_heads][slots_K])
+            out_TNW[row, heads] = values.to(q_TNH.dtype)
+            lse_TN[row, heads] = logit_nK.logsumexp(-1)
     return out_TNW, lse_TN
 
 
-def _logits(q_NH: Tensor, k_KMH: Tensor, scale: float) -> Tensor:
+def _heads(q_TNH: Tensor, k_SMH: Tensor, c: int, C: int) -> tuple[slice, slice]:
+    """Query heads of a set, and key/value heads that they read."""
+    N, M = q_TNH.shape[1], k_SMH.shape[1]
+    first = c * M // C
+    return slice(c * N // C, (c + 1) * N // C), slice(first, max(first + 1, (c + 1) * M // C))
+
+
+def _logits(
+    q_NH: Tensor, k_KMH: Tensor, scale: float, bias_SN: Tensor | None, slots_K: Tensor
+) -> Tensor:
     """Float32 ``[N, K]``."""
     q_MGH = q_NH.float().unflatten(0, (k_KMH.shape[1], -1))
-    return (q_MGH @ k_KMH.float().permute(1, 2, 0)).flatten(0, 1) * scale
+    logit_NK = (q_MGH @ k_KMH.float().permute(1, 2, 0)).flatten(0, 1) * scale
+    return logit_NK if bias_SN is None else logit_NK + bias_SN[slots_K].T
 
 
 def _values(logit_NK: Tensor, v_KMW: Tensor) -> Tensor:
