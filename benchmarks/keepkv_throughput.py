@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.results import ROOT
+from benchmarks.results import FIGURES
 from benchmarks.tidal_decode import (
     FULL,
     PAGE,
@@ -46,7 +46,7 @@ from selenite.serve.engine.request import Request, Status
 from selenite.types import SamplingParams
 
 COMMAND = "python -m benchmarks.keepkv_throughput"
-FIGURE = ROOT / "docs" / "figures" / "keepkv_throughput.png"
+FIGURE = FIGURES / "keepkv_throughput.png"
 SHARE, EVERY = 0.1, 128
 KEEPKV = KeepKvAttention(mode="keepkv", budget=SHARE, every=EVERY)
 

@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.peers import is_built, python_of
-from benchmarks.results import ROOT, ROWS, Reference, record
+from benchmarks.results import FIGURES, ROWS, Reference, record
 from benchmarks.serve_speed import ENGINES
 from selenite.chat.tokenizer import Tokenizer
 from selenite.eval.longcontext.methods import FULL, Cell, Sizes, measure_methods, passages_of
@@ -37,7 +37,7 @@ from selenite.runtime import apply_threads, choose_dtype, torch_dtype
 from tests.fixtures.smollm2 import smollm2
 
 COMMAND = "python -m benchmarks.longcontext_peers"
-FIGURE = ROOT / "docs" / "figures" / "longcontext.png"
+FIGURE = FIGURES / "longcontext.png"
 OURS = ("TidalDecode", "KeepKV", "KeepKV, votes", "SnapKV", "StreamingLLM")
 H2O_LENGTH = 1024
 SHARES = (0.05, 0.1, 0.2, 0.5)

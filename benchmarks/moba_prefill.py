@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, Reference, record
 from selenite.clock import SystemClock
 from selenite.model.cache import EntryCache
 from selenite.model.config import preset
@@ -28,7 +28,7 @@ from selenite.ops.attention_context import AttentionContext, BlockRouting, Pages
 from selenite.runtime import apply_threads, choose_dtype, torch_dtype
 
 COMMAND = "python -m benchmarks.moba_prefill"
-FIGURE = ROOT / "docs" / "figures" / "moba_prefill.png"
+FIGURE = FIGURES / "moba_prefill.png"
 LENGTHS = (4096, 8192, 16_384, 32_768, 65_536)
 N, M, H, PAGE = 9, 3, 64, 16
 TOP_K = 3

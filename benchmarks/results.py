@@ -27,6 +27,7 @@ from selenite.errors import SeleniteError
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "dev" / "results"
 PAGE = ROOT / "dev" / "RESULTS.md"
+FIGURES = ROOT / "docs" / "figures"
 DIRECTORY_VARIABLE = "SELENITE_RESULTS_DIR"
 """Environment: where ``record`` writes instead (``verify`` sets it; the tree may be dirty then)."""
 
@@ -162,7 +163,7 @@ def machine() -> str:
 
 
 def _commit() -> tuple[str, bool]:
-    """HEAD, and whether the tree is as committed. Rows and their page do not count as changes."""
+    """HEAD, and whether the tree is as committed. Rows, their page and figures do not count."""
 
     def git(*arguments: str) -> str:
         try:
@@ -173,7 +174,7 @@ def _commit() -> tuple[str, bool]:
             raise ResultsError(f"{ROOT}: rows are recorded in a git checkout ({error})") from None
         return done.stdout
 
-    own = [f":(exclude){path.relative_to(ROOT)}" for path in (ROWS, PAGE)]
+    own = [f":(exclude){path.relative_to(ROOT)}" for path in (ROWS, PAGE, FIGURES)]
     changes = git("status", "--porcelain", "--untracked-files=all", "--", ".", *own)
     return git("rev-parse", "HEAD").strip(), not changes
 

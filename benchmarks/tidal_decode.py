@@ -20,7 +20,7 @@ from statistics import median
 
 import psutil
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, Reference, record
 from selenite.model.accounting import cache_bytes_per_token
 from selenite.model.config import ModelConfig, preset
 from selenite.model.init import init_weights
@@ -40,7 +40,7 @@ LAYERS_READ_WHOLE = 4  # two at the bottom, and the two that choose
 STEPS, ROUNDS = 4, 5
 PAGE = 16
 SHARE_OF_MEMORY = 0.6
-FIGURE = ROOT / "docs" / "figures" / "tidal_decode.png"
+FIGURE = FIGURES / "tidal_decode.png"
 
 
 @dataclass(frozen=True)

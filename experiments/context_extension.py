@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.results import ROOT, record
+from benchmarks.results import FIGURES, ROOT, record
 from selenite import config as config_files
 from selenite.data.corpus import TokenCorpus
 from selenite.data.loader import evaluation_batches
@@ -41,7 +41,7 @@ from selenite.types import IGNORED
 TRAINED, LONG, LENGTH = 512, 2048, 8192  # pre-training, stage 2, stage 3
 EDGES = (0, 256, 512, 1024, 2048, 4096, 8192)
 DOCUMENTS = 12
-FIGURE = ROOT / "docs" / "figures" / "context_extension.png"
+FIGURE = FIGURES / "context_extension.png"
 
 
 def extended(directory: Path, max_positions: int, yarn: YarnConfig | None) -> Transformer:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, Reference, record
 from selenite import atomic, runtime
 from selenite.clock import SystemClock
 from selenite.config import validate
@@ -40,7 +40,7 @@ from selenite.train.summary import read_metrics
 from selenite.types import IGNORED
 
 OUT = Path("runs/moba")
-FIGURE = ROOT / "docs" / "figures" / "moba_loss.png"
+FIGURE = FIGURES / "moba_loss.png"
 SEEDS = (0, 1, 2)
 LENGTH = 1024
 EDGES = (0, 64, 128, 256, 512, 768, 1024)

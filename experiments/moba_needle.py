@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, Reference, record
 from selenite import atomic, runtime
 from selenite.config import validate
 from selenite.model.config import MobaConfig, ModelConfig
@@ -33,7 +33,7 @@ from selenite.ops.attention_context import packed_context
 from selenite.optim.build import OptimConfig, build_optimizer
 
 OUT = Path("runs/moba-needle")
-FIGURE = ROOT / "docs" / "figures" / "moba_needle.png"
+FIGURE = FIGURES / "moba_needle.png"
 SEEDS = (0, 1, 2)
 KINDS: dict[str, int | None] = {"full": None, "moba": 8, "then": 8}
 """How they were trained: keys of a block."""

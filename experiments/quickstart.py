@@ -15,12 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, ROOT, Reference, record
 from selenite.rl.run_metrics import held_out_rewards
 from selenite.train.summary import Summary
 
 TARGET_MINUTES = 15.0
-FIGURE = ROOT / "docs" / "figures" / "quickstart.png"
+FIGURE = FIGURES / "quickstart.png"
 
 
 def minutes(directory: Path) -> float:

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, Reference, record
 from selenite import LLM, SamplingParams, atomic, runtime
 from selenite.chat.conversation import Conversation
 from selenite.chat.profile import detect_profile
@@ -45,7 +45,7 @@ from selenite.train.sft_config import SftConfig
 from selenite.train.sft_data import read_data
 
 OUT = Path("runs/rl-objectives")
-FIGURE = ROOT / "docs" / "figures" / "rl_objectives.png"
+FIGURE = FIGURES / "rl_objectives.png"
 FIRST = 5_000_000  # numbers of the lessons' problems; the runs act on those from 0 on
 NUM_LESSONS = 6_000
 LESSONS = 61  # steps

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.results import ROOT, Reference, record
+from benchmarks.results import FIGURES, Reference, record
 from selenite import atomic, runtime
 from selenite.chat.tokenizer import Tokenizer
 from selenite.eval.longcontext.layers import save_layers, sweep
@@ -43,7 +43,7 @@ from tests.fixtures.smollm2 import smollm2
 COMMAND = "python -m experiments.tidal_needles"
 OUT = Path("runs/tidal-needles")
 MODEL = OUT / "model"
-FIGURE = ROOT / "docs" / "figures" / "needles8k.png"
+FIGURE = FIGURES / "needles8k.png"
 SHOWN = 8  # needles of a lesson
 LENGTH, DEPTHS, HAYSTACKS = 8000, 10, 20  # 200 needles
 

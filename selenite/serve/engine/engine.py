@@ -175,8 +175,8 @@ class Engine:
             if logits_BV is not None:
                 self.scheduler.advance(chunks)
                 requests = [chunk.request for chunk in chunks]
-                self._sample(requests, logits_BV)
-                return requests
+                self._sample(requests, logits_BV, drafts)
+                return [r for r in requests if r not in drafts or r.finish_reason is not None]
         hidden = self.runner.run(chunks)
         if self.runner.routing is not None:
             self.runner.routing.read(chunks)

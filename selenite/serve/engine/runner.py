@@ -100,9 +100,8 @@ class Runner:
         if any(chunk.is_summed for chunk in chunks):
             log.once(logger, "decode steps that sum attention are not recorded", logging.INFO)
             return None
-        if any(chunk.request.reading.routing or chunk.selection for chunk in chunks):
-            message = "decode steps that choose what they read are not recorded"
-            log.once(logger, message, logging.INFO)
+        if any(chunk.request.reading.routing for chunk in chunks):
+            log.once(logger, "decode steps that choose blocks are not recorded", logging.INFO)
             return None
         if chunks[0].request.adapter is not None:
             log.once(logger, "decode steps with an adapter are not recorded", logging.INFO)

@@ -34,6 +34,11 @@ def engine(config: EngineConfig = TIGHT) -> Engine:
     return Engine(tiny_model(llama_config()).cast(SERVED), config)
 
 
+def deep(config: EngineConfig = TIGHT, num_layers: int = 5) -> Engine:
+    """Layers enough for some to read what others chose."""
+    return Engine(tiny_model(llama_config(num_layers=num_layers)).cast(SERVED), config)
+
+
 def scored() -> list[Request]:
     return [
         Request(r.id, r.prompt, replace(r.params, logprobs=0), r.end_token_ids)
@@ -75,10 +80,79 @@ def test_merged_slots_are_played_to_the_bit(monkeypatch: pytest.MonkeyPatch):
     roomy = replace(TIGHT, num_pages=100)
     played = engine(roomy)
     found = run(played, requests())
-    assert any(merges for _, merges in played.runner._recorded._steps)
+    assert any(kind.merges for kind in played.runner._recorded._steps)
     monkeypatch.setattr(RecordedDecode, "logits", lambda *_: None)
     by_python = engine(roomy)
     assert found == run(by_python, requests())
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "mode",
+    [
+        '{"mode": "tidal", "budget": 20, "layers": [0, 2]}',
+        '{"mode": "tidal", "budget": 16, "layers": [1], "sinks": 0, "recent": 1}',
+        '{"mode": "tidal", "budget": 24, "layers": [0], "drafts": 4}',
+        '{"mode": "keepkv", "budget": 24, "window": 4, "every": 6, "likeness": 0.3,'
+        ' "reading": {"mode": "tidal", "budget": 12, "layers": [0, 2]}}',
+    ],
+)
+def test_chosen_tokens_are_played_to_the_bit(mode: str, monkeypatch: pytest.MonkeyPatch):
+    """Beside requests that read everything, and with more tokens than a row may read or fewer."""
+
+    def requests() -> list[Request]:
+        return [
+            Request(
+                str(n),
+                tuple(range(n, n + 6 + 9 * n)),
+                params,
+                attention=read_mode(mode) if n % 3 else None,
+            )
+            for n in range(6)
+        ]
+
+    params = SamplingParams(temperature=0, max_tokens=30, logprobs=0)
+    roomy = replace(TIGHT, num_pages=150)
+    played = deep(roomy)
+    found = run(played, requests())
+    kinds = played.runner._recorded._steps
+    assert any(kind.choosers for kind in kinds), kinds
+    monkeypatch.setattr(RecordedDecode, "logits", lambda *_: None)
+    assert found == run(deep(roomy), requests())
+    everything = run(deep(roomy), [Request(r.id, r.prompt, r.params) for r in requests()])
+    is_same = [
+        [token for token, _ in one] == [token for token, _ in other]
+        for one, other in zip(found, everything, strict=True)
+    ]
+    assert all(is_same) == ("drafts" in mode)
+    assert is_same[0]
+    assert is_same[3]
+
+
+@needs_kernel
+def test_short_contexts_share_the_tape_of_those_that_read_everything():
+    mode = read_mode('{"mode": "tidal", "budget": 64, "layers": [0]}')
+    params = SamplingParams(temperature=0, max_tokens=20)
+    served = deep()
+    run(served, [Request("a", (1, 2, 3), params, attention=mode)])
+    [kind] = served.runner._recorded._steps
+    assert not kind.choosers
+
+
+@needs_kernel
+def test_tapes_of_layers_that_requests_name_are_few(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(log, "_said", set())
+    served = deep(num_layers=7)
+    params = SamplingParams(temperature=0, max_tokens=4)
+    with caplog.at_level(logging.INFO):
+        for layer in range(6):
+            text = f'{{"mode": "tidal", "budget": 8, "layers": [{layer}]}}'
+            run(served, [Request("a", tuple(range(20)), params, attention=read_mode(text))])
+    choosers = {kind.choosers for kind in served.runner._recorded._steps if kind.choosers}
+    assert len(choosers) == 4
+    assert "the layers that choose differ from request to request" in caplog.text
 
 
 @needs_kernel
@@ -88,7 +162,7 @@ def test_the_first_step_that_keeps_queries_is_recorded():
     mode = read_mode('{"mode": "keepkv", "budget": 12, "window": 4, "every": 6}')
     params = SamplingParams(temperature=0, max_tokens=30)
     run(served, [Request("a", tuple(range(10)), params, attention=mode)])
-    assert {(1, True), (1, False)} <= set(served.runner._recorded._steps)
+    assert {kind.merges for kind in served.runner._recorded._steps} == {False, True}
 
 
 @needs_kernel
@@ -128,7 +202,7 @@ def test_more_sequences_than_products_serve_are_steps_by_python():
     for request in requests:
         found = [token.token_id for token in request.completion]
         assert found == expected[: request.params.max_tokens]
-    recorded = {count for count, _ in served.runner._recorded._steps}
+    recorded = {kind.num_sequences for kind in served.runner._recorded._steps}
     assert recorded == ({3, FEW_ROWS + 1} if SERVED is torch.bfloat16 else {3})
 
 
