@@ -4,8 +4,9 @@
 
 A needle is one token that stands for a key and a value; 16 of them lie at random places among 480
 tokens of filler, and are then asked for by their keys. A small model learns it with full attention;
-with 64 of 512 tokens, in blocks of 8; and with such blocks after as many lessons with full
-attention (``then``). How often is the value right, by the needle's depth, and by how much may be
+with 64 of 512 tokens, in blocks of 8; with such blocks after as many lessons with full attention
+(``then``); and with full attention after blocks, for a tenth as many lessons as in the paper's
+hybrid (``hybrid``), or for as many (``back``). How often is the value right, by the needle's depth, and by how much may be
 read, and in blocks of what size, when the model is used? The mean of a block tells of one token in
 it the better, the smaller the block.
 Rows: moba.needle.*. Figure: docs/figures/moba_needle.png.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -35,13 +37,29 @@ from selenite.optim.build import OptimConfig, build_optimizer
 OUT = Path("runs/moba-needle")
 FIGURE = FIGURES / "moba_needle.png"
 SEEDS = (0, 1, 2)
-KINDS: dict[str, int | None] = {"full": None, "moba": 8, "then": 8}
-"""How they were trained: keys of a block."""
 READ = 64  # tokens, of which the row's own block is a part
 KEYS, VALUES, FILLER = 16, 8, 16  # kinds of each; a needle is a pair of the first two
 NEEDLES = 16
 LENGTH, BATCH, STEPS = 512, 8, 600
 HAY = LENGTH - 2 * NEEDLES
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a model was trained."""
+
+    block: int | None  # keys of a block; None: with full attention
+    after: str | None = None  # the kind that it goes on from
+    steps: int = STEPS
+
+
+KINDS = {
+    "full": Kind(None),
+    "moba": Kind(8),
+    "then": Kind(8, "full"),
+    "hybrid": Kind(None, "moba", STEPS // 10),
+    "back": Kind(None, "moba"),
+}
 BLOCKS = (8, 16)
 TESTED = (32, 64, 128, 256)  # tokens read when it is used
 DEPTHS = 8  # of the context, in equal parts
@@ -54,7 +72,7 @@ def moba_of(block: int, read: int) -> MobaConfig:
 
 
 def model_of(kind: str, seed: int) -> Transformer:
-    block = KINDS[kind]
+    block = KINDS[kind].block
     values = {
         "attention": "gqa", "vocab_size": VALUE + VALUES, "hidden_size": 128, "num_layers": 2,
         "num_heads": 2, "num_kv_heads": 2, "ffn_hidden_size": 256, "max_positions": LENGTH,
@@ -82,30 +100,29 @@ def lesson(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def trained(kind: str, seed: int) -> Transformer:
     """The model after its lessons, kept under ``OUT``."""
-    path = OUT / f"{kind}-{seed}.pt"
+    path, known = OUT / f"{kind}-{seed}.pt", KINDS[kind]
     model = model_of(kind, seed)
     if path.is_file():
         model.load_state_dict(torch.load(path))
         return model
-    goes_on = kind == "then"
-    if goes_on:
-        model.load_state_dict(trained("full", seed).state_dict())
-    generator = torch.Generator().manual_seed(seed + (100 if goes_on else 0))
+    if known.after is not None:
+        model.load_state_dict(trained(known.after, seed).state_dict())
+    generator = torch.Generator().manual_seed(seed + (0 if known.after is None else 100))
     optimizer = build_optimizer(model, OptimConfig(lr=1e-2, qk_clip_tau=None))
     context = packed_context([LENGTH] * BATCH)
-    for step in range(STEPS):
+    for step in range(known.steps):
         tokens, _ = lesson(generator)
         hidden = model(tokens.flatten(), context.positions_T, context).hidden_TD
         rows = hidden.view(BATCH, LENGTH, -1)[:, HAY::2].flatten(0, 1)  # those of the keys
         loss = F.cross_entropy(model.logits(rows), tokens[:, HAY + 1 :: 2].flatten())
-        factor = min(1.0, (step + 1) / 50, (STEPS - step) / (STEPS / 2))
+        factor = min(1.0, (step + 1) / 50, (known.steps - step) / (known.steps / 2))
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 50 == 0 or step == STEPS - 1:
+        if step % 50 == 0 or step == known.steps - 1:
             print(f"{kind} seed {seed} step {step}: loss {float(loss.detach()):.3f}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), path)
@@ -141,7 +158,7 @@ def measured(kind: str, seed: int) -> dict[str, list[float]]:
     if not path.is_file():
         model = trained(kind, seed)
         found = {"full": accuracy(reading(model, None), seed)}
-        own = KINDS[kind]
+        own = KINDS[kind].block
         for block in BLOCKS if own is None else (own,):
             for read in TESTED:
                 found[f"{read} by {block}"] = accuracy(reading(model, moba_of(block, read)), seed)
@@ -159,6 +176,8 @@ def report() -> None:
     full = over("full", "full")
     for kind, read, name in (
         ("full", "full", "moba.needle.full"),
+        ("hybrid", "full", "moba.needle.hybrid"),
+        ("back", "full", "moba.needle.back"),
         ("full", f"{READ} by 16", "moba.needle.untrained16"),
         ("full", f"{READ} by 8", "moba.needle.untrained8"),
         ("moba", f"{READ} by 8", "moba.needle.blocks"),
@@ -194,7 +213,8 @@ def draw() -> None:
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for number, (kind, block) in enumerate(KINDS.items()):
+    for number, (kind, known) in enumerate(KINDS.items()):
+        block = known.block
         for size in BLOCKS if block is None else (block,):
             left.plot(
                 TESTED, [mean(over(kind, f"{read} by {size}")) for read in TESTED], marker="o",

@@ -386,7 +386,9 @@ def select_sequences(
     part = replace(
         context,
         positions_T=context.positions_T[row_T],
-        sequence_T=torch.arange(len(sequences), device=row_T.device).repeat_interleave(counts),
+        sequence_T=torch.arange(len(sequences), device=row_T.device).repeat_interleave(
+            counts, output_size=len(row_T)
+        ),
         segments=tuple(segments),
         pages=pages,
         routing=None if routing is None else tuple(routing[sequence] for sequence in sequences),

@@ -40,6 +40,7 @@ _LENGTH_MULTIPLE = 64  # of squares: the CPU's kernel compiles code for every ne
 _TILE = 192  # rows; from here on the CPU's kernel takes 64 at a time
 _MOST_PAIRS = 1 << 26  # elements of the outputs of pairs, held at once
 _MOST_TILES = 1 << 24  # elements of the keys of tiles, held at once
+_MOST_LOGITS = 1 << 28  # of squares, held at once where there is no flash kernel
 
 
 def attend_blocks(
@@ -139,6 +140,14 @@ class _Squares:
     k_CL: Tensor  # int64: row of the keys
     is_row_CL: Tensor  # bool
 
+    def parts(self, q_TNH: Tensor) -> Iterator[_Squares]:
+        """As many at once as there is room for their logits."""
+        (C, L), N = self.q_CL.shape, q_TNH.shape[1]
+        count = C if _has_flash(q_TNH) else max(1, _MOST_LOGITS // (N * L * L))
+        parts = (x.split(count) for x in (self.q_CL, self.k_CL, self.is_row_CL))
+        for part in zip(*parts, strict=True):
+            yield _Squares(*part)
+
 
 def _squares(context: AttentionContext, keys: Keys, block_size: int) -> Iterator[_Squares]:
     """The squares of all rows, those of one length together."""
@@ -157,6 +166,11 @@ def _squares(context: AttentionContext, keys: Keys, block_size: int) -> Iterator
             _square_rows(keys, squares, length) for length, squares in by_length.items()
         ]
     yield from context.derived["squares", block_size]
+
+
+def _parts(squares: list[_Squares], q_TNH: Tensor) -> Iterator[_Squares]:
+    for square in squares:
+        yield from square.parts(q_TNH)
 
 
 def _square_rows(keys: Keys, squares: list[tuple[int, int, int, int]], length: int) -> _Squares:
@@ -181,6 +195,8 @@ class _Tiles:
     def of(cls, unit_TNK: Tensor, num_kv_heads: int, num_units: int) -> _Tiles:
         T, N, K = unit_TNK.shape
         device = unit_TNK.device
+        if unit_TNK.is_meta:
+            return cls._even(unit_TNK, num_units * num_kv_heads)
         head_N = torch.arange(N, device=device) // (N // num_kv_heads)
         bin_P = (unit_TNK + head_N[:, None] * num_units).reshape(-1)
         pair_V = (unit_TNK.reshape(-1) >= 0).nonzero()[:, 0]
@@ -201,6 +217,15 @@ class _Tiles:
         pair_X = pair_V.new_full((len(bin_X) * size,), T * N * K)
         pair_X[place_V] = pair_V
         return cls(pair_X.view(-1, size), bin_X % num_units, bin_X // num_units)
+
+    @classmethod
+    def _even(cls, unit_TNK: Tensor, num_bins: int) -> _Tiles:
+        """Without values, as in a memory plan: every row has ``K`` blocks, chosen equally often."""
+        usual = -(-unit_TNK.numel() // max(1, num_bins))
+        size = min(_TILE, max(1, usual))
+        num_tiles = num_bins * -(-usual // size)
+        unit_X = unit_TNK.new_empty(num_tiles)
+        return cls(unit_TNK.new_empty(num_tiles, size), unit_X, unit_X.clone())
 
     def chunks(self, block_size: int, width: int) -> Iterator[_Tiles]:
         """Few enough tiles to hold their keys."""
@@ -229,7 +254,7 @@ class _Blocks(torch.autograd.Function):
         out_TNW = q_TNH.new_empty(T, N, v_SMW.shape[2])
         lse_TN = torch.empty(T, N, device=q_TNH.device, dtype=_accurate(q_TNH.dtype))
         maxima = []
-        for square in squares:
+        for square in _parts(squares, q_TNH):
             q, k, v = _square_operands(q_TNH, k_SMH, v_SMW, square)
             out, lse = _forward(q, k, v, True, scale)
             _put_rows(out_TNW, square, out)
@@ -254,7 +279,7 @@ class _Blocks(torch.autograd.Function):
         dq_TNH = torch.zeros_like(q_TNH, dtype=lse_TN.dtype)
         dk_SMH = torch.zeros_like(k_SMH, dtype=lse_TN.dtype)
         dv_SMW = torch.zeros_like(v_SMW, dtype=lse_TN.dtype)
-        for square in ctx.squares:
+        for square in _parts(ctx.squares, q_TNH):
             operands = _square_operands(q_TNH, k_SMH, v_SMW, square)
             width = operands[0].shape[3]
             out, dout = (_square(widened(x, width), square.q_CL) for x in (out_TNW, dout_TNW))
@@ -307,10 +332,10 @@ def _join_chosen(
         lse_P[part.pair_XQ] = lse[:, 0]
         if stats.max_logit == "exact":
             best_XQ = torch.bmm(q[:, 0].float(), k[:, 0].float().transpose(1, 2)).amax(-1) * scale
-            is_pair_XQ = part.pair_XQ < T * N * K
-            head = (part.pair_XQ // K % N)[is_pair_XQ]
+            best_XQ.masked_fill_(part.pair_XQ == T * N * K, -torch.inf)
+            head_V, best_V = (part.pair_XQ // K % N).flatten(), best_XQ.flatten()
             best_N = best_XQ.new_full((N,), -torch.inf)
-            maxima.append(best_N.scatter_reduce_(0, head, best_XQ[is_pair_XQ], "amax"))
+            maxima.append(best_N.scatter_reduce_(0, head_V, best_V, "amax"))
     lse_TNZ = torch.cat((lse_TN[..., None], lse_P[:-1].view(T, N, K)), -1)
     total_TN = lse_TNZ.logsumexp(-1)
     share_TNZ = (lse_TNZ - total_TN[..., None]).exp()
@@ -385,6 +410,8 @@ def _square(x_TNH: Tensor, rows_CL: Tensor) -> Tensor:
 
 def _put_rows(to_TN: Tensor, square: _Squares, from_CNL: Tensor) -> None:
     """Puts the places that are rows of the step back; both may have a width."""
+    if to_TN.is_meta:
+        return
     rows = from_CNL.transpose(1, 2)[square.is_row_CL].to(to_TN.dtype)
     to_TN[square.q_CL[square.is_row_CL]] = rows[..., : to_TN.shape[2]] if to_TN.dim() > 2 else rows
 

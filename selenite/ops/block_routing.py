@@ -119,7 +119,7 @@ def largest(scores_TCn: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """The ``K`` largest and their places, of equal ones the first: so that neither later blocks nor
     other sequences, which make ``n`` another, change a choice."""
     values, indices = scores_TCn.topk(K, dim=-1)
-    if K == 0:
+    if K == 0 or scores_TCn.is_meta:
         return values, indices
     # Whose last one is tied with one that was left out: few, if any.
     last_TC1 = values[..., -1:]

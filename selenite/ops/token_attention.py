@@ -124,9 +124,7 @@ def _read_all(
     out_TNW, softmax_2TN = read_pages(
         q_TNH, k_SMH, v_SMW, where, scale, bias=bias_SN, scores=scores
     )
-    chosen = _Chosen(
-        torch.empty(T, C, K, dtype=torch.int64), torch.empty(T, 3, dtype=torch.int64)
-    )
+    chosen = _Chosen(torch.empty(T, C, K, dtype=torch.int64), torch.empty(T, 3, dtype=torch.int64))
     numbers = T, N, C, logit_TNL.shape[2], P, pages.size, K
     native.call(
         "choose_tokens",

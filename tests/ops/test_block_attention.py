@@ -27,7 +27,7 @@ from selenite.ops.attention_context import (
     StatsRequest,
     packed_context,
 )
-from selenite.ops.block_attention import attend_chosen
+from selenite.ops.block_attention import attend_blocks, attend_chosen
 from selenite.ops.block_routing import choose_blocks
 from selenite.ops.tiled_attention import attend_tiled
 from tests.fixtures.moba import Choice, Text, choose, clear_text, dense
@@ -287,6 +287,16 @@ def test_patterns_that_the_paper_calls_special_cases(has_sink: bool) -> None:
 # --- equal to torch's attention where the definition says so
 
 
+def by_blocks(
+    q_TNH: Tensor, k_TMH: Tensor, v_TMW: Tensor, context: AttentionContext, scale: float
+) -> Attended:
+    """The path of blocks also where ``attend`` sees that nothing is left out."""
+    assert context.routing is not None
+    (routing,) = {*context.routing}
+    assert routing is not None
+    return attend_blocks(q_TNH, k_TMH, v_TMW, context, scale, 0, routing)
+
+
 def masked(rows: Rows, read_LK: Tensor) -> Tensor:
     """torch's own attention with a mask for all heads."""
     q, k, v = (x.transpose(0, 1) for x in rows)
@@ -296,7 +306,7 @@ def masked(rows: Rows, read_LK: Tensor) -> Tensor:
     return out.transpose(0, 1)
 
 
-@BOTH
+@pytest.mark.parametrize("function", [attend_reference, attend, attend_tiled, by_blocks])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     ("block_size", "top_k", "is_local"),
@@ -325,6 +335,24 @@ def test_special_cases(
         gradients(found, rows, weights), gradients(expected, rows, weights), strict=True
     ):
         assert_close(ours, theirs, **GRADIENT)
+
+
+@pytest.mark.parametrize(("block_size", "top_k"), [(8, 9), (1, 70), (64, 2), (100, 2)])
+def test_all_blocks_in_bfloat16(block_size: int, top_k: int) -> None:
+    """Parts are rounded to 8 bits before they are joined."""
+    text = clear_text(70, SHAPES[0], BlockRouting(block_size, top_k), 0, torch.bfloat16, gap=0)
+    case = Packed.of([text])
+    found = by_blocks(*case.rows(), case.context, SCALE).out_TNW
+    expected = masked(case.rows(torch.float32), window(70, 1000, 8, has_sink=False))
+    assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("most", [1, 3000])
+def test_squares_a_few_at_a_time(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on devices without a flash kernel, where logits take memory."""
+    monkeypatch.setattr(block_attention, "_has_flash", lambda q: False)
+    monkeypatch.setattr(block_attention, "_MOST_LOGITS", most)
+    check(packed([70, 33, 5], SHAPES[0], BlockRouting(8, 3)), attend)
 
 
 # --- what is read

@@ -121,6 +121,17 @@ def test_extra_prediction_layers_are_part_of_the_plan() -> None:
     assert parts["activations"] > 1.5 * without["activations"]
 
 
+@pytest.mark.parametrize("blocks", [(16, 3), (64, 1), (512, 2)])
+def test_rows_that_choose_blocks_are_planned(blocks: tuple[int, int]) -> None:
+    """Without values nobody knows what they choose; weights and gradients are the same."""
+    size, top_k = blocks
+    full = plan(TINY).parts
+    parts = plan(TINY, f"model.moba.block_size={size}", f"model.moba.top_k={top_k}").parts
+    assert parts["weights"] == full["weights"]
+    assert parts["optimizer state"] == full["optimizer state"]
+    assert 0.5 < parts["activations"] / full["activations"] < 2
+
+
 @needs_kernels
 def test_holes_are_what_the_allocator_may_keep() -> None:
     parts = plan(NANO).parts
@@ -146,15 +157,24 @@ def test_the_plan_is_within_a_tenth_of_what_is_measured(
     tokens: int, recompute: str, dtype: str
 ) -> None:
     """The tolerance is the promise."""
-    config = load(
-        PretrainConfig,
-        NANO,
-        [
-            f"train.micro_batch_tokens={tokens}",
-            f"train.checkpoint_activations={recompute}",
-            f"train.dtype={dtype}",
-        ],
+    check_against_a_step(
+        f"train.micro_batch_tokens={tokens}",
+        f"train.checkpoint_activations={recompute}",
+        f"train.dtype={dtype}",
     )
+
+
+@needs_kernels
+@pytest.mark.slow
+@pytest.mark.parametrize("block_size", [16, 64])
+def test_so_is_that_of_rows_that_choose_blocks(block_size: int) -> None:
+    check_against_a_step(
+        "train.dtype=float32", f"model.moba.block_size={block_size}", "model.moba.top_k=3"
+    )
+
+
+def check_against_a_step(*changes: str) -> None:
+    config = load(PretrainConfig, NANO, changes)
     measured = measure_memory(config)
     planned = plan_memory(config, measured.process, PLENTY)
     assert planned.total == pytest.approx(measured.peak, rel=0.1)

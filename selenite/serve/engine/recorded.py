@@ -24,7 +24,6 @@ from selenite.model.cache import EntryCache
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import (
     AttentionContext,
-    KeptQueries,
     Pages,
     TokenSelection,
 )

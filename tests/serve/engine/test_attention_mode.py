@@ -4,15 +4,19 @@ each is continued as the plain decoder continues it with a model that always rea
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from selenite.errors import ConfigError
 from selenite.model.config import ModelConfig
 from selenite.model.decode import decode
 from selenite.model.transformer import Transformer
+from selenite.ops.attention_context import packed_context
 from selenite.serve.attention_mode import read_mode
 from selenite.serve.engine.engine import Engine, EngineConfig
 from selenite.serve.engine.request import Request
@@ -65,6 +69,22 @@ def expected(model: Transformer, requests: list[Request]) -> list[list[int]]:
 def continued(model: Transformer) -> list[list[int]]:
     """Of the workload."""
     return expected(model, workload(8))
+
+
+def log_probs(model: Transformer, request: Request) -> Tensor:
+    """Of all tokens after the first, by a forward pass over the whole text as in training; float32
+    ``[L - 1, V]``."""
+    moba = None if request.attention is FULL else model.config.moba
+    if request.attention is OTHER:
+        assert moba is not None
+        moba = moba.model_copy(update=OTHER.model_dump(exclude_none=True, exclude={"mode"}))
+    tokens_L = torch.tensor([*request.prompt, *(t.token_id for t in request.completion)])
+    context = packed_context([len(tokens_L)])
+    routing = None if moba is None else model.config.routing(moba)
+    with torch.no_grad():
+        context = replace(context, routing=(routing,))
+        hidden_LD = model(tokens_L, context.positions_T, context).hidden_TD
+        return model.logits(hidden_LD[:-1]).log_softmax(-1)
 
 
 def written(requests: list[Request]) -> list[list[int]]:
@@ -132,6 +152,22 @@ def test_pages_of_one_mode_are_not_the_others(model: Transformer):
     assert cached == [0, 0, 0, *[whole] * 4]  # the model's own mode is one of them
 
 
+def test_log_probs_are_those_of_training(model: Transformer):
+    """Of prompts and completions, in chunks and beside each other."""
+    engine = Engine(model, EngineConfig(num_pages=400, page_size=8, max_step_tokens=33))
+    requests = workload(8)
+    for request in requests:
+        request.params = replace(request.params, logprobs=0, prompt_logprobs=0)
+    run(engine, requests)
+    for request in requests:
+        expected_LV = log_probs(model, request)
+        tokens = [*request.prompt[1:], *(token.token_id for token in request.completion)]
+        expected_L = expected_LV[torch.arange(len(tokens)), tokens]
+        said = [*request.prompt_logprobs, *request.completion]
+        found_L = torch.tensor([token.logprob for token in said])
+        assert_close(found_L, expected_L, atol=1e-4, rtol=1e-4)
+
+
 def test_a_grammar_holds(model: Transformer):
     """Structured output is a mask over logits, whatever was read for them."""
 
@@ -147,7 +183,9 @@ def test_a_grammar_holds(model: Transformer):
     for request in requests:
         request.grammar = Even()
     run(engine, requests)
-    assert all(token % 2 == 0 for tokens in written(requests) for token in tokens)
+    for request, tokens in zip(requests, written(requests), strict=True):
+        of_completion_XV = log_probs(model, request)[len(request.prompt) - 1 :]
+        assert tokens == (2 * of_completion_XV[:, ::2].argmax(-1)).tolist()
 
 
 def test_the_engine_has_a_mode_for_those_that_do_not_say(model: Transformer):
@@ -208,9 +246,12 @@ def test_a_mode_that_is_none_is_refused(text: str, message: str):
 
 def test_page_sums_are_those_of_the_keys(model: Transformer):
     """Of every page that a finished request filled, after sharing, preemption and reuse."""
-    engine = Engine(model, EngineConfig(num_pages=40, page_size=8, max_step_tokens=33))
-    requests = [r for r in workload(24) if r.attention is OWN]
+    engine = Engine(model, EngineConfig(num_pages=24, page_size=8, max_step_tokens=33))
+    requests = [r for r in workload(40) if r.attention is OWN]
+    for request in requests:
+        request.params = replace(request.params, max_tokens=40)
     run(engine, requests)
+    assert engine.scheduler.num_preemptions > 0
     for layer in (0, 1):
         if layer in engine.runner.model.config.routing().full_layers:  # type: ignore[union-attr]
             continue
