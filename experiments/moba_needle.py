@@ -6,9 +6,9 @@ A needle is one token that stands for a key and a value; 16 of them lie at rando
 tokens of filler, and are then asked for by their keys. A small model learns it with full attention;
 with 64 of 512 tokens, in blocks of 8; with such blocks after as many lessons with full attention
 (``then``); and with full attention after blocks, for a tenth as many lessons as in the paper's
-hybrid (``hybrid``), or for as many (``back``). How often is the value right, by the needle's depth, and by how much may be
-read, and in blocks of what size, when the model is used? The mean of a block tells of one token in
-it the better, the smaller the block.
+hybrid (``hybrid``), or for as many (``back``). How often is the value right, by the needle's depth,
+and by how much may be read, and in blocks of what size, when the model is used? The mean of a block
+tells of one token in it the better, the smaller the block.
 Rows: moba.needle.*. Figure: docs/figures/moba_needle.png.
 """
 

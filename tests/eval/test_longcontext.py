@@ -205,8 +205,10 @@ def test_layers_are_swept_and_stored_with_the_model(tmp_path: Path) -> None:
         for line in shown.output.splitlines()
         if "nats" in line
     }
-    assert list(losses) == ["full attention", "2 and 3", "2 and 4"]
-    best = min(("2 and 3", "2 and 4"), key=losses.__getitem__)
+    assert list(losses) == ["full attention", "1 and 2", "2 and 3", "2 and 4"]
+    assert "2 and 4: " in shown.output
+    assert shown.output.count("4 of 6 layers read all") == 2  # 1 and 2 are 3 layers
+    best = min(("1 and 2", "2 and 3", "2 and 4"), key=losses.__getitem__)
     assert f"best: layers {best}" in shown.output
     assert CliRunner().invoke(app, command).exit_code == 0
     stored = stored_layers(folder, deep)
@@ -218,9 +220,20 @@ def test_layers_are_swept_and_stored_with_the_model(tmp_path: Path) -> None:
         assert reading.selection.layers == expected
     assert stored is not None
     more = CliRunner().invoke(app, [*command, "--add"])
-    (left,) = {3, 4} - {*stored}
-    assert f"best: layers {' and '.join(map(str, sorted((*stored, left))))}" in more.output
-    assert stored_layers(folder, deep) == (2, 3, 4)
+    assert more.exit_code == 0, more.output
+    three = stored_layers(folder, deep)
+    assert three is not None
+    assert {*stored} < {*three} <= {1, 2, 3, 4}
+    other = CliRunner().invoke(app, [*command, "--replace", str(three[0])])
+    tried = [line.split(":")[0] for line in other.output.splitlines() if "nats" in line][1:]
+    assert tried == [
+        " and ".join(map(str, sorted((*three[1:], layer))))
+        for layer in range(1, 5)
+        if layer not in three[1:]
+    ]
+    refused = CliRunner().invoke(app, [*command, "--replace", "0"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "--replace 0: layers " in str(refused.exception)
     shallow = CliRunner().invoke(app, ["eval", "layers", str(make_model(tmp_path / "shallow"))])
     assert isinstance(shallow.exception, ConfigError)
     assert "gains nothing" in str(shallow.exception)

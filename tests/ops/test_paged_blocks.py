@@ -245,15 +245,18 @@ class Marked:
         return [parts[i] for i in sorted(parts)]
 
 
-def marked(dtype: torch.dtype, has_ties: bool, routing: BlockRouting) -> Marked:
+def marked(dtype: torch.dtype, has_ties: bool, routing: BlockRouting, factor: int = 1) -> Marked:
     """Of several lengths. With ties: every block holds the same keys, in an order of its own, so
     that means differ by rounding at most."""
     spans = [range(90, 91), range(60), range(30, 32), range(70, 110), range(127, 128)]
+    spans = [range(factor * s.start, factor * (s.stop - 1) + 1) for s in spans]
+    num_blocks = spans[-1].stop // routing.block_size + 1
     texts = []
     for i, span in enumerate(spans):
-        text = clear_text(span.stop, (4, 2, 8, 8), None, i, dtype)
+        text = clear_text(span.stop, (4, 2, 8 * factor, 8), None, i, dtype)
         block_L = torch.arange(span.stop) // routing.block_size
-        v_LMW = torch.nn.functional.one_hot(block_L, 16)[:, None].expand(-1, 2, -1).to(dtype)
+        v_LMW = torch.nn.functional.one_hot(block_L, num_blocks)
+        v_LMW = v_LMW[:, None].expand(-1, 2, -1).to(dtype)
         k_LMH = text.k_LMH
         if has_ties:
             generator = torch.Generator().manual_seed(i)
@@ -261,7 +264,7 @@ def marked(dtype: torch.dtype, has_ties: bool, routing: BlockRouting) -> Marked:
                 torch.randperm(routing.block_size, generator=generator)
                 for _ in range(int(block_L[-1]) + 1)
             ]
-            k_LMH = k_LMH[torch.cat(places)[: span.stop]]
+            k_LMH = text.k_LMH[: routing.block_size][torch.cat(places)[: span.stop]]
         texts.append(Text(text.q_LNH, k_LMH, v_LMW, routing))
     return Marked(texts, spans)
 
@@ -270,17 +273,21 @@ def marked(dtype: torch.dtype, has_ties: bool, routing: BlockRouting) -> Marked:
 @both
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("has_ties", [False, True], ids=["clear", "ties"])
+@pytest.mark.parametrize(("factor", "page_size"), [(1, 8), (8, 2)], ids=["few", "many"])
 def test_the_choice_depends_on_nothing_but_the_sequence(
-    has_ties: bool, together: int, dtype: torch.dtype
+    factor: int, page_size: int, has_ties: bool, together: int, dtype: torch.dtype
 ) -> None:
-    """Not on where its pages lie, on its neighbours or on their order. Ties by rounding alone."""
-    case = marked(dtype, has_ties, BlockRouting(8, 3, heads_together=together))
-    base = case.read([0, 1, 2, 3, 4], 8, 0)
+    """Not on where its pages lie, on its neighbours or on their order, unless rounding alone
+    decides: then rows read as many blocks all the same."""
+    case = marked(dtype, has_ties, BlockRouting(8, 3, heads_together=together), factor)
+    base = case.read([0, 1, 2, 3, 4], page_size, 0)
     for text, span, read_TNn in zip(case.texts, case.spans, base, strict=True):
         assert text.routing is not None
         own_T = torch.arange(span.start, span.stop) // 8
         expected_TN = own_T.clamp(max=2)[:, None].expand(-1, 4) + 1
         assert torch.equal(read_TNn.sum(2), expected_TN)  # exactly top_k blocks, ties or not
+    if has_ties:
+        return
     for order, placement in (
         ([0, 1, 2, 3, 4], 1),
         ([4, 3, 2, 1, 0], 2),
@@ -288,7 +295,7 @@ def test_the_choice_depends_on_nothing_but_the_sequence(
         ([0, 2, 3], 4),
         *(([i], 5 + i) for i in range(5)),
     ):
-        for i, read_TNn in zip(sorted(order), case.read(order, 8, placement), strict=True):
+        for i, read_TNn in zip(sorted(order), case.read(order, page_size, placement), strict=True):
             assert torch.equal(read_TNn, base[i]), (order, i)
 
 

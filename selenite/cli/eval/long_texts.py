@@ -71,23 +71,40 @@ def layers(
     add: Annotated[
         bool, typer.Option(help="Beside the layers that are stored: find one more.")
     ] = False,
+    replace: Annotated[
+        int | None, typer.Option(help="Instead of this layer, which is stored: find another.")
+    ] = None,
     save: Annotated[bool, typer.Option(help="Store the best with the model.")] = True,
 ) -> None:
     """Find the layer in which tokens are best chosen anew (mode tidal), by needles."""
     from selenite import runtime
+    from selenite.errors import ConfigError
     from selenite.eval.longcontext.layers import Trial, save_layers, sweep
     from selenite.model.hf_adapter import read_config
     from selenite.serve.attention_mode import LAYERS, stored_layers
 
     runtime.apply_threads()
     chosen = runtime.torch_dtype(dtype_of(dtype).value)
-    stored = (stored_layers(model, read_config(model)) or ()) if add else ()
+    config = read_config(model)
+    stored = stored_layers(model, config) or ()
+    if replace is not None and replace not in stored:
+        raise ConfigError(
+            f"--replace {replace}: layers {', '.join(map(str, stored)) or 'none'} are stored with "
+            f"{model}; name one of them"
+        )
+    kept = (
+        tuple(layer for layer in stored if layer != replace) if add or replace is not None else ()
+    )
 
     def show(trial: Trial) -> None:
         name = " and ".join(map(str, trial.layers)) or "full attention"
-        typer.echo(f"{name}: {trial.loss:.3f} nats a token, {trial.found} of {needles} found")
+        whole = (
+            f", {trial.num_whole} of {config.num_layers} layers read all" if trial.layers else ""
+        )
+        said = f"{trial.loss:.3f} nats a token, {trial.found} of {needles} found"
+        typer.echo(f"{name}: {said}{whole}")
 
-    trials = sweep(model, chosen, budget, length, needles, stored, show)
+    trials = sweep(model, chosen, budget, length, needles, kept, show)
     best = min(trials[1:], key=lambda trial: trial.loss)
     typer.echo(f"best: layers {' and '.join(map(str, best.layers))}")
     if save:

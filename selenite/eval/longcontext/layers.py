@@ -42,6 +42,11 @@ class Trial:
     loss: float  # nats per token of the answers
     found: int
 
+    @property
+    def num_whole(self) -> int:
+        """Layers that read everything, if any choose: these, and those before the first."""
+        return self.layers[0] + len(self.layers)
+
 
 def sweep(
     directory: Path,
@@ -53,7 +58,7 @@ def sweep(
     watch: Callable[[Trial], None] = lambda trial: None,
 ) -> list[Trial]:
     """Full attention, then each layer that could choose beside those that are chosen; none: beside
-    the first that can.
+    the usual first one.
 
     Raises ``ConfigError`` for a model with no choice, and for prompts that it has no positions for.
     """
@@ -74,8 +79,9 @@ def sweep(
     pages = count * (-(-(length + _ROOM) // _PAGE))
     engine = Engine(model, EngineConfig(pages + 1, _PAGE, max_running=count))
     modes: list[tuple[tuple[int, ...], AnyMode]] = [((), FullAttention(mode="full"))]
-    for layer in sorted({*range(first + 1, layers - 1)} - {*chosen}):
-        tried = sorted((*(chosen or (first,)), layer))
+    beside = chosen or (first,)
+    for layer in sorted({*range(1, layers - 1)} - {*beside}):
+        tried = sorted((*beside, layer))
         modes.append((tuple(tried), TidalAttention(mode="tidal", budget=budget, layers=tried)))
     trials = []
     for tried_layers, mode in modes:
