@@ -34,6 +34,7 @@ from selenite.ops.attention_context import AttentionContext, KeptQueries, Pages
 from selenite.ops.slot_merging import (
     Keep,
     Merge,
+    Scores,
     Slots,
     choose_kept,
     merge_slots,
@@ -109,14 +110,21 @@ def errors(model: Transformer, ids: Sequence[int]) -> dict[tuple[str, float], li
         bias_SN = torch.zeros(PROMPT, model.config.num_heads)
         slots = Slots(k_SMH[:PROMPT], v_SMW[:PROMPT], bias_SN)
         whole_QNW = attended(reading, slots, own, scale)
-        logprob_QNS = slot_logits(scoring, slots.k_SMH, scale).log_softmax(-1)
+        scores = Scores.of(scoring, slots, scale)
         for share in SHARES:
             for name, (keep, merge) in FORMS.items():
                 kept_MB = choose_kept(
-                    *(logprob_QNS, k_SMH.shape[1], round(share * PROMPT), SINKS, SCORING, keep)
+                    *(
+                        scores.logprob_QNS,
+                        k_SMH.shape[1],
+                        round(share * PROMPT),
+                        SINKS,
+                        SCORING,
+                        keep,
+                    )
                 )
                 fewer, _ = merge_slots(
-                    *(slots, scoring, kept_MB, scale),
+                    *(slots, scores, kept_MB),
                     merge=merge,
                     likeness=LIKENESS,
                     num_sinks=SINKS,

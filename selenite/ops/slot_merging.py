@@ -12,7 +12,8 @@ so that it destroys what is attended to; a bias does neither, and is exact for o
 
 Letters: ``S`` slots of the request, in order; ``M`` key/value heads, ``G`` query heads of each,
 ``N`` query heads, ``H`` key width, ``W`` value width, ``Q`` scoring queries, ``B`` slots that are
-kept, ``E`` slots that are not.
+kept, ``E`` slots that are not, ``U`` kept slots into which some are merged, ``X`` these and what is
+merged into them.
 """
 
 from __future__ import annotations
@@ -52,6 +53,28 @@ class Slots:
 
     def __post_init__(self) -> None:
         assert len(self.k_SMH) == len(self.v_SMW) == len(self.bias_SN)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What scoring queries, the oldest first, make of all slots of a layer."""
+
+    q_QNH: Tensor
+    scale: float  # of logits
+    total_QN: Tensor  # logarithm of the mass of all slots
+    logprob_QNS: Tensor  # logarithms of attention
+
+    @classmethod
+    def of(cls, q_QNH: Tensor, slots: Slots, scale: float) -> Scores:
+        """By one pass over the keys."""
+        logit_QNS = slot_logits(q_QNH, slots.k_SMH, scale).add_(slots.bias_SN.T)
+        total_QN = logit_QNS.logsumexp(-1)
+        return cls(q_QNH, scale, total_QN, logit_QNS.sub_(total_QN[..., None]))
+
+    def of_heads(self, heads: slice) -> Scores:
+        """Of some of the query heads."""
+        total_QN, logprob_QNS = self.total_QN[:, heads], self.logprob_QNS[:, heads]
+        return Scores(self.q_QNH[:, heads], self.scale, total_QN, logprob_QNS)
 
 
 def slot_logits(q_QNH: Tensor, k_SMH: Tensor, scale: float) -> Tensor:
@@ -139,9 +162,8 @@ def choose_kept(
 
 def merge_slots(
     slots: Slots,
-    q_QNH: Tensor,
+    scores: Scores,
     kept_MB: Tensor,
-    scale: float,
     *,
     merge: Merge,
     likeness: float,
@@ -152,9 +174,8 @@ def merge_slots(
 
     Args:
         slots: all of them.
-        q_QNH: scoring queries, the oldest first.
+        scores: of them.
         kept_MB: as ``choose_kept`` gives them.
-        scale: of logits.
         merge: how.
         likeness: cosine of two keys above which they may be merged.
         num_sinks: first slots, into which nothing is merged.
@@ -175,7 +196,7 @@ def merge_slots(
         )
         gone_E = (~is_kept_MS[head]).nonzero()[:, 0]
         part, count = _merge_head(
-            *(one, q_QNH[:, heads], kept_MB[head], gone_E, scale, merge),
+            *(one, scores.of_heads(heads), kept_MB[head], gone_E, merge),
             *(likeness, num_sinks, decay),
         )
         parts.append(part)
@@ -190,10 +211,9 @@ def merge_slots(
 
 def _merge_head(
     slots: Slots,
-    q_QGH: Tensor,
+    scores: Scores,
     kept_B: Tensor,
     gone_E: Tensor,
-    scale: float,
     merge: Merge,
     likeness: float,
     num_sinks: int,
@@ -210,30 +230,27 @@ def _merge_head(
     lost = len(is_merged_E) - len(gone_E)
     if not len(gone_E):
         return kept, lost
-    logit_QGS = slot_logits(q_QGH, slots.k_SMH, scale)
     if merge == "zip":
-        merged, unmerged = _zip(slots, kept, kept_B, gone_E, target_E, logit_QGS, decay)
+        merged, unmerged = _zip(slots, kept, kept_B, gone_E, target_E, scores, decay)
         return merged, lost + unmerged
+    grown_U, group_E = target_E.unique(return_inverse=True)
+    U = len(grown_U)
+    member_X = torch.cat((kept_B[grown_U], gone_E))
+    group_X = torch.cat((torch.arange(U, device=gone_E.device), group_E))
     # Attention itself, which does not depend on how loud a query is.
-    total_QG = (logit_QGS + slots.bias_SN.T).logsumexp(-1)
-    logit_QGS = logit_QGS - total_QG[..., None]
-    weight_GS = log_average(logit_QGS, decay) + slots.bias_SN.T
-    member_X = torch.cat((kept_B, gone_E))
-    group_X = torch.cat((torch.arange(len(kept_B), device=gone_E.device), target_E))
-    mean_X = weight_GS[:, member_X].logsumexp(0)
-    share_X = (mean_X - _log_sums(mean_X[None], group_X, len(kept_B))[0, group_X]).exp()
-    is_grown_B = torch.zeros_like(kept_B, dtype=torch.bool)
-    is_grown_B[target_E] = True
-    k_BMH = _sums(share_X, slots.k_SMH[member_X], group_X, kept.k_SMH, is_grown_B)
-    v_BMW = _sums(share_X, slots.v_SMW[member_X], group_X, kept.v_SMW, is_grown_B)
+    bias_GX = slots.bias_SN[member_X].T
+    weight_GX = log_average(scores.logprob_QNS[..., member_X] - bias_GX, decay) + bias_GX
+    mean_X = weight_GX.logsumexp(0)
+    share_X = (mean_X - _log_sums(mean_X[None], group_X, U)[0, group_X]).exp()
+    k_UMH = _sums(share_X, slots.k_SMH[member_X], group_X, U)
+    v_UMW = _sums(share_X, slots.v_SMW[member_X], group_X, U)
     if merge == "votes":
-        bias_BG = _log_sums(slots.bias_SN[member_X].T, group_X, len(kept_B)).T
+        bias_GU = _log_sums(bias_GX, group_X, U)
     else:
-        logit_QGB = slot_logits(q_QGH, k_BMH, scale) - total_QG[..., None]
-        sum_GB = _log_sums(weight_GS[:, member_X], group_X, len(kept_B))
-        bias_BG = (sum_GB - log_average(logit_QGB, decay)).T
-    bias_BG = torch.where(is_grown_B[:, None], bias_BG, kept.bias_SN)
-    return Slots(k_BMH, v_BMW, bias_BG), lost
+        logit_QGU = slot_logits(scores.q_QNH, k_UMH, scores.scale) - scores.total_QN[..., None]
+        bias_GU = _log_sums(weight_GX, group_X, U) - log_average(logit_QGU, decay)
+    kept.k_SMH[grown_U], kept.v_SMW[grown_U], kept.bias_SN[grown_U] = k_UMH, v_UMW, bias_GU.T
+    return kept, lost
 
 
 def _pick(slots: Slots, rows_B: Tensor) -> Slots:
@@ -265,13 +282,11 @@ def _log_sums(weight_YX: Tensor, group_X: Tensor, B: int) -> Tensor:
     return sum_YB.log() + most_YB
 
 
-def _sums(
-    share_X: Tensor, x_XMH: Tensor, group_X: Tensor, kept_BMH: Tensor, is_grown_B: Tensor
-) -> Tensor:
-    """Weighted sums by group, where something was added; in the cache's dtype."""
-    sum_BMH = torch.zeros_like(kept_BMH, dtype=torch.float32)
-    sum_BMH.index_add_(0, group_X, share_X[:, None, None] * x_XMH.float())
-    return torch.where(is_grown_B[:, None, None], sum_BMH.to(kept_BMH.dtype), kept_BMH)
+def _sums(share_X: Tensor, x_XMH: Tensor, group_X: Tensor, U: int) -> Tensor:
+    """Weighted sums by group, in the cache's dtype."""
+    sum_UMH = x_XMH.new_zeros((U, *x_XMH.shape[1:]), dtype=torch.float32)
+    sum_UMH.index_add_(0, group_X, share_X[:, None, None] * x_XMH.float())
+    return sum_UMH.to(x_XMH.dtype)
 
 
 def _zip(
@@ -280,7 +295,7 @@ def _zip(
     kept_B: Tensor,
     gone_E: Tensor,
     target_E: Tensor,
-    logit_QGS: Tensor,
+    scores: Scores,
     decay: float,
 ) -> tuple[Slots, int]:
     """Equation 7 of the paper, one slot after another; also how many could not be merged.
@@ -288,6 +303,7 @@ def _zip(
     In logarithms: a slot of ``p`` tokens and score ``s`` weighs ``ln p + ln s``, and after a merge
     its score is the mean of the two by tokens. Heads that share a key have their mean score.
     """
+    logit_QGS = slot_logits(scores.q_QNH, slots.k_SMH, scores.scale)
     mean_QS = logit_QGS.logsumexp(1) - math.log(logit_QGS.shape[1])
     score_S, votes_S = log_average(mean_QS, decay).double(), slots.bias_SN[:, 0].double()
     k_BH, v_BW = kept.k_SMH[:, 0].double(), kept.v_SMW[:, 0].double()

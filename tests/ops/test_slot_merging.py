@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from selenite.ops.slot_merging import (
     Merge,
+    Scores,
     Slots,
     attention_sums,
     choose_kept,
@@ -71,7 +72,7 @@ def merged(
 ) -> tuple[Slots, int]:
     kept_MB = torch.tensor([kept] * slots.k_SMH.shape[1])
     return merge_slots(
-        *(slots, q_QNH, kept_MB, SCALE),
+        *(slots, Scores.of(q_QNH, slots, SCALE), kept_MB),
         merge=merge,
         likeness=likeness,
         num_sinks=num_sinks,

@@ -17,7 +17,7 @@ from selenite.model.cache import EntryCache
 from selenite.model.config import ModelConfig
 from selenite.model.transformer import Transformer
 from selenite.ops.attention_context import KeptQueries
-from selenite.ops.slot_merging import Slots, choose_kept, merge_slots, slot_logits
+from selenite.ops.slot_merging import Scores, Slots, choose_kept, merge_slots
 from selenite.serve.engine.request import Request
 
 
@@ -66,12 +66,12 @@ class Compressor:
             k_XMH, v_XMW = self._entries.read(layer)
             bias_XN = self._entries.biases(layer)
             slots = Slots(k_XMH[place_S], v_XMW[place_S], bias_XN[place_S])
-            q_QNH = queries_QLNH[:, layer]
-            logit_QNS = slot_logits(q_QNH, slots.k_SMH, self._scale) + slots.bias_SN.T
-            logprob_QNS = logit_QNS.log_softmax(-1)
-            sums_MS = None if request.sums is None else _summed(request.sums[layer], logprob_QNS)
+            scores = Scores.of(queries_QLNH[:, layer], slots, self._scale)
+            sums_MS = request.sums
+            if sums_MS is not None:
+                sums_MS = _summed(sums_MS[layer], scores.logprob_QNS)
             kept_MB = choose_kept(
-                *(logprob_QNS, slots.k_SMH.shape[1], compression.budget),
+                *(scores.logprob_QNS, slots.k_SMH.shape[1], compression.budget),
                 *(compression.num_sinks, compression.window),
                 mode.keep,
                 sums_MS,
@@ -79,7 +79,7 @@ class Compressor:
             if sums_MS is not None:
                 sums.append(sums_MS.gather(1, kept_MB))
             fewer, _ = merge_slots(
-                *(slots, q_QNH, kept_MB, self._scale),
+                *(slots, scores, kept_MB),
                 merge=mode.merge,
                 likeness=mode.likeness,
                 num_sinks=compression.num_sinks,
