@@ -215,17 +215,17 @@ def draw() -> None:
     left, right = figure.subplots(1, 2)
     for number, (kind, known) in enumerate(KINDS.items()):
         block = known.block
-        for size in BLOCKS if block is None else (block,):
+        for size in BLOCKS if kind == "full" else BLOCKS[:1]:
             left.plot(
                 TESTED, [mean(over(kind, f"{read} by {size}")) for read in TESTED], marker="o",
                 color=f"C{number}", linestyle="--" if size == 16 else "-",
-                label=f"{kind}, read by {size}" if block is None else kind,
+                label=kind if size == BLOCKS[0] else f"{kind}, blocks of {size}",
             )  # fmt: skip
         at = "full" if block is None else f"{READ} by {block}"
         depths = [measured(kind, seed)[at] for seed in SEEDS]
         right.plot(
             range(1, DEPTHS + 1), [mean(d) for d in zip(*depths, strict=True)], marker="o",
-            color=f"C{number}", label=f"{kind}, as trained",
+            color=f"C{number}",
         )  # fmt: skip
     left.set_xscale("log", base=2)
     left.set_xticks(TESTED, list(map(str, TESTED)))
@@ -234,7 +234,9 @@ def draw() -> None:
     for axes in (left, right):
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel("needles found")
-        axes.legend(frameon=False, title="trained with" if axes is left else None, fontsize=8)
+    left.set_title(f"by blocks of {BLOCKS[0]}")
+    right.set_title("as trained")
+    figure.legend(loc="outside right upper", frameon=False, title="trained with")
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110, facecolor="white")
 
