@@ -81,7 +81,7 @@ def test_the_model_that_comes_out_says_what_its_rows_read(root: Path, tmp_path: 
     pretrain(tiny_config(root, hybrid, *switched, *MOBA), SystemClock(), PEAK)
     assert read_config(hybrid).moba is None
 
-    def taught(out_dir: Path, attention: object) -> None:
+    def taught(out_dir: Path, attention: object, **settings: object) -> None:
         rows = tmp_path / "rows.jsonl"
         answer = {"role": "assistant", "content": "y y y"}
         asked = [{"messages": [{"role": "user", "content": str(i)}, answer]} for i in range(16)]
@@ -90,7 +90,7 @@ def test_the_model_that_comes_out_says_what_its_rows_read(root: Path, tmp_path: 
             "init_from": str(blocks), "out_dir": str(out_dir), "steps": 1, "seq_len": 64,
             "batch_tokens": 64, "micro_batch_tokens": 64, "attention": attention,
             "tensorboard": False, "dtype": "float32", "data_cache": str(root / "corpora"),
-            "template": "compact",
+            "template": "compact", **settings,
         }  # fmt: skip
         parts: list[dict[str, object]] = [
             {"kind": "chat", "name": "rows", "weight": 1.0, "paths": [str(rows)]}
@@ -106,6 +106,8 @@ def test_the_model_that_comes_out_says_what_its_rows_read(root: Path, tmp_path: 
     other = read_config(tmp_path / "other").moba
     assert other is not None
     assert (other.block_size, other.top_k) == (16, 1)
+    taught(tmp_path / "then", "own", steps=2, full_attention_from=0.5)
+    assert read_config(tmp_path / "then").moba is None
     shapes = [load_pretrained(tmp_path / name).state_dict() for name in ("own", "all", "other")]
     assert shapes[0].keys() == shapes[1].keys() == shapes[2].keys()
     assert all(torch.isfinite(tensor).all() for state in shapes for tensor in state.values())
