@@ -139,6 +139,27 @@ def test_each_is_the_decoders_whatever_is_beside_it(
         assert all(request.cached >= len(request.prompt) - 8 for request in again)
 
 
+def test_asleep_and_with_other_weights(model: Transformer, continued: list[list[int]]) -> None:
+    """Entries and sums of pages are computed again; the weights are the same all the time."""
+    engine = Engine(model, EngineConfig(num_pages=400, page_size=8))
+    requests = workload(8)
+    for request in requests:
+        engine.add(request)
+    for disturb in (
+        lambda: (engine.sleep(), engine.wake()),
+        lambda: engine.swap_weights(model, 1, "keep"),
+        lambda: engine.swap_weights(model, 2, "recompute"),
+    ):
+        for _ in range(3):
+            engine.step()
+        assert any(request.completion and not request.finish_reason for request in requests)
+        disturb()
+    while engine.has_work():
+        engine.step()
+        engine.check_integrity()
+    assert written(requests) == continued
+
+
 def test_pages_of_one_mode_are_not_the_others(model: Transformer):
     engine = Engine(model, EngineConfig(num_pages=400, page_size=8))
     prompt = workload(1)[0].prompt

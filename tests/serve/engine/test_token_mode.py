@@ -183,6 +183,29 @@ def test_who_loses_pages_goes_on(model: Transformer) -> None:
     assert [len(own) for own in found] == [request.params.max_tokens for request in requests]
 
 
+def test_asleep_and_with_other_weights(model: Transformer) -> None:
+    """Entries that rows with a choice left become those of a prompt."""
+    engine = made(model)
+    request = asked(5, SHARED, 30)
+    engine.add(request)
+    for disturb in (
+        lambda: (engine.sleep(), engine.wake()),
+        lambda: engine.swap_weights(model, 1, "keep"),
+        lambda: engine.swap_weights(model, 2, "recompute"),
+    ):
+        for _ in range(4):
+            engine.step()
+        disturb()
+        engine.check_integrity()
+    before = len(request.completion)
+    assert 6 <= before < 30
+    run(engine, [])
+    assert len(request.completion) == 30
+    # The first token after is that of the text so far, which all layers read whole.
+    so_far = Request("", request.tokens[: len(request.prompt) + before], asked(5, FULL, 1).params)
+    assert run(made(model), [so_far])[0] == [request.completion[before].token_id]
+
+
 def test_a_grammar_holds(model: Transformer) -> None:
     class Even:
         def allowed_V(self) -> np.ndarray:
