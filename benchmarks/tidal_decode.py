@@ -4,7 +4,7 @@
 
 An engine with a model in SmolLM2-135M's shape (random weights: only time is told) has requests at
 the same length decode together, by turns with full attention and with 256 chosen tokens (a layer's
-heads share them; layers 2 and 14 choose). Contexts longer than the model's positions are for time
+heads share them; the layers choose that ``experiments/tidal_needles.py`` found). Contexts longer than the model's positions are for time
 alone. The limit: bytes of weights and of cached entries that a step has to read, full over chosen.
 Cells whose entries take more than ``SHARE_OF_MEMORY`` of the machine's memory are left out.
 Rows: tidal.decode8k.speedup, tidal.of_bound. Figure: docs/figures/tidal_decode.png.
@@ -35,8 +35,9 @@ from selenite.types import SamplingParams
 
 COMMAND = "python -m benchmarks.tidal_decode"
 FULL = FullAttention(mode="full")
-TIDAL = TidalAttention(mode="tidal", budget=256)
-LAYERS_READ_WHOLE = 4  # two at the bottom, and the two that choose
+LAYERS = (5, 15, 18)  # that choose
+TIDAL = TidalAttention(mode="tidal", budget=256, layers=[*LAYERS])
+NUM_WHOLE = LAYERS[0] + len(LAYERS)  # layers that read everything: these, and those at the bottom
 STEPS, ROUNDS = 4, 5
 PAGE = 16
 SHARE_OF_MEMORY = 0.6
@@ -109,7 +110,7 @@ def bytes_read(model: Transformer, weights: int, length: int, batch: int, budget
     """By a step: weights, and entries of all tokens or of so many."""
     config = model.config
     entry = cache_bytes_per_token(config, "expanded", model.compute_dtype.itemsize)
-    share = LAYERS_READ_WHOLE / config.num_layers
+    share = NUM_WHOLE / config.num_layers
     return int(weights + batch * entry * (share * length + (1 - share) * min(budget, length)))
 
 
@@ -205,7 +206,7 @@ def main() -> None:
     (cell,) = at_target
     ratios, bound = cell.ratios, cell.limit
     note = (
-        f"SmolLM2-135M's shape, {dtype}, budget {TIDAL.budget}, layers 2 and 14 choose, one set a "
+        f"SmolLM2-135M's shape, {dtype}, budget {TIDAL.budget}, layers {LAYERS} choose, one set a "
         "layer; tokens x requests, full and tidal ms, ratio, limit: "
         + "; ".join(
             f"{c.length}x{c.batch} {1e3 * c.full:.1f} {1e3 * c.tidal:.1f} {median(c.ratios):.2f} "
