@@ -173,9 +173,11 @@ def draw(cells: Sequence[Cell], length: int) -> None:
     left.set_ylabel("loss beyond full attention's, nats a token")
     right.set_ylabel("needles found")
     left.set_yscale("symlog", linthresh=0.02)
+    left.set_ylim(-0.005, 2.0)
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_xticks(SHARES, [f"{share:.0%}" for share in SHARES])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel(f"of {length:,} tokens that are kept, or read")
     figure.legend(loc="outside right upper", frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
