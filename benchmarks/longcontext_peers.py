@@ -1,6 +1,6 @@
 """Chosen tokens and merged slots beside what others do, on the same model, texts and needles.
 
-    make peers; python -m benchmarks.longcontext_peers [MODEL] [--lengths 1024 4096]
+    make peers; python -m benchmarks.longcontext_peers [MODEL] [--lengths 1024 4096] [--each 4]
 
 Peers: presses of NVIDIA's kvpress in transformers, and Quest (``engines/with_kvpress.py``). Each
 method has the same share of the prompt: slots that it keeps, or tokens that it reads. H2O of ours
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,8 +45,8 @@ SHARES = (0.05, 0.1, 0.2, 0.5)
 SPARSE = {"TidalDecode", "Quest"}  # these give nothing up
 
 
-def sizes_of(lengths: Sequence[int]) -> Sizes:
-    return Sizes(tuple(lengths), SHARES, windows=6, told=64, depths=5, each=4, at_once=5)
+def sizes_of(length: int, each: int) -> Sizes:
+    return Sizes((length,), SHARES, windows=6, told=64, depths=5, each=each, at_once=5)
 
 
 def theirs(directory: Path, dtype: torch.dtype, sizes: Sizes, length: int) -> list[Cell]:
@@ -99,7 +100,7 @@ def of(cells: Sequence[Cell], method: str, length: int, share: float) -> Cell:
     return cell
 
 
-def report(cells: Sequence[Cell], length: int, model: str) -> None:
+def report(cells: Sequence[Cell], length: int, model: str, command: str) -> None:
     """Rows at a tenth of the longest prompts: ours, and the best of the peers."""
     share = 0.1
     full = of(cells, FULL, length, 1.0)
@@ -123,7 +124,7 @@ def report(cells: Sequence[Cell], length: int, model: str) -> None:
             runs=len(own.losses),
             target=None,
             reference=Reference(name=best, value=lost[best], source="same run"),
-            command=COMMAND,
+            command=command,
             note=f"{model}; " + "; ".join(f"{n} {v:+.3f}" for n, v in sorted(lost.items())),
         )
         right = {name: mean(needle.is_found for needle in c.needles) for name, c in beside.items()}
@@ -141,7 +142,7 @@ def report(cells: Sequence[Cell], length: int, model: str) -> None:
             runs=len(found),
             target=None,
             reference=Reference(name=best, value=right[best], source="same run"),
-            command=COMMAND,
+            command=command,
             note=f"{model}; full attention {mean(dense):.2f}; "
             + "; ".join(f"{n} {v:.2f}" for n, v in sorted(right.items())),
         )
@@ -188,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1024, 4096])
+    parser.add_argument("--each", type=int, default=4, help="needles at each of five depths")
     given = parser.parse_args()
     if not is_built("kvpress"):
         raise SystemExit("error: kvpress is not built: make peers")
@@ -196,7 +198,7 @@ def main() -> None:
     dtype = torch_dtype(choose_dtype().value)
     cells = list[Cell]()
     for length in given.lengths:
-        sizes = sizes_of([length])
+        sizes = sizes_of(length, given.each)
         methods = [*OURS, *(["H2O"] if length <= H2O_LENGTH else [])]
         cells += measure_methods(directory, dtype, sizes, methods)
         cells += theirs(directory, dtype, sizes, length)
@@ -204,7 +206,7 @@ def main() -> None:
         Console().print(table)
     longest, name = max(given.lengths), directory.resolve().name
     write(ROWS / "longcontext" / f"{name}.json", cells, {"model": name, "dtype": str(dtype)})
-    report(cells, longest, name)
+    report(cells, longest, name, " ".join((COMMAND, *sys.argv[1:])))
     draw(cells, longest)
 
 

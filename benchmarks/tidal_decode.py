@@ -4,8 +4,9 @@
 
 An engine with a model in SmolLM2-135M's shape (random weights: only time is told) has requests at
 the same length decode together, by turns with full attention and with 256 chosen tokens (a layer's
-heads share them; the layers choose that ``experiments/tidal_needles.py`` found). Contexts longer than the model's positions are for time
-alone. The limit: bytes of weights and of cached entries that a step has to read, full over chosen.
+heads share them; the layers choose that ``experiments/tidal_needles.py`` found). Contexts longer
+than the model's positions are for time alone. The limit: bytes of weights and of cached entries
+that a step has to read, full over chosen.
 Cells whose entries take more than ``SHARE_OF_MEMORY`` of the machine's memory are left out.
 Rows: tidal.decode8k.speedup, tidal.of_bound. Figure: docs/figures/tidal_decode.png.
 """

@@ -115,7 +115,7 @@ def errors(model: Transformer, ids: Sequence[int]) -> dict[tuple[str, float], li
             for name, (keep, merge) in FORMS.items():
                 kept_MB = choose_kept(
                     *(
-                        scores.logprob_QNS,
+                        scores.share_QNS,
                         k_SMH.shape[1],
                         round(share * PROMPT),
                         SINKS,

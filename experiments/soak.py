@@ -51,6 +51,7 @@ MODES = (
     {"mode": "tidal", "budget": 48, "drafts": 4},
     {"mode": "keepkv", "budget": 0.3, "every": 16},
     {"mode": "keepkv", "budget": 48, "every": 16, "refresh_every": 48},
+    {"mode": "keepkv", "budget": 64, "every": 16, "reading": {"mode": "tidal", "budget": 32}},
 )
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}
 
@@ -60,10 +61,17 @@ class Tally:
     """What came of the requests."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)  # by mode
     faults: list[str] = field(default_factory=list)
 
     def add(self, kind: str, outcome: str) -> None:
         self.outcomes[f"{kind}: {outcome}"] += 1
+
+    def close(self) -> None:
+        """A mode in which no reply ended is a fault."""
+        for mode in map(json.dumps, MODES):
+            if not self.ended[mode]:
+                self.faults.append(f"no reply ended in {mode}")
 
 
 @dataclass(frozen=True)
@@ -110,23 +118,27 @@ class Traffic:
         return {"messages": messages, "max_tokens": most, "attention": mode, **fields}
 
     async def stream(self) -> str:
-        async with self.http.stream("POST", CHAT, json=self.chat(stream=True)) as answer:
+        body = self.chat(stream=True)
+        async with self.http.stream("POST", CHAT, json=body) as answer:
             if answer.status_code != 200:
                 return await refused(answer)
             lines = [line async for line in answer.aiter_lines() if line.startswith("data: ")]
         assert lines[-1] == "data: [DONE]", lines[-1:]
         last = json.loads(lines[-2].removeprefix("data: "))
         assert last["choices"][0]["finish_reason"] in ("stop", "length"), last
+        self.tally.ended[json.dumps(body["attention"])] += 1
         return "ended"
 
     async def whole(self) -> str:
         body = {"prompt": self.text(300), "max_tokens": 64, "n": self.rng.randrange(1, 4)}
-        answer = await self.http.post(COMPLETIONS, json=body | {"temperature": 1.0})
+        body |= {"temperature": 1.0, "attention": self.rng.choice(MODES)}
+        answer = await self.http.post(COMPLETIONS, json=body)
         if answer.status_code != 200:
             return await refused(answer)
         choices = answer.json()["choices"]
         assert len(choices) == body["n"]
         assert all(choice["finish_reason"] in ("stop", "length") for choice in choices), choices
+        self.tally.ended[json.dumps(body["attention"])] += 1
         return "ended"
 
     async def tools(self) -> str:
@@ -159,7 +171,8 @@ class Traffic:
         return "ended before"
 
     async def reads_slowly(self) -> str:
-        async with self.http.stream("POST", CHAT, json=self.chat(stream=True)) as answer:
+        body = self.chat(stream=True)
+        async with self.http.stream("POST", CHAT, json=body) as answer:
             if answer.status_code != 200:
                 return await refused(answer)
             last = ""
@@ -225,6 +238,7 @@ async def soak(url: str, minutes: float, tally: Tally) -> None:
             await asyncio.sleep(0.1)
         else:
             tally.faults.append(f"left over when all had ended: {load}")
+        tally.close()
         health = await http.get("/health")
         if health.status_code != 200:
             tally.faults.append(f"/health: {health.status_code}")

@@ -146,18 +146,17 @@ def measured() -> dict[str, list[Found]]:
     """Of each mode all needles, in one order; haystacks that were asked before are read."""
     dtype = runtime.torch_dtype(runtime.choose_dtype().value)
     model = pack_weights(load_pretrained(MODEL, dtype).cast(dtype))
+    layers = stored_layers(MODEL, model.config)
+    assert layers is not None
     tokenizer = Tokenizer.load(MODEL)
     hidden = needles(tokenizer, prose_ids(tokenizer, LENGTH), LENGTH, DEPTHS, HAYSTACKS)
     pages = DEPTHS * 8 + LENGTH // 16 * 2  # prompts that all share, and replies
-    config = EngineConfig(
-        pages, max_running=DEPTHS, tidal_layers=stored_layers(MODEL, model.config)
-    )
-    engine = Engine(model, config)
+    engine = Engine(model, EngineConfig(pages, max_running=DEPTHS, tidal_layers=layers))
     engine.warm_up()
     found: dict[str, list[Found]] = {name: [] for name in MODES}
     for number in range(HAYSTACKS):
         some = hidden[number * DEPTHS :][:DEPTHS]
-        path = OUT / f"haystack-{number}.json"
+        path = OUT / f"haystack-{number}-{'-'.join(map(str, layers))}.json"
         if not path.is_file():
             passages = [needle.passage for needle in some]
             tell(engine, passages[:1], MODES[FULL])  # the others find its prompt

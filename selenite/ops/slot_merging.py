@@ -61,20 +61,24 @@ class Scores:
 
     q_QNH: Tensor
     scale: float  # of logits
+    logit_QNS: Tensor  # with biases
+    share_QNS: Tensor  # attention
     total_QN: Tensor  # logarithm of the mass of all slots
-    logprob_QNS: Tensor  # logarithms of attention
 
     @classmethod
     def of(cls, q_QNH: Tensor, slots: Slots, scale: float) -> Scores:
         """By one pass over the keys."""
         logit_QNS = slot_logits(q_QNH, slots.k_SMH, scale).add_(slots.bias_SN.T)
-        total_QN = logit_QNS.logsumexp(-1)
-        return cls(q_QNH, scale, total_QN, logit_QNS.sub_(total_QN[..., None]))
+        share_QNS = logit_QNS.softmax(-1)
+        # The largest share is no less than one over the number of slots, and has a logarithm.
+        most_QN1, where_QN1 = logit_QNS.max(-1, keepdim=True)
+        total_QN = (most_QN1 - share_QNS.gather(-1, where_QN1).log())[..., 0]
+        return cls(q_QNH, scale, logit_QNS, share_QNS, total_QN)
 
     def of_heads(self, heads: slice) -> Scores:
         """Of some of the query heads."""
-        total_QN, logprob_QNS = self.total_QN[:, heads], self.logprob_QNS[:, heads]
-        return Scores(self.q_QNH[:, heads], self.scale, total_QN, logprob_QNS)
+        parts = (x[:, heads] for x in (self.logit_QNS, self.share_QNS, self.total_QN))
+        return Scores(self.q_QNH[:, heads], self.scale, *parts)
 
 
 def slot_logits(q_QNH: Tensor, k_SMH: Tensor, scale: float) -> Tensor:
@@ -123,7 +127,7 @@ def log_average(logit_QX: Tensor, decay: float) -> Tensor:
 
 
 def choose_kept(
-    logprob_QNS: Tensor,
+    share_QNS: Tensor,
     M: int,
     count: int,
     num_sinks: int,
@@ -134,7 +138,7 @@ def choose_kept(
     """Slots that each head keeps, ascending; int64 ``[M, B]`` with ``B = count``.
 
     Args:
-        logprob_QNS: logarithms of attention, by the scoring queries.
+        share_QNS: attention by the scoring queries.
         M: key/value heads.
         count: slots to be kept.
         num_sinks: first slots, which are kept.
@@ -142,7 +146,7 @@ def choose_kept(
         keep: how the others are chosen.
         sums_MS: for ``h2o``: what all rows attended to.
     """
-    S, device = logprob_QNS.shape[2], logprob_QNS.device
+    S, device = share_QNS.shape[2], share_QNS.device
     assert num_sinks + num_recent <= count <= S, (num_sinks, num_recent, count, S)
     if keep == "recent":
         worth_MS = torch.arange(S, device=device, dtype=torch.float32).expand(M, S).clone()
@@ -150,7 +154,7 @@ def choose_kept(
         assert sums_MS is not None
         worth_MS = sums_MS.clone()
     else:
-        mass_MS = logprob_QNS.exp().sum(0).unflatten(0, (M, -1)).sum(1)
+        mass_MS = share_QNS.sum(0).unflatten(0, (M, -1)).sum(1)
         around = _NEIGHBOURS // 2
         padded_M1S = F.pad(mass_MS[:, None], (around, around))
         worth_MS = F.avg_pool1d(padded_M1S, _NEIGHBOURS, 1)[:, 0]
@@ -239,7 +243,8 @@ def _merge_head(
     group_X = torch.cat((torch.arange(U, device=gone_E.device), group_E))
     # Attention itself, which does not depend on how loud a query is.
     bias_GX = slots.bias_SN[member_X].T
-    weight_GX = log_average(scores.logprob_QNS[..., member_X] - bias_GX, decay) + bias_GX
+    logprob_QGX = scores.logit_QNS[..., member_X] - scores.total_QN[..., None]
+    weight_GX = log_average(logprob_QGX - bias_GX, decay) + bias_GX
     mean_X = weight_GX.logsumexp(0)
     share_X = (mean_X - _log_sums(mean_X[None], group_X, U)[0, group_X]).exp()
     k_UMH = _sums(share_X, slots.k_SMH[member_X], group_X, U)

@@ -147,16 +147,17 @@ def _read_all_plainly(
     assert pages is not None
     (T, N, _), M = q_TNH.shape, k_SMH.shape[1]
     out_TNW = q_TNH.new_empty(T, N, v_SMW.shape[2])
-    logit_TNL = q_TNH.new_full((T, N, max(pages.lengths)), -torch.inf, dtype=torch.float32)
+    mass_TNL = q_TNH.new_zeros((T, N, max(pages.lengths)), dtype=torch.float32)
+    lse_TN = torch.empty(T, N, device=q_TNH.device)
     for row in range(T):
         slots_K = pages.slots(row)
         logit_NK = _logits(q_TNH[row], k_SMH[slots_K], scale, bias_SN, slots_K)
-        logit_TNL[row, :, : len(slots_K)] = logit_NK
+        lse_TN[row] = logit_NK.logsumexp(-1)
+        mass_TNL[row, :, : len(slots_K)] = (logit_NK - lse_TN[row, :, None]).exp()
         out_TNW[row] = _values(logit_NK, v_SMW[slots_K]).to(q_TNH.dtype)
-    lse_TN = logit_TNL.logsumexp(-1)
     # A row's own key comes after those before its step; a row is a sequence.
     place_T = context.segments_B3[:, 2].to(q_TNH.device)
-    place_TCK = choose_tokens(logit_TNL.sub_(lse_TN[..., None]).exp_(), place_T, selection, M)
+    place_TCK = choose_tokens(mass_TNL, place_T, selection, M)
     segments_T3 = context.segments_B3.clone()
     segments_T3[:, 2] = selection.budget - 1
     return out_TNW, lse_TN, _Chosen(_slots(pages, place_TCK), segments_T3)

@@ -305,7 +305,7 @@ def test_what_is_kept(keep: str, M: int) -> None:
     S, Q, N = 40, 6, 4
     slots = made(S, M=M, seed=13)
     logit_QNS = slot_logits(queries(Q, N), slots.k_SMH, SCALE)
-    kept_MB = choose_kept(logit_QNS.log_softmax(-1), M, 15, 2, 5, keep)  # type: ignore[arg-type]
+    kept_MB = choose_kept(logit_QNS.softmax(-1), M, 15, 2, 5, keep)  # type: ignore[arg-type]
     mass_MS = logit_QNS.double().softmax(-1).sum(0).view(M, N // M, S).sum(1)
     for head in range(M):
         worth = [float(mass_MS[head, max(0, s - 2) : s + 3].sum()) for s in range(S)]

@@ -237,6 +237,19 @@ def test_neighbours_and_pages_change_nothing(share: Share) -> None:
         assert torch.equal(out, other)
 
 
+@shares
+def test_nor_do_neighbours_without_the_kernel(
+    share: Share, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_attention, "serves", lambda *_: False)
+    selection = TokenSelection(10, (1, 3), share)
+    alone = Decoding([37], [selection]).run()
+    beside = Decoding([64, 37, 12], [selection, selection, selection]).run()
+    for (out, lse), (other, other_lse) in list(zip(alone, beside, strict=True))[1:]:
+        assert torch.equal(out[0], other[1])
+        assert torch.equal(lse[0], other_lse[1])
+
+
 def test_a_step_knows_nothing_of_the_last() -> None:
     """What was chosen is the step's: a new record has to choose before it reads."""
     case = Decoding([40], [TokenSelection(8, (1,))])
@@ -266,6 +279,28 @@ def test_of_equal_ones_the_first() -> None:
         mass[..., 15:] = 7.0  # behind the row
         chosen = choose_tokens(mass, torch.tensor([14]), selection, 1)
         assert chosen.tolist() == [[[0, 1, 2, 3, 14]]]
+
+
+@shares
+def test_of_equal_ones_the_first_by_the_kernel_too(share: Share) -> None:
+    """Keys of zeros: all tokens are attended to alike, and values tell which were read."""
+    case = Decoding([200, 65, 64, 12], [TokenSelection(9, (1,), share, 2, 3)] * 4)
+    for k in case.k:
+        k[~k.isnan()] = 0.0
+    for (out, _), (expected_, _) in zip(case.run(), case.run(reference=True), strict=True):
+        assert_close(out, expected_, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spoilt", [torch.nan, torch.inf])
+def test_a_row_that_is_spoilt_harms_no_other(spoilt: float) -> None:
+    selection = TokenSelection(9, (0, 2))
+    clean = Decoding([40, 33, 70], [selection] * 3)
+    case = Decoding([40, 33, 70], [selection] * 3)
+    for q in case.q:
+        q[1] = spoilt
+    for (out, _), (right, _) in zip(case.run(), clean.run(), strict=True):
+        assert torch.equal(out[[0, 2]], right[[0, 2]])
+        assert not out[1].isfinite().all()
 
 
 @settings(deadline=None, max_examples=40)

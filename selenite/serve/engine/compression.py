@@ -69,9 +69,9 @@ class Compressor:
             scores = Scores.of(queries_QLNH[:, layer], slots, self._scale)
             sums_MS = request.sums
             if sums_MS is not None:
-                sums_MS = _summed(sums_MS[layer], scores.logprob_QNS)
+                sums_MS = _summed(sums_MS[layer], scores.share_QNS)
             kept_MB = choose_kept(
-                *(scores.logprob_QNS, slots.k_SMH.shape[1], compression.budget),
+                *(scores.share_QNS, slots.k_SMH.shape[1], compression.budget),
                 *(compression.num_sinks, compression.window),
                 mode.keep,
                 sums_MS,
@@ -110,13 +110,13 @@ class Compressor:
         return (page_P[:, None] * self._page_size + offset).reshape(-1)[:count]
 
 
-def _summed(sums_MX: Tensor, logprob_QNS: Tensor) -> Tensor:
+def _summed(sums_MX: Tensor, share_QNS: Tensor) -> Tensor:
     """Sums ``[M, S]``: those that were kept of the first slots, and what the scoring queries add.
     Where nothing was merged yet, all rows' are there already."""
     M, X = sums_MX.shape
-    S = logprob_QNS.shape[2]
+    S = share_QNS.shape[2]
     if X == S:
         return sums_MX
-    sums_MS = logprob_QNS.exp().sum(0).unflatten(0, (M, -1)).sum(1)
+    sums_MS = share_QNS.sum(0).unflatten(0, (M, -1)).sum(1)
     sums_MS[:, :X] += sums_MX
     return sums_MS

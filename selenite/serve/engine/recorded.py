@@ -34,7 +34,7 @@ from selenite.serve.engine.request import Chunk
 
 logger = logging.getLogger(__name__)
 
-_MOST_CHOOSERS = 4  # sets of layers that choose, for which there are tapes
+_MOST_CHOOSERS = 4  # sets of layers that choose, for which there are tapes: the last ones
 _MOST_LOGITS = 1 << 24  # that a layer's rows choose by
 
 
@@ -67,6 +67,8 @@ class RecordedDecode:
         longest = min(model.config.max_positions, num_slots)
         self._most_pages = -(-longest // page_size)
         self._steps: dict[_Kind, _Step] = {}
+        self._choosers: list[tuple[int, ...]] = []  # that have tapes, the last used one last
+        self._refused: set[tuple[bool, tuple[int, ...]]] = set()  # kinds that no tape can hold
         self._arena = torch.empty(0, dtype=torch.uint8)  # one step is played at a time
         self._most_sequences = most_recorded(model.embed.weight)
         self._is_possible = self._most_sequences > 0
@@ -79,7 +81,7 @@ class RecordedDecode:
         """Logits ``[B, V]`` of chunks of one token each, good until the next step; None where such
         steps, or so many sequences, cannot be recorded."""
         kind = self._kind(chunks)
-        if kind is None:
+        if kind is None or (kind.merges, kind.choosers) in self._refused:
             return None
         step = self._steps.get(kind)
         if step is None:
@@ -92,7 +94,7 @@ class RecordedDecode:
                 step.tape = record(lambda: step.run(self._model))
             except UnsupportedError as error:
                 log.once(logger, f"decode steps are not recorded: {error}", logging.INFO)
-                self._is_possible = False
+                self._refused.add((kind.merges, kind.choosers))
                 return None
             self._steps[kind] = step
             self._place(step.tape)
@@ -110,18 +112,28 @@ class RecordedDecode:
             return _Kind(len(chunks), merges)
         choosers = {selection.layers for selection in selections}
         logits = len(chunks) * self._model.config.num_heads * self._most_pages * self._page_size
-        known = {kind.choosers for kind in self._steps if kind.choosers}
         reason = None
         if any(selection.share != "layer" for selection in selections):
             reason = "heads choose for themselves"
-        elif len(choosers) > 1 or len(known | choosers) > _MOST_CHOOSERS:
-            reason = "the layers that choose differ from request to request"
+        elif len(choosers) > 1:
+            reason = "rows choose in different layers"
         elif logits > _MOST_LOGITS:
             reason = "what rows choose by would take too much memory"
         if reason is not None:
             log.once(logger, f"decode steps are not recorded where {reason}", logging.INFO)
             return None
-        return _Kind(len(chunks), merges, choosers.pop())
+        kind = _Kind(len(chunks), merges, choosers.pop())
+        self._note(kind.choosers)
+        return kind
+
+    def _note(self, choosers: tuple[int, ...]) -> None:
+        """That rows choose in these layers; tapes of those that have waited longest are dropped."""
+        if choosers in self._choosers:
+            self._choosers.remove(choosers)
+        self._choosers.append(choosers)
+        for old in self._choosers[:-_MOST_CHOOSERS]:
+            self._choosers.remove(old)
+            self._steps = {kind: s for kind, s in self._steps.items() if kind.choosers != old}
 
     def _place(self, tape: Tape) -> None:
         if tape.num_bytes <= self._arena.numel():

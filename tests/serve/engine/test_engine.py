@@ -105,6 +105,21 @@ def test_tokens_are_the_decoders_whatever_the_sizes(
         assert engine.scheduler.num_preemptions > 0
 
 
+@pytest.mark.parametrize(
+    ("num_pages", "page_size", "max_step_tokens", "max_running"),
+    [(400, 4, 512, 64), (120, 2, 60, 8)],
+)
+def test_beside_all_modes_full_attention_is_the_decoders(
+    model: Transformer, num_pages: int, page_size: int, max_step_tokens: int, max_running: int
+) -> None:
+    engine = Engine(model, EngineConfig(num_pages, page_size, max_step_tokens, max_running))
+    requests = workload(21, modes=MODES)
+    run(engine, requests)
+    exact = [request for request in requests if request.attention in (FULL, DRAFTS)]
+    assert len(exact) == 6
+    assert written(exact) == expected(model, exact)
+
+
 def test_a_preempted_request_is_taken_up_where_it_was(model: Transformer):
     engine = Engine(model, ROOMY)
     requests = workload(4, seed=3, modes=(FULL, DRAFTS))

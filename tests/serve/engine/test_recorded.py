@@ -86,13 +86,17 @@ def test_merged_slots_are_played_to_the_bit(monkeypatch: pytest.MonkeyPatch):
     assert found == run(by_python, requests())
 
 
+NARROW = read_mode('{"mode": "tidal", "budget": 14, "layers": [0, 2], "sinks": 1, "recent": 2}')
+
+
 @needs_kernel
 @pytest.mark.parametrize(
     "mode",
     [
         '{"mode": "tidal", "budget": 20, "layers": [0, 2]}',
-        '{"mode": "tidal", "budget": 16, "layers": [1], "sinks": 0, "recent": 1}',
-        '{"mode": "tidal", "budget": 24, "layers": [0], "drafts": 4}',
+        '{"mode": "tidal", "budget": 16, "layers": [0, 2], "sinks": 0, "recent": 1}',
+        '{"mode": "tidal", "budget": 24, "layers": [0, 2], "drafts": 4}',
+        '{"mode": "keepkv", "budget": 24, "window": 4, "every": 6, "likeness": 0.3}',
         '{"mode": "keepkv", "budget": 24, "window": 4, "every": 6, "likeness": 0.3,'
         ' "reading": {"mode": "tidal", "budget": 12, "layers": [0, 2]}}',
     ],
@@ -106,7 +110,7 @@ def test_chosen_tokens_are_played_to_the_bit(mode: str, monkeypatch: pytest.Monk
                 str(n),
                 tuple(range(n, n + 6 + 9 * n)),
                 params,
-                attention=read_mode(mode) if n % 3 else None,
+                attention=(None, read_mode(mode), NARROW)[n % 3],
             )
             for n in range(6)
         ]
@@ -124,9 +128,10 @@ def test_chosen_tokens_are_played_to_the_bit(mode: str, monkeypatch: pytest.Monk
         [token for token, _ in one] == [token for token, _ in other]
         for one, other in zip(found, everything, strict=True)
     ]
-    assert all(is_same) == ("drafts" in mode)
     assert is_same[0]
     assert is_same[3]
+    assert not is_same[5]
+    assert (is_same[1] and is_same[4]) == ("drafts" in mode)
 
 
 @needs_kernel
@@ -140,19 +145,52 @@ def test_short_contexts_share_the_tape_of_those_that_read_everything():
 
 
 @needs_kernel
-def test_tapes_of_layers_that_requests_name_are_few(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(log, "_said", set())
+def test_tapes_of_layers_that_requests_name_are_few():
+    """The last ones: who names layers takes no tapes from the others for long."""
     served = deep(num_layers=7)
     params = SamplingParams(temperature=0, max_tokens=4)
+
+    def choosers() -> set[tuple[int, ...]]:
+        return {kind.choosers for kind in served.runner._recorded._steps if kind.choosers}
+
+    for layer in (0, 1, 2, 3, 0, 4, 5):
+        text = f'{{"mode": "tidal", "budget": 8, "layers": [{layer}]}}'
+        run(served, [Request("a", tuple(range(20)), params, attention=read_mode(text))])
+        assert (layer,) in choosers()
+    assert choosers() == {(3,), (0,), (4,), (5,)}
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("modes", "reason"),
+    [
+        (['{"mode": "tidal", "budget": 8, "layers": [0], "share": "head"}'], "heads choose"),
+        (
+            [
+                '{"mode": "tidal", "budget": 8, "layers": [0]}',
+                '{"mode": "tidal", "budget": 8, "layers": [1]}',
+            ],
+            "rows choose in different layers",
+        ),
+    ],
+)
+def test_choices_that_no_tape_holds_are_told(
+    modes: list[str],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(log, "_said", set())
+    served = deep()
+    params = SamplingParams(temperature=0, max_tokens=4)
+    requests = [
+        Request(str(n), tuple(range(20)), params, attention=read_mode(mode))
+        for n, mode in enumerate(modes)
+    ]
     with caplog.at_level(logging.INFO):
-        for layer in range(6):
-            text = f'{{"mode": "tidal", "budget": 8, "layers": [{layer}]}}'
-            run(served, [Request("a", tuple(range(20)), params, attention=read_mode(text))])
-    choosers = {kind.choosers for kind in served.runner._recorded._steps if kind.choosers}
-    assert len(choosers) == 4
-    assert "the layers that choose differ from request to request" in caplog.text
+        run(served, requests)
+    assert f"decode steps are not recorded where {reason}" in caplog.text
+    assert all(not kind.choosers for kind in served.runner._recorded._steps)
 
 
 @needs_kernel
