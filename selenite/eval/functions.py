@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from selenite.agent.functions.sample import Sample, Split, make_sample
+from selenite.agent.functions.sample import Sample, make_sample
+from selenite.agent.functions.selection import Split
 from selenite.agent.synthesis.config import sources_digest
 from selenite.eval.comparison import OMITTED, Wanted, same_calls
 from selenite.eval.question import TOO_LONG, Answer, Call, Question, Suite, Verdict

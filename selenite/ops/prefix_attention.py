@@ -3,8 +3,9 @@ of one beginning, whose rows are computed once.
 
     rows     P P P P P | a a a | b b b b | L L L      b sees P and b; L is a document of its own
 
-Prefixes and documents of their own go to ``attend_causal``; a continuation is one dense product
-over its prefix and itself, with a mask.
+In bfloat16 on the CPU by our kernel of causal attention, where there is one. Else prefixes and
+documents of their own go to ``attend_causal``, and a continuation is one dense product over its
+prefix and itself, with a mask.
 
 Letters: ``Q`` rows of a continuation, ``K`` its keys: those of the prefix, then its own.
 """
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selenite.ops import causal_kernel
 from selenite.ops.attention_context import (
     Attended,
     AttentionContext,
@@ -37,6 +39,8 @@ def attend_after_prefix(
     """``attend_reference`` for a context without pages whose one optional field is
     ``shared_prefix``."""
     assert context.shared_prefix is not None
+    if causal_kernel.serves(q_TNH, v_TMW):
+        return causal_kernel.attend_by_kernel(q_TNH, k_TMH, v_TMW, context, scale)
     segments, prefixes, stats = context.segments, context.shared_prefix, context.stats
     # Split and joined, not indexed: the gradient is one copy, not a scatter for each segment.
     lengths = [stop - start for start, stop, _ in segments]

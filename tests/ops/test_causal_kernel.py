@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from selenite.ops import native
-from selenite.ops.attention import attend_reference
+from selenite.ops.attention import attend_reference, choose_attention
 from selenite.ops.attention_context import (
     Attended,
     AttentionContext,
@@ -17,6 +18,8 @@ from selenite.ops.attention_context import (
     packed_context,
 )
 from selenite.ops.causal_kernel import attend_by_kernel, serves
+from selenite.ops.prefix_attention import attend_after_prefix
+from tests.fixtures.trees import context_of
 
 pytestmark = pytest.mark.skipif(
     native.instruction_set().value != "avx512_bf16" or not native.is_available(),
@@ -150,3 +153,46 @@ def test_a_plan_without_storage_allocates_what_a_step_does():
     assert attended.out_TNW.shape == (70, 4, 32)
     attended.out_TNW.sum().backward()
     assert [x.grad.shape for x in tensors if x.grad is not None] == [x.shape for x in tensors]
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:])
+@pytest.mark.parametrize(
+    "trees", [[(70, [64, 1, 130])], [(1, [5]), (64, []), (129, [3, 70])], [(7, [2] * 9)]]
+)
+def test_what_goes_on_from_a_document_sees_it(
+    trees: list[tuple[int, list[int]]], shape: tuple[list[int], int, int, int, int]
+) -> None:
+    context = context_of(trees, EVERYTHING)
+    lengths = [length for first, others in trees for length in (first, *others)]
+    tensors = operands(lengths, *shape[1:])
+    assert choose_attention(*tensors[:3], context).value == "prefix"
+    ours = results(attend_after_prefix, tensors, context, torch.bfloat16)
+    exact = results(attend_reference, tensors, context, torch.float32)
+    for name, x in ours.items():
+        tolerance = 1e-5 if name in ("lse", "max_logit") else TOLERANCE
+        largest = float(exact[name].abs().max())
+        torch.testing.assert_close(x, exact[name], rtol=0, atol=tolerance * largest + 1e-6)
+
+
+def test_continuations_may_lie_anywhere_and_see_no_other():
+    """Parts in another order have the same bits, and one's rows do not matter to the next."""
+    context = context_of([(70, [9, 30]), (20, [])], EVERYTHING)
+    tensors = operands([70, 9, 30, 20], 4, 2, 48, 32)
+    expected = results(attend_by_kernel, tensors, context, torch.bfloat16)
+    rows = [torch.arange(70, 79), torch.arange(109, 129), torch.arange(70), torch.arange(79, 109)]
+    order_T = torch.cat(rows)
+    moved = replace(
+        context,
+        positions_T=context.positions_T[order_T],
+        sequence_T=torch.repeat_interleave(torch.tensor([9, 20, 70, 30])),
+        segments=((0, 9, 70), (9, 29, 0), (29, 99, 0), (99, 129, 70)),
+        shared_prefix=(2, -1, -1, 2),
+    )
+    found = results(attend_by_kernel, [x[order_T] for x in tensors], moved, torch.bfloat16)
+    for name in ("out", "lse", "dq", "dk", "dv"):
+        assert torch.equal(found[name], expected[name][order_T]), name
+    changed = [x.clone() for x in tensors[:3]]
+    for x in changed:
+        x[79:109] = torch.nan
+    again = attend_by_kernel(*changed, context, 1.5 * 48**-0.5)
+    assert torch.equal(again.out_TNW[:79].float(), expected["out"][:79])

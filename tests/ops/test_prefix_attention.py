@@ -12,14 +12,14 @@ from torch.testing import assert_close
 
 from selenite.ops import prefix_attention
 from selenite.ops.attention import attend_reference, choose_attention
-from selenite.ops.attention_context import AttentionContext, StatsRequest, packed_context
+from selenite.ops.attention_context import StatsRequest, packed_context
 from selenite.ops.prefix_attention import attend_after_prefix
 from tests.fixtures.dense_attention import Heads
+from tests.fixtures.trees import Tree, context_of
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 GRADIENT = {"atol": 1e-4, "rtol": 1e-4}
 SHAPES = [Heads(4, 2, 8, 8), Heads(6, 1, 24, 16), Heads(2, 2, 8, 12), Heads(3, 3, 5, 3)]
-Tree = tuple[int, list[int]]  # rows of a beginning, and of what goes on from it
 trees = st.lists(
     st.tuples(
         st.one_of(st.integers(1, 9), st.sampled_from([63, 64, 65])),
@@ -28,29 +28,6 @@ trees = st.lists(
     min_size=1,
     max_size=3,
 )
-
-
-def context_of(known: list[Tree], stats: StatsRequest) -> AttentionContext:
-    segments, prefixes = list[tuple[int, int, int]](), list[int]()
-    row = 0
-    for beginning, continuations in known:
-        prefixes.append(-1)
-        prefix = len(segments)
-        segments.append((row, row + beginning, 0))
-        row += beginning
-        for length in continuations:
-            prefixes.append(prefix)
-            segments.append((row, row + length, beginning))
-            row += length
-    positions = [first + i for start, stop, first in segments for i in range(stop - start)]
-    owners = [s for s, (start, stop, _) in enumerate(segments) for _ in range(stop - start)]
-    return AttentionContext(
-        torch.tensor(positions),
-        torch.tensor(owners),
-        tuple(segments),
-        shared_prefix=tuple(prefixes),
-        stats=stats,
-    )
 
 
 def random_rows(T: int, shape: Heads, seed: int) -> tuple[torch.Tensor, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from selenite.agent.functions.sample import Sort, make_sample
+from selenite.agent.functions.sample import make_sample
+from selenite.agent.functions.turn import Sort
 from selenite.chat.profile import detect_profile
 from selenite.chat.tokenizer import Tokenizer
 from selenite.clock import SystemClock

@@ -58,6 +58,39 @@ def make_request(function: Function, rng: random.Random, calls: int = 1) -> Requ
     return Request(text, calls_made, _polished(spoken).startswith("{"))
 
 
+def spelt(
+    function: Function, opening: str, rng: random.Random, left_out: int = 0
+) -> tuple[Request, tuple[Parameter, ...]] | None:
+    """A wish and its values one by one, but for ``left_out`` of the required ones; and these.
+
+    None where nothing would be said, or left out, or a value has no words of its own.
+    """
+    kept = [p for p in function.concept.parameters if p.name[0] in function.names]
+    required = [p for p in kept if not p.optional]
+    if len(required) <= left_out or any(p.type == "boolean" for p in required):
+        return None
+    gone = rng.sample(required, left_out)
+    others = [p for p in kept if p.optional and p.type != "boolean" and rng.random() < 0.3]
+    told = [p for p in required if p not in gone] + others
+    rng.shuffle(told)
+    values = dict[str, Any]()
+    words = list[tuple[str, str]]()
+    for parameter in told:
+        name = parameter.name[0]
+        values[name], word = draw(parameter, rng)
+        words.append((rng.choice(parameter.name).replace("_", " "), word))
+    form = rng.randrange(4)
+    if form == 0:
+        text = f"{opening} {', '.join(f'{name}: {word}' for name, word in words)}"
+    elif form == 1:
+        text = "\n".join([opening, *(f"- {name}: {word}" for name, word in words)])
+    elif form == 2:
+        text = " ".join([opening, *(f"The {name} is {word}." for name, word in words)])
+    else:
+        text = f"{opening} Take {joined([f'{word} as the {name}' for name, word in words])}."
+    return Request(text, (_arguments(function, values),)), tuple(p for p in required if p in gone)
+
+
 def once_more(function: Function, request: Request, rng: random.Random) -> Request | None:
     """The request and a second one like it, but for one number or word: "the same for …"."""
     known = {p.name[0]: p for p in function.concept.parameters}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,8 @@ class SynthesisConfig(Config):
     tasks: int = Field(default=20_000, ge=1)
     tasks_per_domain: int = Field(default=20, ge=1)  # in a row, before the next domain's turn
     classes: tuple[TaskClass, ...] = Field(default=tuple(RECIPES), min_length=1)  # of tasks
+    shares: dict[TaskClass, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Of classes that are to have another share than usual (``RECIPES``)."""
     states: int = Field(default=0, ge=0)
     """Sets of records of a domain, in one of which a task begins; 0: each task has its own."""
     contrasts: float = Field(default=0.25, ge=0, le=1)  # share of tasks that get one, too

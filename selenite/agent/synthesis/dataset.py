@@ -1,7 +1,8 @@
 """What a model is taught from, as chat JSON lines: one file for each part of ``selenite sft``.
 
     functions.jsonl     single requests for functions of every kind (``agent/functions``)
-    functions-held-out.jsonl   the same of concepts that are held out: for tuning and tests
+    groups.jsonl        the same, many with the same tools
+    functions-held-out.jsonl   single requests of concepts that are held out: for tuning and tests
     agentic.jsonl       trajectories of a corpus of worlds, training split
     chat.jsonl          plain chat, answered by the model itself (``agent/functions/plain_chat.py``)
     pairs.jsonl         two trajectories of one task: which is better, and why
@@ -20,6 +21,7 @@ from typing import Any
 from pydantic import Field
 
 from selenite import atomic
+from selenite.agent.functions.group import make_group
 from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows, weights_digest
 from selenite.agent.functions.sample import make_sample
 from selenite.agent.synthesis.config import SynthesisConfig, sources_digest
@@ -38,6 +40,7 @@ class DatasetConfig(Config):
     out_dir: Path
     seed: int = Field(default=0, ge=0)
     functions: int = Field(default=20_000, ge=0)
+    groups: int = Field(default=0, ge=0)  # of ``group.SIZE`` requests each
     functions_held_out: int = Field(default=1000, ge=0)
     pairs: int = Field(default=2000, ge=0)
     chat: PlainChatConfig | None = None
@@ -77,6 +80,10 @@ def make_dataset(config: DatasetConfig, watch: Watch = lambda progress: None) ->
     }
     if config.functions:
         parts["functions"] = lambda: (make_sample(seed, n).row() for n in range(config.functions))
+    if config.groups:
+        parts["groups"] = lambda: (
+            sample.row() for n in range(config.groups) for sample in make_group(seed, n)
+        )
     if config.functions_held_out:
         parts["functions-held-out"] = lambda: (
             make_sample(seed, n, "concept").row() for n in range(config.functions_held_out)

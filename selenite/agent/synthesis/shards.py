@@ -146,6 +146,7 @@ def _play(config: SynthesisConfig, place: Place, processes: int, number: int) ->
                 place.extension,
                 config.classes,
                 config.states,
+                config.shares,
             )
             trajectory, outcomes = play_roles(task, roles, task_number)
             verdict, votes = judge_roles(trajectory, roles, task_number)

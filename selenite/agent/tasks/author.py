@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from selenite.agent.randomness import stream
 from selenite.agent.tasks import variations
@@ -89,18 +90,21 @@ def make_task(
     extension: str = "",
     classes: Sequence[TaskClass] = tuple(RECIPES),
     states: int = 0,
+    shares: Mapping[TaskClass, float] = MappingProxyType({}),
 ) -> Task:
     """Task ``number``, of one of ``classes``. ``domains`` are the numbers of the repository's
     domains, taken in turn; ``extension`` is that of their archetypes. ``states`` is how many sets
-    of records a domain has, in one of which a task begins; 0: each task has its own.
+    of records a domain has, in one of which a task begins; 0: each task has its own. ``shares`` are
+    those of classes whose share is another than usual.
 
     Some domains have no policy or no bulk tool: then the class of the task is another one. Raises
     ``ConfigError`` where none of the classes has a task in the domain.
     """
     domain = domains[number // tasks_per_domain % len(domains)]
     rng = stream(seed, "task", number)
+    weights = [shares.get(cls, RECIPES[cls].share) for cls in classes]
     for _ in range(_TRIES):
-        cls = rng.choices(classes, [RECIPES[cls].share for cls in classes])[0]
+        cls = rng.choices(classes, weights)[0]
         task = _try(number, Setting(seed, domain, 0, extension=extension), cls, rng, states)
         if task is not None:
             return task

@@ -14,8 +14,10 @@ import pytest
 
 from selenite.agent.functions.concept import Concept, Parameter, concepts, pools, read_topic
 from selenite.agent.functions.request import draw, make_request, once_more
-from selenite.agent.functions.sample import SHARES, Sort, make_sample, split_of
+from selenite.agent.functions.sample import SHARES, make_sample
+from selenite.agent.functions.selection import split_of
 from selenite.agent.functions.signature import STYLES, make_function
+from selenite.agent.functions.turn import Sort
 from selenite.chat.schema import ToolSchemas
 from selenite.errors import DataError
 from selenite.types import ToolCall
