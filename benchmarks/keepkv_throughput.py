@@ -187,10 +187,8 @@ def draw(cells: Sequence[Cell]) -> None:
     lengths = sorted({cell.length for cell in cells})
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.set_xlabel("tokens of the prompt")
-    axes.set_ylabel(
-        "tokens a second merged to a tenth, over whole\n(dotted: limit by bytes; dashed: without "
-        "contexts)"
-    )
+    axes.set_ylabel("tokens a second, merged to a tenth over whole")
+    axes.set_title("dotted: limit by bytes; dashed: by all other products", fontsize=9)
     axes.legend(frameon=False)
     FIGURE.parent.mkdir(exist_ok=True)
     figure.savefig(FIGURE, dpi=110, facecolor="white")

@@ -10,6 +10,7 @@ import pytest
 
 from selenite.agent.episodes.defects import Defect
 from selenite.agent.functions.concept import pools
+from selenite.agent.functions.group import SIZE
 from selenite.agent.functions.plain_chat import PlainChatConfig, chat_rows, draw_prompt
 from selenite.agent.synthesis.dataset import DatasetConfig, make_dataset
 from selenite.agent.synthesis.pairs import REASONS
@@ -21,7 +22,8 @@ from tests.fixtures.server import make_model
 
 def config_of(folder: Path, **changes: int) -> DatasetConfig:
     worlds = {"out_dir": folder / "worlds", "seed": 7, "domains": 4, "tasks": 60, "workers": 1}
-    table = {"out_dir": folder / "data", "functions": 30, "functions_held_out": 5, "pairs": 6}
+    table = {"out_dir": folder / "data", "functions": 30, "groups": 2, "pairs": 6}
+    table["functions_held_out"] = 5
     return validate(DatasetConfig, {**table, "worlds": {**worlds, "contrasts": 1.0}, **changes}, "")
 
 
@@ -30,13 +32,14 @@ def test_a_data_set_is_made_once_and_read_back(tmp_path: Path) -> None:
     files = sorted((tmp_path / "data").iterdir())
     before = {path: path.read_bytes() for path in files}
     assert {path.name for path in files} == {
-        "functions.jsonl", "functions-held-out.jsonl", "agentic.jsonl", "pairs.jsonl",
-        "dataset.json",
+        "functions.jsonl", "groups.jsonl", "functions-held-out.jsonl", "agentic.jsonl",
+        "pairs.jsonl", "dataset.json",
     }  # fmt: skip
     for name, count in manifest["counts"].items():
         rows = read_chat_rows([str(tmp_path / "data" / f"{name}.jsonl")])
         assert len(rows) == count > 0
     assert manifest["counts"]["pairs"] == 6
+    assert manifest["counts"]["groups"] == 2 * SIZE
     assert make_dataset(config_of(tmp_path)) == manifest
     (tmp_path / "data" / "pairs.jsonl").unlink()
     make_dataset(config_of(tmp_path))

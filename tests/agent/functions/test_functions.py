@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 
 from selenite.agent.functions.concept import Concept, Parameter, concepts, pools, read_topic
-from selenite.agent.functions.request import draw, make_request, once_more
+from selenite.agent.functions.group import SHARES as GROUP_SHARES
+from selenite.agent.functions.group import SIZE, make_group
+from selenite.agent.functions.request import draw, make_request, once_more, spelt
 from selenite.agent.functions.sample import SHARES, make_sample
 from selenite.agent.functions.selection import split_of
 from selenite.agent.functions.signature import STYLES, make_function
 from selenite.agent.functions.turn import Sort
 from selenite.chat.schema import ToolSchemas
+from selenite.data.chat_rows import read_chat_rows
+from selenite.data.chat_stream import draw_tools
 from selenite.errors import DataError
 from selenite.types import ToolCall
 
@@ -249,3 +253,72 @@ def test_values_keep_their_letters_in_a_message_of_several() -> None:
         for call in sample.messages[-1].tool_calls:
             function = concepts_by_tool[call.name]
             _is_said(function.concept, function.names, json.loads(call.arguments), text)
+
+
+def test_a_wish_names_its_values_one_by_one_but_for_what_is_left_out() -> None:
+    rng = random.Random(3)
+    told = asked = 0
+    for _, concept in EVERY * 3:
+        function = make_function(concept, rng.choice(STYLES), rng)
+        left_out = rng.randint(0, 2)
+        found = spelt(function, "Please do it.", rng, left_out)
+        required = [p for p in concept.parameters if not p.optional]
+        if found is None:
+            assert len(required) <= left_out or any(p.type == "boolean" for p in required)
+            continue
+        request, missing = found
+        (arguments,) = request.calls
+        assert len(missing) == left_out
+        names = {function.names[p.name[0]] for p in required}
+        gone = {function.names[p.name[0]] for p in missing}
+        assert names - gone <= arguments.keys()
+        assert not gone & arguments.keys()
+        assert request.text.startswith("Please do it.")
+        _is_said(concept, function.names, dict(arguments), request.text)
+        told, asked = told + (left_out == 0), asked + bool(left_out)
+    assert min(told, asked) > 200
+
+
+def test_a_group_shares_its_tools_and_asks_for_all_sorts() -> None:
+    held_out = {concept.wish for _, concept in EVERY if split_of(concept) == "concept"}
+    sorts = Counter[Sort]()
+    for number in range(30):
+        group = make_group(5, number)
+        assert len(group) == SIZE
+        (tools,) = {tuple(f.tool.name for f in sample.functions) for sample in group}
+        assert len(set(tools)) == len(tools) > 1
+        (name,) = {sample.group for sample in group}
+        (before,) = {sample.messages[:-2] for sample in group}  # one system message, or none
+        assert name
+        assert len(before) < 2
+        schemas = ToolSchemas([function.tool for function in group[0].functions])
+        for sample in group:
+            sorts[sample.sort] += 1
+            calls = sample.messages[-1].tool_calls
+            assert all(schemas.check(call).valid for call in calls)
+            assert bool(calls) == (sample.sort not in (Sort.IRRELEVANT, Sort.MISSING))
+            assert bool(sample.needed) == (sample.sort is Sort.MISSING)
+            assert set(sample.needed) <= set(tools)
+            assert _asked(sample).isdisjoint(held_out)
+    assert sorts.keys() == GROUP_SHARES.keys()
+    for sort, share in GROUP_SHARES.items():
+        assert sorts[sort] / (30 * SIZE) == pytest.approx(share, abs=0.08)
+    one = [sample.row() for sample in make_group(5, 3)]
+    assert one == [sample.row() for sample in make_group(5, 3)]
+    assert one != [sample.row() for sample in make_group(6, 3)]
+
+
+def test_what_is_asked_about_stays_when_tools_are_drawn(tmp_path: Path) -> None:
+    """A request that lacks a value would else be taught beside tools that have nothing to ask."""
+    path = tmp_path / "rows.jsonl"
+    samples = [sample for number in range(200) if (sample := make_sample(3, number))]
+    samples += [sample for number in range(5) for sample in make_group(3, number)]
+    path.write_text("".join(json.dumps(sample.row()) + "\n" for sample in samples))
+    rows = read_chat_rows([str(path)])
+    lacking = [row for row, s in zip(rows, samples, strict=True) if s.sort is Sort.MISSING]
+    assert any(row.group for row in lacking)
+    assert len(lacking) > 5
+    rng = random.Random(0)
+    for row in lacking:
+        needed, _ = draw_tools([row], 0, rng)
+        assert {tool.name for tool in needed} == row.needed != frozenset()
