@@ -56,7 +56,7 @@ def test_each_check_counts_what_it_says() -> None:
 
 def test_our_engine_serves_the_weights_as_they_are(tmp_path: Path) -> None:
     """Who begins a call in the engine does in the plain decoder, on the same weights."""
-    model, suite = make_model(tmp_path), functions(16)
+    model, suite = make_model(tmp_path), functions(40)
     options = AskOptions("", "x", max_tokens=12, concurrency=4)
     target = Target(model, None)
     (_, guided), (_, free) = asked(suite, target, tmp_path / "out", (True, False), options)
