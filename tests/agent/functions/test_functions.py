@@ -311,7 +311,7 @@ def test_a_group_shares_its_tools_and_asks_for_all_sorts() -> None:
 def test_what_is_asked_about_stays_when_tools_are_drawn(tmp_path: Path) -> None:
     """A request that lacks a value would else be taught beside tools that have nothing to ask."""
     path = tmp_path / "rows.jsonl"
-    samples = [sample for number in range(200) if (sample := make_sample(3, number))]
+    samples = [make_sample(3, number) for number in range(200)]
     samples += [sample for number in range(5) for sample in make_group(3, number)]
     path.write_text("".join(json.dumps(sample.row()) + "\n" for sample in samples))
     rows = read_chat_rows([str(path)])
